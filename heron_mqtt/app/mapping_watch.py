@@ -19,7 +19,7 @@ from heron_mqtt.app.vendor_adapters import VendorAdapters, device_mapping, mappi
 from heron_mqtt.errors import BrokerError, ConfigError, PlaceTaken
 
 if TYPE_CHECKING:
-    from heron_mqtt.field.vendor.mapping import DeviceMapping
+    from heron_mqtt.field.vendor.device_mapping import DeviceMapping
     from powergrid.scenario import LoadedScenario
 
 log = logging.getLogger("heron_mqtt.mapping")

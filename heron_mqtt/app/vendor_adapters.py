@@ -15,8 +15,9 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.commands import budget_of
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import VendorLink
-from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
 

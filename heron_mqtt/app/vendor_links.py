@@ -18,8 +18,8 @@ from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.place import ModbusPlace
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers, require
 from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name, unit_place
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import MqttLink, VendorLink
-from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions, read_options

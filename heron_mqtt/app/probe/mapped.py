@@ -15,8 +15,9 @@ from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.registers import Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.built_ins import BuiltIns
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.link import RegisterPoll
-from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive, load_mapping
+from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState

@@ -14,8 +14,8 @@ from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.app.vendor_links import connection_to
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.registers import Registers
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import Heard, MqttLink, Polled, VendorLink
-from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.outgoing import Command
 from heron_mqtt.messaging import topics

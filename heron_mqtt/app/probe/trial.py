@@ -27,8 +27,8 @@ from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import NotSent, budget_of
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import RegisterPoll
-from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry

@@ -4,7 +4,8 @@ Raw inputs are cleaned and named, formulas make quantities of them, setpoints be
 docs/device-mappings.md describes the model.
 """
 
-from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.vendor_device import VendorDevice
 from heron_mqtt.field.vendor.vendor_state import VendorState
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.field.vendor.mapping import DeviceMapping
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.outgoing import Command, MessageContext, RegisterCommand, RenderedValue
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging.topics import escape

@@ -9,7 +9,7 @@ from typing import Any
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.answers import SetpointAnswer
-from heron_mqtt.field.vendor.mapping import DeviceMapping
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.outgoing import RenderedValue
 
 

@@ -34,7 +34,8 @@ from heron_mqtt.field.modbus.program import (
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.commands import budget_of
-from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.vendor_device import VendorDevice
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState

@@ -12,8 +12,8 @@ from heron_mqtt.field.modbus.blocks import ReadBlock
 from heron_mqtt.field.modbus.registers import BUSY, ModbusFault, Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import Heard, NotTaken, Polled, RegisterPoll
-from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.outgoing import Command, RegisterCommand
 from heron_mqtt.field.vendor.register_map import PollGroup, RegisterMap, RegisterWrite
 

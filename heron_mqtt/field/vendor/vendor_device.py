@@ -22,8 +22,8 @@ from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.confirmation import Confirmation
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
-from heron_mqtt.field.vendor.mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
 from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState

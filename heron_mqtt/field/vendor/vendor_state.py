@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.inputs import MissingValue, Value
 from heron_mqtt.field.vendor.learned_levels import LearnedLevels, LevelNote
-from heron_mqtt.field.vendor.mapping import DeviceMapping
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
 from heron_mqtt.field.vendor.presence_state import PresenceState
 from heron_mqtt.field.vendor.quantities import Measured, Quantity
