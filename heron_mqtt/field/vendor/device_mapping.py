@@ -1,9 +1,10 @@
 """A vendor's topics and payloads <-> our messages, from configuration alone.
 
-Raw inputs are found in payloads and cleaned (``inputs``), formulas make quantities of them (``quantities``),
-and setpoints become messages (``outgoing``) whose answers are understood (``answers``). ``load_mapping`` makes
-a mapping from a profile and its parameters. ``DeviceMapping`` finds its mistakes, holds no state and does no
-I/O: ``vendor_state.VendorState`` keeps what is known of one device. docs/device-mappings.md has the tables.
+Raw inputs are found in payloads and cleaned (``inputs``), formulas make quantities of them
+(``quantities``), and setpoints become messages (``outgoing``) whose answers are understood (``answers``).
+``load_mapping`` makes a mapping from a profile and its parameters. ``DeviceMapping`` finds its mistakes,
+holds no state and does no I/O: ``vendor_state.VendorState`` keeps what is known of one device.
+docs/device-mappings.md has the tables.
 """
 
 from __future__ import annotations
