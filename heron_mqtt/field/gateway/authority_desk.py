@@ -67,7 +67,7 @@ class AuthorityDesk:
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
         monotonic: Clock for how long a person holds a device, s.
-        why_not_in_hand: Why no device may be taken in hand now: a stop, no living environment; else None.
+        why_no_manual_control: Why manual control cannot begin now (a stop, no live environment); else None.
         may_have_waited: Whether what is read now may have waited as long as this process stood still.
     """
 
@@ -82,7 +82,7 @@ class AuthorityDesk:
         on_change: Callable[[str, Level], None],
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = steady_s,
-        why_not_in_hand: Callable[[], str | None],
+        why_no_manual_control: Callable[[], str | None],
         may_have_waited: Callable[[], bool],
     ) -> None:
         self.step = 0
@@ -101,7 +101,7 @@ class AuthorityDesk:
         self._heard_requests: dict[tuple[str, str, int], None] = {}
         self._has_begun = False
         self._put_right_at: dict[str, float] = {}
-        self._why_not_in_hand = why_not_in_hand
+        self._why_no_manual_control = why_no_manual_control
         self._may_have_waited = may_have_waited
         self._gaps_mw = {name: settings.gap_mw for name, settings in devices.items()}
         self._held = {
@@ -144,8 +144,8 @@ class AuthorityDesk:
         """Return every request for a device, granted or refused, oldest first."""
         return tuple(self._held[name].history)
 
-    def in_hand(self, name: str) -> Manual | None:
-        """Return the person's setpoint of a device that is in hand; None = it is not."""
+    def manual_control(self, name: str) -> Manual | None:
+        """Return the setpoint by which a person controls a device now; None = no person does."""
         manual = self._manual.get(name)
         if manual is None:
             return None
@@ -157,20 +157,20 @@ class AuthorityDesk:
     def override(
         self, wanted: Mapping[str, SetpointRequest]
     ) -> tuple[dict[str, SetpointRequest], dict[str, Manual]]:
-        """Put what persons ask for in place of what the agent wants; also return it, by device."""
-        result, in_hand = dict(wanted), {}
+        """Replace what the agent wants by the setpoints of manual control; return these too, by device."""
+        result, controlled = dict(wanted), {}
         for name in list(self._manual):
-            manual = self.in_hand(name)
+            manual = self.manual_control(name)
             if manual is not None and name in result:
                 result[name] = replace(
                     result[name], p_mw=manual.p_mw, q_mvar=manual.q_mvar, asked_p_mw=manual.p_mw
                 )
-                in_hand[name] = manual
-        return result, in_hand
+                controlled[name] = manual
+        return result, controlled
 
-    def left_in_hand_s(self, name: str, asked: Manual) -> float:
-        """Return how long a device stays in a hand that asks for the same, s; 0 = it is in none."""
-        manual = self.in_hand(name)
+    def manual_left_s(self, name: str, asked: Manual) -> float:
+        """Return how long manual control with the same setpoint as asked for lasts, s; 0 = it does not."""
+        manual = self.manual_control(name)
         if manual is None or (manual.p_mw, manual.q_mvar) != (asked.p_mw, asked.q_mvar):
             return 0.0
         return max(0.0, manual.ends_at - self._monotonic())
@@ -268,7 +268,7 @@ class AuthorityDesk:
             if not self.sends(name):
                 refusal = f"no setpoints are sent to the device at level {self.level(name)}"
             else:
-                refusal = HAS_WAITED if has_waited else self._why_not_in_hand()
+                refusal = HAS_WAITED if has_waited else self._why_no_manual_control()
             refusal = refusal or _why_not_held(p_mw, self._gaps_mw[name])
         if not refusal:
             if asked.for_s > 0.0:
@@ -299,8 +299,8 @@ class AuthorityDesk:
         del self._manual[name]
         return "given back, its take is withdrawn"
 
-    def drop_hands(self, why: str) -> None:
-        """End every person's hold: a stop, or the end of the environment, comes first."""
+    def end_manual_control(self, why: str) -> None:
+        """End all manual control, because of a stop or the end of the environment."""
         for name in list(self._manual):
             self._give_back(name, why)
 

@@ -86,7 +86,7 @@ class FieldGateway:
             on_change=self._authority_changed,
             now=now,
             monotonic=monotonic,
-            why_not_in_hand=self._why_not_in_hand,
+            why_no_manual_control=self._why_no_manual_control,
             may_have_waited=lambda: self.environment.has_just_paused,
         )
         self.environment = EnvironmentWatch(
@@ -110,10 +110,10 @@ class FieldGateway:
         self._sent: dict[str, SetpointRequest] = {}
         self._awaited: list[str] = []  # of them, those that had not answered when that was last looked at
         self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
-        self._in_hand: dict[str, Manual] = {}  # devices whose setpoint of this step is a person's
-        self._taken_up: dict[str, Telemetry] = {}  # by device, where its model was put since the last step
-        self._put_since_sent: set[str] = set()  # devices whose models were put where they are
-        self._to_put_again: set[str] = set()  # those whose models have then taken a step that they did not
+        self._manual: dict[str, Manual] = {}  # by device, the setpoint of manual control in this step
+        self._taken_up: dict[str, Telemetry] = {}  # by device, what its model was set to, for the record
+        self._reseeded_since_sent: set[str] = set()  # devices whose models were set to telemetry
+        self._to_reseed: set[str] = set()  # of these, models that then took a step that their device did not
         self._stop = StopSignals(agent_id, broker, stamper, stamper.env_id, self._stop_changed)
         self._leases = GatewayLeases(
             self.links, lease_s=lease_s, left_s=lambda: self.environment.left_s, monotonic=monotonic
@@ -244,21 +244,21 @@ class FieldGateway:
         Emulators begin an episode as the models do; hardware is wherever the last one left it.
         """
         self.authority.rise()
-        self._to_put_again.clear()
+        self._to_reseed.clear()
         for name, link in self.links.items():
             follows = link.status is not None and link.status.run is not None
             is_followed = self.authority.sends(name) and (self._settings[name].is_real or not follows)
             if is_followed and link.telemetry is not None and link.is_fresh:
-                self._take_up(name, link.telemetry)
+                self._reseed(name, link.telemetry)
 
-    def _take_up(self, name: str, telemetry: Telemetry) -> None:
-        """Put a model where its device is."""
+    def _reseed(self, name: str, telemetry: Telemetry) -> None:
+        """Set a model to what its device measured."""
         self._twins.reseed(name, telemetry)
         self._taken_up[name] = telemetry
-        self._put_since_sent.add(name)
+        self._reseeded_since_sent.add(name)
 
     def taken_up(self) -> dict[str, Telemetry]:
-        """Return where models were put beside the steps, by device, and forget it: for the record."""
+        """Return, once, the telemetry that models were set to between steps, by device: for the record."""
         found, self._taken_up = self._taken_up, {}
         return found
 
@@ -284,16 +284,16 @@ class FieldGateway:
         Simulated devices are left out of the memory: their models keep the same bounds without being told.
         """
         self.authority.rise()
-        self._put_again()
+        self._reseed_again()
         if self.estop is not None:
-            self._in_hand = {}
+            self._manual = {}
             self._outcome.begin_step(dict.fromkeys(wanted, ESTOP))
             return {name: want.zero() for name, want in wanted.items()}
-        told, self._in_hand = self.authority.override(wanted)
+        told, self._manual = self.authority.override(wanted)
         bands = {name: band for name in self._settings if (band := self._band(name)) is not None}
         real = [name for name, settings in self._settings.items() if settings.is_real]
         allowed, reasons = clamp_setpoints(self._twins, told, bands, explained=real)
-        for name, manual in self._in_hand.items():
+        for name, manual in self._manual.items():
             who = f"in hand of {manual.who}"
             reasons[name] = f"{who}, {reasons[name]}" if name in reasons else who
         self._outcome.begin_step(
@@ -301,13 +301,13 @@ class FieldGateway:
         )
         return allowed
 
-    def _put_again(self) -> None:
-        """Put models where their devices are that stood in for them after they were born again: no jump."""
-        for name in self._to_put_again:
+    def _reseed_again(self) -> None:
+        """Set models to telemetry again that stood in for a restarted device, so that nothing jumps."""
+        for name in self._to_reseed:
             telemetry = self.links[name].telemetry
-            if telemetry is not None:  # else its first telemetry puts it there
-                self._take_up(name, telemetry)
-        self._to_put_again.clear()
+            if telemetry is not None:  # else its first telemetry does it
+                self._reseed(name, telemetry)
+        self._to_reseed.clear()
 
     def _band(self, name: str) -> Band | None:
         """Return the band in force over a device."""
@@ -336,7 +336,7 @@ class FieldGateway:
             step: Under way.
         """
         self._begin_step(episode, step)
-        self._put_since_sent.clear()
+        self._reseeded_since_sent.clear()
         self._keep_what_is_allowed_now(allowed)
         shortest_s = math.inf
         for name, setpoint in allowed.items():
@@ -426,8 +426,8 @@ class FieldGateway:
                 self._outcome.stand_in(
                     name, link, setpoint, step, was_sent=was_sent, unsent=self._unsent.get(name)
                 )
-                if name in self._put_since_sent:
-                    self._to_put_again.add(name)
+                if name in self._reseeded_since_sent:
+                    self._to_reseed.add(name)
         return int(missed)
 
     def _truth(self, name: str, link: DeviceLink) -> Telemetry | None:
@@ -474,7 +474,7 @@ class FieldGateway:
             self._stop.hear_from(link.name)
         if link.takes_up_again():
             assert link.telemetry is not None
-            self._take_up(name, link.telemetry)  # it begins from what it says of itself: no jump
+            self._reseed(name, link.telemetry)  # it begins from what it says of itself: no jump
         self._notify()
 
     def _evidence(self, name: str) -> Evidence:
@@ -491,7 +491,7 @@ class FieldGateway:
         elif self._is_beyond_band(name):
             link.forget_setpoint()
         if link.telemetry is not None and link.is_fresh:
-            self._take_up(name, link.telemetry)  # begin where the device is: no jump
+            self._reseed(name, link.telemetry)  # begin where the device is: no jump
         self._notify()
 
     def _is_beyond_band(self, name: str) -> bool:
@@ -501,12 +501,12 @@ class FieldGateway:
 
     def _stop_changed(self) -> None:
         if self.estop is not None:
-            self._leases.end()  # the devices hear the stop themselves; nothing must be renewed
-            self.authority.drop_hands(ESTOP)
+            self._leases.end()  # devices receive the stop themselves; no lease may be renewed
+            self.authority.end_manual_control(ESTOP)
         self._notify()
 
-    def _why_not_in_hand(self) -> str | None:
-        """Return why no device may be taken in hand now; None where it may."""
+    def _why_no_manual_control(self) -> str | None:
+        """Return why manual control cannot begin now; None if it can."""
         if self.estop is not None:
             return "an emergency stop is in force"
         if self.environment.left_s <= 0.0:
@@ -518,7 +518,7 @@ class FieldGateway:
             for link in self.links.values():
                 link.release(self._stamper)
         self._leases.end()
-        self.authority.drop_hands(why)
+        self.authority.end_manual_control(why)
         self._notify()
 
     def _on_reconnect(self) -> None:
@@ -540,18 +540,18 @@ class FieldGateway:
     def _lease_s(self, name: str) -> float:
         """Return how long a setpoint of a device may last now, s; 0 = none may be sent or renewed.
 
-        What a person has asked for outlives neither the hold nor its withdrawal; a hold that asks for the
-        same goes on with it. The zero of a stop has no sender.
+        A setpoint of manual control ends with it, or when it is withdrawn, unless manual control asks for the
+        same setpoint again. This does not apply to the zero of a stop.
         """
-        lease_s, asked = self._leases.lease_s, self._in_hand.get(name)
+        lease_s, asked = self._leases.lease_s, self._manual.get(name)
         if asked is None or self.estop is not None:
             return lease_s
-        return min(lease_s, self.authority.left_in_hand_s(name, asked))
+        return min(lease_s, self.authority.manual_left_s(name, asked))
 
     def _renew(self) -> None:
         episode, step = self._at
         leases_s = {name: math.floor(self._lease_s(name) * 1e3) / 1e3 for name in self._leases.renewable()}
-        self._leases.sent(min(leases_s.values(), default=0.0))  # the next time comes, whatever becomes of it
+        self._leases.sent(min(leases_s.values(), default=0.0))  # first of all: the next one is due
         if self.estop is not None:
             return
         for name, lease_s in leases_s.items():

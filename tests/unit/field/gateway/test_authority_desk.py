@@ -207,7 +207,7 @@ async def test_a_power_that_the_device_cannot_hold_is_refused_with_those_that_it
         reason.format(least="the device's minimum power")
         or f"in hand of ann: {p_mw if p_mw != 1e-9 else 0.0:g} MW for 60 s",
     )
-    hand = made.rig.gateway.authority.in_hand("ess")
+    hand = made.rig.gateway.authority.manual_control("ess")
     assert (hand is None) == bool(reason)
     if hand is not None:
         assert not gap_mw[0] < hand.p_mw < gap_mw[1]
@@ -228,7 +228,7 @@ async def test_a_stop_ends_a_hand_and_its_release_does_not_bring_it_back() -> No
     made = await desk()
     made.ask()
     made.rig.broker.publish("estop", {"active": True})
-    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.gateway.authority.manual_control("ess") is None
     told = made.ask()
     assert (told["granted"], told["reason"]) == (False, "an emergency stop is in force")
     made.rig.broker.publish("estop", {"active": False})
@@ -261,7 +261,7 @@ async def test_a_request_that_has_waited_takes_nothing_raises_nothing_and_lowers
         made.stands_still()
     told = made.ask(**fields)
     assert (told["granted"], told["reason"]) == (False, HAS_WAITED)
-    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.gateway.authority.manual_control("ess") is None
     told = made.ask("authority", type="authority_request", level="full", who="bob", **fields)
     assert (told["granted"], told["reason"]) == (False, HAS_WAITED)
     told = made.ask("authority", type="authority_request", level="shadow", who="bob", **fields)
@@ -275,7 +275,7 @@ async def test_a_request_that_has_waited_gives_a_device_back() -> None:
     made.ask()
     made.stands_still()
     assert made.ask(for_s=0.0)["granted"] is True
-    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.gateway.authority.manual_control("ess") is None
 
 
 async def test_a_take_that_is_withdrawn_ends_the_hold_that_it_began_and_no_other() -> None:
@@ -308,7 +308,7 @@ async def test_a_take_that_comes_after_its_withdrawal_takes_nothing() -> None:
     made = await desk()
     made.ask(for_s=0.0, boot="a", seq=1, request_boot="a", request_seq=0)
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 0})
-    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.gateway.authority.manual_control("ess") is None
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ async def test_a_take_that_comes_after_its_withdrawal_takes_nothing() -> None:
 async def test_what_cannot_be_read_takes_nothing(changes: dict[str, Any]) -> None:
     made = await desk()
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, **changes})
-    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.gateway.authority.manual_control("ess") is None
     stats = made.rig.broker.stats
     assert (stats.rejected, stats.callback_errors) == (1, 0)
 
@@ -335,7 +335,7 @@ async def test_the_same_take_is_heard_once() -> None:
     made.ask(boot="a", seq=4)
     made.ask(for_s=0.0, boot="a", seq=5)
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 4})
-    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.gateway.authority.manual_control("ess") is None
     (report,) = made.rig.broker.stats.reports
     assert (report.kind, report.what) == ("rejected", "this request was heard before, or withdrawn")
 
@@ -351,7 +351,7 @@ async def test_requests_without_a_whole_number_are_each_heard() -> None:
 async def test_a_request_of_another_environment_is_refused_and_named() -> None:
     made = await desk()
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "env_id": "lab"})
-    assert made.rig.gateway.authority.in_hand("ess") is None
+    assert made.rig.gateway.authority.manual_control("ess") is None
     assert made.rig.broker.stats.reports[-1].what == "a request of environment 'lab', not of 'test'"
     assert made.ask(env_id="test")["granted"] is True
 
@@ -441,7 +441,7 @@ class Alone:
             on_change=lambda name, level: self.changes.append((name, level)),
             now=lambda: NOON,
             monotonic=monotonic,
-            why_not_in_hand=lambda: None,
+            why_no_manual_control=lambda: None,
             may_have_waited=lambda: False,
         )
         self.broker.subscribe("devices/MG1/ess/authority_state", self.said.append)
@@ -568,20 +568,20 @@ async def test_for_how_long_a_hand_holds_is_never_less_than_nothing() -> None:
     now_s = [50.0]
     alone = Alone("emulated", monotonic=lambda: now_s[0])
     asked = Manual("ann", "", 0.5, 0.25, 0.0, (None, None))
-    assert alone.desk.left_in_hand_s("ess", asked) == 0.0
+    assert alone.desk.manual_left_s("ess", asked) == 0.0
     alone.desk.take("ess", Take(p_mw=0.5, q_mvar=0.25, for_s=0.5, who="ann"), has_waited=False)
     assert alone.said[-1]["reason"] == "in hand of ann: 0.5 MW for 0.5 s"
-    assert alone.desk.left_in_hand_s("ess", asked) == 0.5
+    assert alone.desk.manual_left_s("ess", asked) == 0.5
     for other in ((0.5, 0.0), (0.25, 0.25)):
-        assert alone.desk.left_in_hand_s("ess", Manual("ann", "", *other, 0.0, (None, None))) == 0.0
+        assert alone.desk.manual_left_s("ess", Manual("ann", "", *other, 0.0, (None, None))) == 0.0
     told = {"ess": SetpointRequest(0.1, 0.1), "pv": SetpointRequest(0.2)}
-    replaced, in_hand = alone.desk.override(told)
+    replaced, controlled = alone.desk.override(told)
     assert replaced == {"ess": SetpointRequest(0.5, 0.25, asked_p_mw=0.5), "pv": SetpointRequest(0.2)}
-    assert in_hand.keys() == {"ess"}
+    assert controlled.keys() == {"ess"}
     assert alone.desk.override({"pv": SetpointRequest(0.2)}) == ({"pv": SetpointRequest(0.2)}, {})
     times = iter((50.4, 50.6))
     alone.desk._monotonic = lambda: next(times)
-    assert alone.desk.left_in_hand_s("ess", asked) == 0.0, "it ends while it is looked at"
+    assert alone.desk.manual_left_s("ess", asked) == 0.0, "it ends while it is looked at"
     now_s[0] += 5.0
     alone.desk._monotonic = lambda: now_s[0]
     alone.ask("emulated")
@@ -591,8 +591,8 @@ async def test_for_how_long_a_hand_holds_is_never_less_than_nothing() -> None:
 async def test_a_hand_that_the_end_of_the_environment_ends_is_told_with_why() -> None:
     alone = Alone("emulated")
     alone.desk.take("ess", Take(p_mw=0.5, for_s=1.0, who="ann"), has_waited=False)
-    alone.desk.drop_hands("the environment is lost")
+    alone.desk.end_manual_control("the environment is lost")
     assert alone.said[-1]["reason"] == "no longer in hand of ann: the environment is lost"
     count = len(alone.said)
-    alone.desk.drop_hands("the environment is lost")
-    assert (len(alone.said), alone.desk.in_hand("ess")) == (count, None)
+    alone.desk.end_manual_control("the environment is lost")
+    assert (len(alone.said), alone.desk.manual_control("ess")) == (count, None)

@@ -405,7 +405,7 @@ async def test_a_closed_gateway_takes_no_requests_and_grants_nothing(request_fie
     assert said == [], "no answer"
     assert rig.gateway.authority.history("ess") == ()
     assert rig.gateway.authority.level("ess") == "full"
-    assert rig.gateway.authority.in_hand("ess") is None
+    assert rig.gateway.authority.manual_control("ess") is None
 
 
 async def test_a_closed_gateway_hears_of_no_stop_and_of_no_device() -> None:
@@ -718,12 +718,12 @@ async def test_an_episode_begins_where_the_hardware_is(
     pair.gateway.taken_up()
     pair.say("a", "status", state="online", run=run)
     pair.measure("a", 0.01, soc=0.3)
-    pair.gateway._to_put_again.add("a")
+    pair.gateway._to_reseed.add("a")
     pair.gateway.begin_episode()
     assert (pair.model("a").soc == 0.3) is is_put
     assert ("a" in pair.gateway.taken_up()) is is_put
     assert pair.gateway.taken_up() == {}
-    assert pair.gateway._to_put_again == set()
+    assert pair.gateway._to_reseed == set()
     pair.measure("a", 0.01, soc=0.4)
     pair.clock_s += 5.1
     pair.gateway.begin_episode()
@@ -905,7 +905,7 @@ async def test_a_model_that_stood_in_after_a_rebirth_is_put_where_the_device_is_
     pair.ack("b")
     pair.gateway.settle(allowed)
     assert pair.model("a").soc != 0.5, "its model has taken the step"
-    assert pair.gateway._to_put_again == {"a"}
+    assert pair.gateway._to_reseed == {"a"}
     pair.gateway.taken_up()
     pair.gateway.clamp_setpoints({})
     assert pair.model("a").soc == 0.5
@@ -913,13 +913,13 @@ async def test_a_model_that_stood_in_after_a_rebirth_is_put_where_the_device_is_
     pair.gateway.clamp_setpoints({})
     assert pair.gateway.taken_up() == {}, "once"
     pair.send(0.04, 0.04, step=1)
-    assert pair.gateway._put_since_sent == set()
+    assert pair.gateway._reseeded_since_sent == set()
 
 
 async def test_a_model_whose_device_was_born_again_and_has_not_spoken_is_not_put_anywhere() -> None:
     pair = await Pair("full").open()
     pair.gateway.taken_up()
-    pair.gateway._to_put_again.add("a")
+    pair.gateway._to_reseed.add("a")
     pair.say("a", "status", state="online", boot="b1")
     pair.say("a", "status", state="online", boot="b2")
     assert pair.gateway.links["a"].telemetry is None
@@ -979,21 +979,21 @@ async def test_what_was_sent_is_given_back_at_the_end_of_the_run_and_runs_out_wh
         pair = await Pair("full").open()
         taken = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
         pair.broker.publish("devices/MG1/a/take", taken)
-        assert pair.gateway.authority.in_hand("a") is not None
+        assert pair.gateway.authority.manual_control("a") is not None
         pair.send(0.01, 0.02)
         pair.notified = 0
         pair.broker.publish("run/state", {"type": "run_state", "state": state, "boot": "e1"})
         assert len([sent for _, sent in pair.sent if sent["release"]]) == releases
         assert (pair.gateway._leases.due_at, pair.notified) == (math.inf, 1)
         assert not pair.gateway.links["a"].holds_setpoint
-        assert pair.gateway.authority.in_hand("a") is None
+        assert pair.gateway.authority.manual_control("a") is None
 
 
 async def test_a_device_is_taken_in_hand_as_long_as_anything_is_left_of_the_sign_of_life() -> None:
     pair = await Pair("full").open()
     pair.clock_s += LEASE_S - 0.5
     pair.broker.publish("devices/MG1/a/take", {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"})
-    assert pair.gateway.authority.in_hand("a") is not None
+    assert pair.gateway.authority.manual_control("a") is not None
 
 
 async def test_after_a_reconnection_what_is_known_is_said_and_heard_again() -> None:
