@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
+from heron_mqtt.app.daemon_thread import in_daemon_thread
+from heron_mqtt.app.fault_plan import FaultPlan
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import (
     NO_FORKS,
@@ -31,7 +32,7 @@ from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.app.step_clock import StepClock
 from heron_mqtt.errors import BrokerError, HeronError, NotReady
 from heron_mqtt.importing import importing
-from heron_mqtt.messages import Fault, RecordHead
+from heron_mqtt.messages import RecordHead
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from powergrid.scenario import Scenario
 
 GOODBYE_S = 0.8  # for proxies and operator to say that they leave; a run must end within 2 s
-
-T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -311,24 +310,6 @@ async def _steps(
         THE_SERVICE.tell_status(f"{summary.scenario}: step {summary.steps} of {plan.steps}")
 
 
-class FaultPlan:
-    """The scenario's faults, told to the emulators when their step comes."""
-
-    def __init__(self, scenario: Scenario, broker: MessageBroker | None) -> None:
-        self._broker = broker
-        self._stamper = MessageStamper("scenario", scenario.topic_env_id)
-        self._faults = scenario.faults if broker is not None else []
-
-    async def begin(self, step: int) -> None:
-        """Publish the faults that begin with a step."""
-        for fault in self._faults:
-            if fault.at_step == step and self._broker is not None:
-                agent, _, name = fault.device.rpartition("/")
-                channel = topics.device(agent, name, "fault")
-                told = Fault(kind=fault.kind, steps=fault.steps, value=fault.value)
-                await self._broker.publish(channel, self._stamper.stamp(channel, told, step=step))
-
-
 # -- on a thread: pandapower takes seconds to import, and Ctrl-C must not wait -----------------------
 
 
@@ -381,29 +362,3 @@ def _make_environment(
             "recorder": None if recording is None else recording.recorder,
         }
     )
-
-
-async def in_daemon_thread(work: Callable[[], T]) -> T:
-    """Run blocking work on a thread that does not keep the process alive if we do not wait for it."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is None:
-            outcome.set_result(cast("T", result))
-        else:
-            outcome.set_exception(error)
-
-    def target() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as exc:  # handed to who waits, traceback and all
-            error = exc
-        with contextlib.suppress(RuntimeError):  # the loop has ended: no task waits any more
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=target, name="build environment", daemon=True).start()
-    return await outcome
