@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.testing.faults.tcp_link import LinkFaults, TcpLink
 from support.heron_command import Program, heron, until, write_toml
 from support.observer import Observer, PlainDevice
 from support.small_grid import scenario as small
@@ -21,6 +22,10 @@ on_mosquitto = pytest.mark.parametrize(
     "url", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
 )
 """And on the embedded broker with the slow tests."""
+on_both_restarted = pytest.mark.parametrize(
+    "trial_broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
+)
+"""The same for a broker that is killed and comes back with nothing kept."""
 
 
 def write(folder: Path, ess: dict[str, Any] | None = None, **changes: Any) -> Path:
@@ -52,6 +57,17 @@ def run(scenario: Path, url: str, *more: str) -> Program:
 
 def proxy(scenario: Path, url: str, *more: str) -> Program:
     return heron("proxy", str(scenario), "--agent", "MG1", "--broker", url, "--devices", "simulated", *more)
+
+
+def through(link: TcpLink) -> str:
+    """Return the URL of the test's broker over a link."""
+    return f"mqtt://127.0.0.1:{link.port}"
+
+
+def cut(link: TcpLink) -> None:
+    """End all connections over a link, and refuse new ones until it is mended."""
+    link.faults = LinkFaults(is_refused=True)
+    link.reset()
 
 
 def until_driven(observer: Observer, device: PlainDevice) -> None:
