@@ -243,7 +243,7 @@ class Proxy:
         mine, missing = self.agent.agent_id, []
         for name, why in self.gateway.lacks(run, episode).items():
             if self.gateway.can_begin_in_shadow(name):
-                self._broker.stats.report("device", f"{mine}/{name}", f"begins in shadow: ({why})")
+                self._broker.stats.report("device", f"{mine}/{name}", f"begins in shadow: {why}")
             else:
                 missing.append(f"{mine}/{name} ({why})")
         self.gateway.begin_episode()

@@ -32,6 +32,53 @@ def test_no_level_that_is_asked_for_makes_an_emulator_of_a_real_device(tmp_path:
         assert_never_driven(observer, 1.0)
 
 
+@on_mosquitto
+def test_a_real_device_at_limited_is_no_emulator_either_and_stays_in_its_band(
+    tmp_path: Path, url: str
+) -> None:
+    band = {"p_min_mw": -0.002, "p_max_mw": 0.002}
+    ess = {"authority": "limited", "external": True, "gateway": {"gate_steps": 2, "band": band}}
+    with (
+        Observer(url) as observer,
+        PlainDevice(url, "small") as device,
+        run(write(tmp_path, ess), url),
+    ):
+        until_driven(observer, device)
+        assert ask_for(observer, "emulated")["granted"] is False
+        asked = time.monotonic()
+        observer.wait("it is driven on", lambda: len(observer.driving(after=asked)) > 5)
+        assert {m.json["p_mw"] for m in observer.driving()} == {0.002}, "the policy asks for more"
+
+
+@on_mosquitto
+def test_a_device_without_a_retained_birth_keeps_no_run_from_starting_and_is_sent_nothing(
+    tmp_path: Path, url: str
+) -> None:
+    scenario = write(tmp_path, steps=10, deadlines={**DEADLINES, "ready_s": 2.0})
+    with Observer(url) as observer, PlainDevice(url, "small") as device:
+        observer.publish(f"{device.base}/status", b"", retain=True)
+        with run(scenario, url) as program:
+            done = program.wait()
+        assert done.code == 0, done.err
+        assert observer.setpoints() == []
+    assert [line for line in done.err.splitlines() if "MG1/ess" in line and "no birth on" in line]
+
+
+@on_mosquitto
+def test_a_device_that_is_born_live_while_a_run_listens_counts_without_the_broker(
+    tmp_path: Path, url: str
+) -> None:
+    with Observer(url) as observer, PlainDevice(url, "small") as device:
+        observer.wait("its birth", lambda: observer.on("devices/MG1/ess/status", live=False))
+        birth = observer.on("devices/MG1/ess/status", live=False)[-1].json
+        observer.publish(f"{device.base}/status", b"", retain=True)
+        with run(write(tmp_path), url):
+            observer.wait("steps", lambda: len(observer.on("run/state")) > 5)
+            assert observer.setpoints() == []
+            observer.publish(f"{device.base}/status", birth)
+            observer.wait("it is driven", lambda: len(observer.driving()) > 3)
+
+
 @pytest.mark.parametrize(
     ("ess", "told"),
     [
@@ -48,6 +95,14 @@ def test_check_refuses_levels_that_cannot_be_held(tmp_path: Path, ess: dict[str,
     checked = run_heron("check", str(write(tmp_path, ess)))
     assert checked.code == 2
     assert told in checked.err
+
+
+def test_check_refuses_a_lease_that_outlasts_everything(tmp_path: Path) -> None:
+    checked = run_heron("check", str(write(tmp_path, lease_s=1e300)))
+    assert checked.code == 2
+    (line,) = checked.errors
+    assert "lease_s" in line
+    assert "86400" in line
 
 
 def test_check_refuses_a_band_below_the_least_that_a_generator_can_do(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from heron_mqtt.testing.faults.trial_broker import TrialBroker
 from support.heron_command import heron
-from support.mosquitto_server import Mosquitto
 from support.observer import Observer, PlainDevice
 from support.safety_runs import (
+    on_both_restarted,
     on_mosquitto,
     proxy,
     run,
@@ -95,10 +95,9 @@ def test_a_second_proxy_and_a_second_device_end_before_they_act(tmp_path: Path, 
         assert "offline" not in said, "the will of the one that was refused must not stand for the other"
 
 
-def test_a_name_is_held_on_a_broker_that_has_forgotten_it(
-    own_mosquitto: Callable[..., Mosquitto],
-) -> None:
-    server = own_mosquitto()
+@on_both_restarted
+def test_a_name_is_held_on_a_broker_that_has_forgotten_it(trial_broker: TrialBroker) -> None:
+    server = trial_broker
     arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
     with Observer(server.url) as observer, heron(*arguments) as device:
         device.wait_for("online")

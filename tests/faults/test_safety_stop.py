@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from heron_mqtt.testing.faults.trial_broker import TrialBroker, why_no_broker
 from support.heron_command import heron
 from support.mosquitto_clients import retained
-from support.mosquitto_server import Mosquitto
 from support.observer import Observer, PlainDevice
 from support.safety_runs import (
     on_both_brokers,
+    on_both_restarted,
     run,
     until_driven,
     write,
 )
 
 
-def test_a_stop_outlives_a_broker_that_forgets(
-    tmp_path: Path, own_mosquitto: Callable[..., Mosquitto]
-) -> None:
-    server = own_mosquitto()
+@on_both_restarted
+def test_a_stop_outlives_a_broker_that_forgets(tmp_path: Path, trial_broker: TrialBroker) -> None:
+    server = trial_broker
     scenario = write(tmp_path)
     with (
         Observer(server.url) as observer,
@@ -85,15 +85,18 @@ def test_a_stop_that_the_broker_keeps_no_longer_is_there_for_who_comes_later(
 BASE = "heron/three_microgrids"
 
 
-@pytest.fixture(scope="module")
-def battery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observer]:
+@pytest.fixture(scope="module", params=["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)])
+def battery(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observer]:
     """A battery of ours on a broker of its own, and who watches it; one for all forms of a stop."""
-    server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
+    server = TrialBroker(request.param, tmp_path_factory.mktemp("broker"))
+    if why := why_no_broker(request.param):
+        pytest.skip(why)
+    server.start()
     arguments = ["device", "battery", "--agent", "MG1", "--name", "ess", "--broker", server.url]
     with Observer(server.url) as observer, heron(*arguments) as program:
         program.wait_for("online")
         yield observer
-    server.stop()
+    server.kill()
 
 
 @pytest.mark.parametrize(
@@ -136,3 +139,21 @@ def test_whatever_comes_on_estop_stops(battery: Observer, payload: bytes) -> Non
         lambda: [m for m in battery.on("estop/confirm/MG1/ess") if m.at > pressed and m.json["active"]],
         5.0,
     )
+
+
+def test_a_stop_with_a_number_that_was_heard_before_stops_again(battery: Observer) -> None:
+    """A replayed stop, or one of a sender that has begun to count anew, is a stop."""
+    stop = {"type": "estop", "active": True, "boot": "desk", "seq": 7}
+    for seq in (8, 9):
+        pressed = time.monotonic()
+        battery.publish(f"{BASE}/estop", stop)
+        battery.wait("it stops", lambda at=pressed: _stopped_since(battery, at) is True, 5.0)
+        released = time.monotonic()
+        battery.publish(f"{BASE}/estop", {**stop, "active": False, "seq": seq})
+        battery.wait("it is released", lambda at=released: _stopped_since(battery, at) is False, 5.0)
+
+
+def _stopped_since(battery: Observer, moment: float) -> bool | None:
+    """Return whether the battery's newest confirmation since then says that a stop is in force."""
+    said = [m.json["active"] for m in battery.on("estop/confirm/MG1/ess") if m.at > moment]
+    return said[-1] if said else None

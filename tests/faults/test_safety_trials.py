@@ -80,6 +80,24 @@ def test_what_a_run_counts_is_what_an_observer_counts(tmp_path: Path, url: str) 
     assert (told["estop"]["who"], told["estop"]["active"]) == ("observer", False)
 
 
+@on_mosquitto
+def test_a_number_that_lies_makes_no_losses(tmp_path: Path, url: str) -> None:
+    with (
+        Observer(url) as observer,
+        PlainDevice(url, "small", period_s=1000.0) as device,
+        run(write(tmp_path), url) as program,
+    ):
+        observer.wait("the agent listens", lambda: observer.on("agents/MG1/status"))
+        for leap in (1, 1, 4, 804_726_914, 1, 3, 10**15, 1):
+            device.seq += leap - 1
+            device.say()
+        observer.wait("it was heard", lambda: len(observer.on("MG1/ess/telemetry")) > 7)
+        time.sleep(0.3)
+        program.signal(2)
+        done = program.wait()
+    assert done.result["devices"]["MG1/ess"]["lost"] == 3 + 2
+
+
 def _actions(observer: Observer) -> list[dict[str, Any]]:
     return [m.json for m in observer.on("agents/MG1/action")]
 

@@ -55,7 +55,7 @@ def test_an_episode_begins_without_a_real_device_that_was_heard_too_little_and_s
         state = {"type": "run_state", "state": "reset", "env_id": "test", "boot": "b1", "episode": 1}
         broker.publish(topics.RUN_STATE, {**state, "sender": "operator"})
         await asyncio.sleep(6.0)
-        shadow = [line for line in told if line.startswith("MG1/ess: begins in shadow: (")]
+        shadow = [line for line in told if line.startswith("MG1/ess: begins in shadow: ")]
         assert len(shadow) == is_heard
         assert said[-1]["state"] == ("online" if is_heard else "fault")
         if not is_heard:
