@@ -7,6 +7,7 @@ run is the operator; MG1 is remote, with its emulated devices, as an agent; a de
 from __future__ import annotations
 
 import inspect
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,9 @@ def site(
     for name, role in USERS.items():
         add_credentials(name, role, b"pw", users_file=users, acl_file=acl)
     add_credentials("test", "observer", b"pw", users_file=users, acl_file=acl)
-    acl.write_text(acl.read_text() + "topic readwrite heron-test/#\n")
+    with_test = f"{acl.read_text()}topic readwrite heron-test/#\n"
+    # as the page on Home Assistant says
+    acl.write_text(with_test.replace("user so\n", "user so\ntopic readwrite homeassistant/#\n"))
     if request.param == "embedded":
         with heron("broker", "--port", "0", "--users", str(users), "--acl", str(acl)) as program:
             url = program.wait_for("listening").split()[1]
@@ -118,6 +121,48 @@ def _has_step(watcher: Watcher, count: int) -> bool:
     return any(s.topic.endswith("/MG1/action") for s in watcher.seen[count:])
 
 
+@pytest.mark.slow
+def test_what_watches_examines_replays_and_announces_is_denied_nothing(site: Site, tmp_path: Path) -> None:
+    """As the operator, and where a command only reads as an observer, too."""
+    simulated = {
+        f"microgrids.{agent}.devices.{device}.authority": "simulated"
+        for agent in ("MG1", "MG2", "MG3")
+        for device in ("gen", "pv", "ess")
+    }
+    changes = {"realtime_s": 0.2, "steps": 2_000, "profiles.repeat": True, **simulated}
+    path = str(write_toml(tmp_path / "small.toml", small(changes)))
+    record = tmp_path / "day.heron"
+    with site.start("so", "run", path, "--record", str(record), "--steps", "3", "--json") as run:
+        assert run.wait().code == 0
+    with site.start("so", "run", path, "--json") as run:
+        for user in ("so", "test"):
+            with site.start(user, "tail", "--env-id", ENV, "--json") as tail:
+                tail.wait_for('"run/state"')
+            with site.start(user, "dashboard", "--port", "0") as dashboard:
+                page = dashboard.wait_for("dashboard: http").split()[-1]
+                until(lambda page=page: _shows_steps(page), "the page shows the run", 20.0)
+        examined = site.call("so", "doctor", path)
+        assert "GO        rights of operator: publishes on " in examined.out  # here any password will do
+        announced = site.call("so", "home-assistant", path)
+        assert (announced.code, announced.err) == (0, "")
+        assert run.process.poll() is None
+    replayed = site.call("so", "replay", str(record), "--env-id", "again", "--speed", "50")
+    assert replayed.code == 0, replayed.err
+    with site.start("MG1/ess", "device", "battery", "--agent", "MG1", "--name", "ess") as device:
+        device.wait_for("online")
+        asked = ("--device", "MG1/ess", "--env-id", "three_microgrids", "--yes", "--only", "confirm")
+        kept = site.call("so", "conformance", *asked)
+        assert kept.code == 0, kept.out + kept.err
+    # doctor also tries what a client without a login may; here it gets in, and is denied
+    stranger = f"heron/{ENV}-doctor/devices/doctor-agent/doctor-device/setpoint"
+    assert [line for line in site.denied() if stranger not in line] == []
+
+
+def _shows_steps(page: str) -> bool:
+    with urllib.request.urlopen(f"{page}metrics", timeout=5.0) as answer:
+        return b'agent="MG1"' in answer.read()
+
+
 @pytest.mark.slow_but("mosquitto-three_microgrids", "three_microgrids-mosquitto")
 @pytest.mark.parametrize("scenario", ["three_microgrids", "hil_battery"])
 def test_the_shipped_scenarios_are_denied_nothing(site: Site, scenario: str) -> None:
@@ -143,11 +188,8 @@ def test_every_command_that_takes_a_broker_is_among_them() -> None:
         if "broker" in inspect.signature(callback).parameters:
             taking.add(command.name or callback.__name__)
     # bench measures brokers with messages of its own, on channels outside the wire contract
-    # replay publishes a record on an environment of its own
-    # doctor tries rights on an environment of its own, as every role (test_doctor.py)
     # probe reads topics of boxes, none of the wire contract
-    # dashboard and tail read as top does, over the same LiveView
-    # conformance plays a gateway of its own, beside a device alone (test_conformance_command.py)
-    # home-assistant publishes below homeassistant/, which its page asks a right for
-    elsewhere = {"bench", "replay", "doctor", "dashboard", "tail", "probe", "conformance", "home_assistant"}
-    assert taking - elsewhere == {"run", "proxy", "authority", "estop", "take", "status", "top"}
+    elsewhere = {"bench", "probe"}
+    driving = {"run", "proxy", "authority", "estop", "take", "status", "top"}
+    others = {"replay", "doctor", "dashboard", "tail", "conformance", "home_assistant"}
+    assert taking - elsewhere == driving | others
