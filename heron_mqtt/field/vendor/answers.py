@@ -51,6 +51,9 @@ class AnswerReader:
             if part is None:
                 continue
 
+            if part.rate is not None:
+                complain(f"{name}.rate", "an answer is one message: it has none")
+
             def at_part(key: str, text: str, where: str = name) -> None:
                 complain(f"{where}.{key}", text)
 

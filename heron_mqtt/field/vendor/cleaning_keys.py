@@ -14,6 +14,15 @@ Path = Annotated[str, Field(min_length=1, max_length=500)]
 MAX_ITEMS = 50  # of anything in one mapping: a device has a handful
 
 
+class RateTable(Table):
+    """A counter: what counts is how fast it rises."""
+
+    per: Literal["s", "min", "h"] = Field(description="Of a counter of kWh per h: kW.")
+    over_s: float = Field(
+        gt=0.0, le=3_600.0, description="Over how long, s: at least two readings; a few steps of the counter."
+    )
+
+
 class CleaningKeys(Table):
     """How a raw value is cleaned: sign * (number * scale + offset), within what it can be."""
 
@@ -37,6 +46,9 @@ class CleaningKeys(Table):
     clamp_tolerance: float | None = Field(
         None, ge=0.0, description="How much beyond the limits; None = 5 % of the range."
     )
+    rate: RateTable | None = Field(
+        None, description="It is a counter that only rises: take how fast, not where it stands."
+    )
     null: Literal["clear", "keep"] | float = Field(
         "clear", description="What a missing value means: no longer known, as it was, or a number."
     )
@@ -56,6 +68,10 @@ class CleaningKeys(Table):
             raise ValueError(f"clamp: the first must be below the second, got {list(self.clamp)}")
         if self.clamp_tolerance is not None and self.clamp is None:
             raise ValueError("clamp_tolerance needs clamp")
+        if self.rate is not None and self.clamp is not None:
+            raise ValueError("clamp: not with rate; give the quantity of it a clamp")
+        if self.rate is not None and isinstance(self.null, float):
+            raise ValueError("null: a counter has no number in place of what is missing; clear or keep")
         if self.other is not None and self.words is None:
             raise ValueError("other needs words")
         if self.table is not None and any(b[0] <= a[0] for a, b in itertools.pairwise(self.table)):

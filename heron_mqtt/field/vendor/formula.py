@@ -51,7 +51,9 @@ class Formula:
         text: As the mapping has it.
         names: What it may use.
         complain: Takes note of mistakes, at ``key``; the formula is then not to be evaluated.
-        lists: Names among ``names`` that are lists of numbers: for functions only.
+        lists: Names among ``names`` that are lists of numbers: arithmetic is done number by number, and a
+            function such as sum makes one number of them.
+        loose: Names among ``lists`` whose numbers close up where one is missing: they cannot be paired.
         key: Where the formula stands.
     """
 
@@ -62,6 +64,7 @@ class Formula:
         complain: Complain,
         *,
         lists: Sequence[str] = (),
+        loose: Sequence[str] = (),
         key: str = "formula",
     ) -> None:
         self.text = text
@@ -91,11 +94,16 @@ class Formula:
             close = difflib.get_close_matches(name, names)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names) or 'none'}"
             complain(key, f"{text!r}: nothing is called {name}; {hint}")
-        bare = _outside_functions(tree.body, set(lists))
-        if bare is not None:
-            complain(key, f"{text!r}: {bare} is a list of numbers; say sum({bare}), avg, min, max or count")
+        problem = _Lists(lists, loose).problem(tree.body)
+        if problem is not None:
+            complain(key, f"{text!r}: {problem}")
         self.names = tuple(n for n in self.names if n not in _CONSTANTS)
         self._parsed = tree.body
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it could be read as a formula; what it names may still be unknown."""
+        return self._parsed is not None
 
     def evaluate(self, values: Mapping[str, Any]) -> Result:
         """Return the value of the formula: a finite number, a text, or true/false.
@@ -144,15 +152,67 @@ def _depth(node: ast.AST) -> int:
     return 1 + max(map(_depth, ast.iter_child_nodes(node)), default=0)
 
 
-def _outside_functions(node: ast.AST, lists: set[str]) -> str | None:
-    """Return a name of a list that is used as if it were one number."""
-    if isinstance(node, ast.Name):
-        return node.id if node.id in lists else None
-    if isinstance(node, ast.Call):
-        nodes = [a for a in node.args if not isinstance(a, ast.Name)]
-    else:
-        nodes = list(ast.iter_child_nodes(node))  # type: ignore[arg-type]
-    return next((found for n in nodes if (found := _outside_functions(n, lists)) is not None), None)
+class _Lists:
+    """Finds a list of numbers in a formula where one number is needed.
+
+    Args:
+        lists: Names of lists.
+        loose: Those of them that cannot be paired number by number.
+    """
+
+    def __init__(self, lists: Sequence[str], loose: Sequence[str]) -> None:
+        self._lists = frozenset(lists)
+        self._loose = frozenset(loose)
+
+    def problem(self, tree: ast.expr) -> str | None:
+        """Return what is wrong in a formula, whose result is one number; None if nothing."""
+        return self._within(tree) or self._bare(tree)
+
+    def _bare(self, node: ast.expr) -> str | None:
+        found = sorted(self._in(node))
+        if not found:
+            return None
+        what = ast.unparse(node)
+        because = "" if what == found[0] else f", as {found[0]} is"
+        return f"{what} is a list of numbers{because}; say sum({what}), avg, min, max or count"
+
+    def _in(self, node: ast.AST) -> frozenset[str]:
+        """Return the lists that make the value of a node a list; empty = it is one value."""
+        match node:
+            case ast.Name(id=name):
+                return self._lists & {name}
+            case ast.Call() | ast.Compare() | ast.BoolOp() | ast.Constant():
+                return frozenset()
+            case ast.IfExp(body=body, orelse=orelse):
+                return self._in(body) | self._in(orelse)
+        return frozenset[str]().union(*map(self._in, ast.iter_child_nodes(node)))
+
+    def _within(self, node: ast.AST) -> str | None:
+        children: list[ast.expr] = [c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr)]
+        match node:
+            case ast.Call(func=ast.Name(id=name), args=args):
+                children = args
+                if name not in OF_LISTS and (found := self._first(args)) is not None:
+                    return found
+            case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
+                if (found := self._first(children)) is not None:
+                    return found
+            case ast.IfExp(test=test):
+                if (found := self._bare(test)) is not None:
+                    return found
+            case ast.BinOp(left=left, right=right):
+                both = self._in(left), self._in(right)
+                loose = sorted((both[0] | both[1]) & self._loose)
+                if all(both) and both[0] != both[1] and loose:
+                    return (
+                        f"{ast.unparse(node)} pairs the numbers of two lists, and the path of {loose[0]} "
+                        "leaves out what is missing, so that others would be paired; "
+                        'write its path with map: "map(&voltage, packs)" for "packs[*].voltage"'
+                    )
+        return next((found for c in children if (found := self._within(c)) is not None), None)
+
+    def _first(self, nodes: Sequence[ast.expr]) -> str | None:
+        return next((found for n in nodes if (found := self._bare(n)) is not None), None)
 
 
 # -- operators and functions ---------------------------------------------------------------------------
@@ -160,6 +220,17 @@ def _outside_functions(node: ast.AST, lists: set[str]) -> str | None:
 
 def _of_numbers(function: Callable[[float, float], float], a: Any, b: Any) -> float:
     return function(_number(a), _number(b))
+
+
+def _each(function: Callable[[float, float], float], a: Any, b: Any) -> Any:
+    """Return the result of two numbers, or of lists of them number by number; what is missing stays so."""
+    if not isinstance(a, list) and not isinstance(b, list):
+        return function(_number(a), _number(b))
+    if isinstance(a, list) and isinstance(b, list) and len(a) != len(b):
+        raise ValueError(f"lists of {len(a)} and {len(b)} numbers, expected as many in both")
+    size = len(a) if isinstance(a, list) else len(b)
+    pairs = zip(*(x if isinstance(x, list) else [x] * size for x in (a, b)), strict=True)
+    return [None if x is None or y is None else function(_number(x), _number(y)) for x, y in pairs]
 
 
 def _number(value: Any) -> float:
@@ -180,15 +251,15 @@ def _power(a: float, b: float) -> float:
 
 
 _OPERATORS = {
-    ast.Add: partial(_of_numbers, operator.add),
-    ast.Sub: partial(_of_numbers, operator.sub),
-    ast.Mult: partial(_of_numbers, operator.mul),
-    ast.Div: partial(_of_numbers, operator.truediv),
-    ast.FloorDiv: partial(_of_numbers, operator.floordiv),
-    ast.Mod: partial(_of_numbers, operator.mod),
-    ast.Pow: partial(_of_numbers, _power),
-    ast.USub: lambda a: -_number(a),
-    ast.UAdd: _number,
+    ast.Add: partial(_each, operator.add),
+    ast.Sub: partial(_each, operator.sub),
+    ast.Mult: partial(_each, operator.mul),
+    ast.Div: partial(_each, operator.truediv),
+    ast.FloorDiv: partial(_each, operator.floordiv),
+    ast.Mod: partial(_each, operator.mod),
+    ast.Pow: partial(_each, _power),
+    ast.USub: lambda a: _each(operator.mul, -1.0, a),
+    ast.UAdd: lambda a: _each(operator.mul, 1.0, a),
     ast.Not: operator.not_,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -202,7 +273,9 @@ _OPERATORS = {
 def _all(values: Sequence[Any]) -> list[float]:
     numbers: list[float] = []
     for value in values:
-        numbers += map(_number, value) if isinstance(value, list) else [_number(value)]
+        numbers += (
+            [_number(v) for v in value if v is not None] if isinstance(value, list) else [_number(value)]
+        )
     if not numbers:
         raise ValueError("no number is there")
     return numbers
@@ -218,7 +291,7 @@ def _avg(*values: Any) -> float:
 
 
 def _count(*values: Any) -> float:
-    return float(sum(len(v) if isinstance(v, list) else 1 for v in values))
+    return float(sum(sum(e is not None for e in v) if isinstance(v, list) else 1 for v in values))
 
 
 def _round(value: Any, decimals: Any = 0) -> float:
@@ -257,6 +330,9 @@ def _sign(value: Any) -> float:
     number = _number(value)
     return float((number > 0.0) - (number < 0.0))
 
+
+OF_LISTS = frozenset({"min", "max", "sum", "avg", "count"})
+"""Functions that make one number of lists."""
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": lambda a: abs(_number(a)),

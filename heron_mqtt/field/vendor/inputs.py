@@ -24,8 +24,15 @@ from heron_mqtt.field.vendor.words import Words, word_text
 ABSENT = frozenset({"", "null", "none", "nan", "unknown", "unavailable"})
 """Texts by which devices say that they have no value, in lower case."""
 
+BOOLEANS = {
+    word: meaning
+    for meaning, words in ((True, "true on yes 1"), (False, "false off no 0"))
+    for word in words.split()
+}
+"""Texts that are true or false by themselves, in lower case."""
+
 MAX_TEXT_FOR_PATTERN = 4_096
-Value = float | bool | str | list[float]
+Value = float | bool | str | list[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +80,24 @@ class InputReader:
         _check_place(table, format_, complain)
         if table.path is not None:
             self._path = Expression(table.path, complain, tolerant=tolerant)
+            if table.null == "keep" and self._path.is_comparison:
+                complain(
+                    "null",
+                    f"the path {table.path!r} is a comparison: false, never missing, where its value is "
+                    "missing; give the path of the value alone, and say by words what it means: "
+                    'words = { Charging = true, "*" = false }',
+                )
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
         self._words = None if table.words is None else Words(table.words, "words", complain)
         meant = _kind(table, complain)
         self.kind: Kind = kind or meant
         if table.words is not None and kind in {"number", "boolean"} and meant != kind:
             complain("words", f"they mean a {meant}, expected a {kind} for each")
+        self.rate = table.rate
+        if table.rate is not None and self.kind != "number":
+            complain("rate", f"only of a number, this is a {self.kind}")
+        if table.rate is not None and self.on_change:
+            complain("rate", "a counter that is sent only when it changes does not tell when it stands still")
         self._number = NumberText(table.decimal, table.thousands, table.suffix)
         self._absent_texts = ABSENT | {word_text(a).lower() for a in table.absent}
         self._absent_numbers = {float(a) for a in table.absent if isinstance(a, int | float)}
@@ -86,6 +105,16 @@ class InputReader:
         _check_time(table.time, complain)
         if table.suffix is not None and self.kind not in {"number", "numbers"}:
             complain("suffix", f"only behind a number, this is a {self.kind}")
+
+    @property
+    def direction(self) -> int:
+        """Whether a number that rises in the payload rises here, 1, or falls, -1."""
+        return 1 if self._table.sign * self._table.scale > 0.0 else -1
+
+    @property
+    def keeps_places(self) -> bool:
+        """Whether a number that is missing in a list leaves a gap, so that others stay in their places."""
+        return self._path is None or not self._path.closes_gaps
 
     def read(self, document: Any) -> Value | MissingValue:
         """Return the value in a document.
@@ -110,7 +139,7 @@ class InputReader:
         match self.kind:
             case "numbers":
                 each = raw if isinstance(raw, list) else [raw]
-                return [self._as_number(r, where) for r in each if not self._is_absent(r)]
+                return [None if self._is_absent(r) else self._as_number(r, where) for r in each]
             case "number":
                 return self._as_number(raw, where)
             case "boolean":
@@ -194,11 +223,11 @@ class InputReader:
             if word is None:
                 raise MessageError(f"{where} gave {shown(raw)}, expected one of {self._words}")
             return bool(word)
-        if isinstance(raw, bool):
-            return raw
-        if isinstance(raw, str) and raw.strip().lower() in {"true", "false"}:
-            return raw.strip().lower() == "true"
-        raise MessageError(f"{where} gave {shown(raw)}, expected true or false (or give 'words')")
+        word = BOOLEANS.get(word_text(raw).lower()) if isinstance(raw, Scalar) else None
+        if word is not None:
+            return word
+        listed = ", ".join(BOOLEANS)
+        raise MessageError(f"{where} gave {shown(raw)}, expected one of {listed} (or what 'words' lists)")
 
     def _as_text(self, raw: Any, where: str) -> str:
         if isinstance(raw, bytes):

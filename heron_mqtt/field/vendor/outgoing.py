@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +84,8 @@ class SetpointValue:
         self.table = table
         self.formula = formula
         self._per_si = units_per_si
+        self.packed = placeholders([table.pack])
+        """The values that it packs."""
         self._decimals = 0 if table.quantity == "seq" else table.decimals
 
     @property
@@ -112,6 +115,18 @@ class SetpointValue:
             return RenderedValue(as_number(number, self._decimals), self._digits(number))
         word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
         return RenderedValue(word, as_text(word))
+
+    def packed_text(self, values: Mapping[str, RenderedValue], built_ins: BuiltIns) -> RenderedValue:
+        """Return the packed bytes as a text.
+
+        Raises:
+            MessageError: A value cannot be packed.
+        """
+        table = self.table
+        assert table.pack is not None  # of any other kind ``render`` is asked
+        data = payload_bytes(table.pack, values, built_ins, table.struct)
+        text = data.hex() if table.bytes == "hex" else base64.b64encode(data).decode()
+        return RenderedValue(text, text)
 
     def beyond(self, raw: float) -> str | None:
         """Return which of ``min`` and ``max`` turns ``raw`` into something else than was meant, and how."""
@@ -200,6 +215,12 @@ class SetpointWriter:
                 for key in ("unit", "nominal_v", "phases", "rated_mw"):
                     if getattr(value, key) is not None:
                         complain(key, "not with a formula: its result is sent as it is")
+            elif value.pack is not None:
+                scale = 1.0
+                for unknown in sorted(placeholders([value.pack]) - self._values.keys()):
+                    complain("pack", f"no value above it is called {unknown}")
+                if any(isinstance(v, str) and BUILT_INS.search(v) for v in value.pack):
+                    complain("pack", "time and counter belong to a message; a value of quantity seq counts")
             else:
                 scale = per_si(str(value.quantity), value, complain)
             self._values[name] = SetpointValue(value, scale, formula)
@@ -220,11 +241,12 @@ class SetpointWriter:
         quantities: set[str] = set()
         while waiting:
             value = self._values[waiting.pop()]
-            if value.formula is None:
-                quantities.add(str(value.table.quantity))
+            if value.table.quantity is not None:
+                quantities.add(value.table.quantity)
                 continue
-            quantities.update(set(value.formula.names) & set(QUANTITIES))
-            more = (set(value.formula.names) & self._values.keys()) - used
+            made_of = value.packed if value.formula is None else set(value.formula.names)
+            quantities.update(made_of & set(QUANTITIES))
+            more = (made_of & self._values.keys()) - used
             used |= more
             waiting += more
         for name in self._values.keys() - used:
@@ -237,6 +259,18 @@ class SetpointWriter:
     def names(self) -> tuple[str, ...]:
         """The names of the values."""
         return tuple(self._values)
+
+    def lasting(self, names: Iterable[str]) -> list[str]:
+        """Return the values by which two messages differ in what they mean; of packed bytes those in them."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            value = self._values[name := waiting.pop()]
+            if value.table.pack is not None:
+                waiting += value.packed & self._values.keys()
+            elif not value.is_fleeting:
+                found.add(name)
+        return sorted(found)
 
     @property
     def formula_names(self) -> frozenset[str]:
@@ -303,6 +337,8 @@ class SetpointWriter:
                 if value.table.quantity == "uid":
                     uid = context.built_ins.new_uid()
                     values[name] = RenderedValue(uid, uid)
+                elif value.table.pack is not None:
+                    values[name] = value.packed_text(values, context.built_ins)
                 else:
                     values[name] = value.render(setpoint, known)
             except MessageError as exc:
@@ -334,8 +370,7 @@ class SetpointWriter:
         setpoint: Setpoint,
         context: MessageContext,
     ) -> list[Command]:
-        fleeting = {name for name in values if self._values[name].is_fleeting}
-        return [m.write(values, fleeting, setpoint, context) for m in messages if m.applies(values, setpoint)]
+        return [m.write(values, context) for m in messages if m.applies(values, setpoint)]
 
 
 class _Message:
@@ -371,6 +406,7 @@ class _Message:
             for n in (*in_it, *self._when, *(self._formula.names if self._formula else ()))
             if n in writer.names
         }
+        self._lasting = writer.lasting(self.names)
 
     def applies(self, values: Mapping[str, RenderedValue], setpoint: Setpoint) -> bool:
         """Whether it is to be sent."""
@@ -379,19 +415,12 @@ class _Message:
             return bool(self._formula.evaluate({**known, **{n: v.json for n, v in values.items()}}))
         return all(_among(values[name].json, words) for name, words in self._when.items())
 
-    def write(
-        self,
-        values: Mapping[str, RenderedValue],
-        fleeting: set[str],
-        setpoint: Setpoint,
-        context: MessageContext,
-    ) -> Command:
+    def write(self, values: Mapping[str, RenderedValue], context: MessageContext) -> Command:
         """Return it, ready to send."""
         table = self._table
         context.built_ins.begin_message()
         every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
-        lasting = {n: v for n, v in every.items() if n not in fleeting}
-        meaning = (self._index, *(lasting[n].json for n in sorted(self.names & lasting.keys())))
+        meaning = (self._index, *(values[n].json for n in self._lasting))
         if table.registers is not None and self._registers is not None:
             filled = filled_registers(table.registers, every, context.built_ins)
             writes = self._registers.writes(filled, table.function)

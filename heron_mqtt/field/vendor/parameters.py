@@ -159,6 +159,8 @@ def _extra(key: str, values: set[str], learned: set[str]) -> set[str]:
         return values | learned | NAMES
     if key.startswith("setpoint.answers") and key.endswith(".topic"):
         return values | learned
+    if key.startswith("setpoint.values") and ".pack[" in key:
+        return values
     if key.startswith(("telemetry", "availability")) and ".topic" in key:
         return learned
     return set()

@@ -147,14 +147,26 @@ class Expression:
     def __init__(self, text: str, complain: Complain, *, tolerant: bool = False) -> None:
         self.text = text
         self._options = _OPTIONS[tolerant]
+        self._result = ""
         try:
             self._compiled = jmespath.compile(text)
         except JMESPathError as exc:
             complain("path", f"{text!r} is not a JMESPath expression: {_one_line(exc)}")
             return
+        self._result = _result(self._compiled.parsed)
         unknown = sorted(_functions(self._compiled.parsed) - _Functions.FUNCTION_TABLE.keys())
         if unknown:
             complain("path", f"{text!r}: JMESPath has no function {unknown[0]}()")
+
+    @property
+    def closes_gaps(self) -> bool:
+        """Whether it leaves out of a list what is null, so that the rest moves up."""
+        return self._result in _PROJECTIONS
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it is true or false whatever the document holds."""
+        return self._result in {"comparator", "not_expression"}
 
     def search(self, document: Any) -> Any:
         """Return what the expression finds; None if nothing.
@@ -172,6 +184,16 @@ class Expression:
 
 def _one_line(exc: Exception) -> str:
     return " ".join(str(exc).split())[:200]
+
+
+_PROJECTIONS = {"projection", "value_projection", "filter_projection", "flatten"}
+
+
+def _result(node: Any) -> str:
+    """Return which kind of expression gives the result of one."""
+    while node["type"] in {"pipe", "subexpression", "index_expression"}:
+        node = node["children"][-1]
+    return str(node["type"])
 
 
 def _functions(node: Any) -> set[str]:

@@ -41,11 +41,12 @@ class Quantity:
         self.within_s = 0.0
         if isinstance(table, QuantityTable):
             lists = [n for n, r in readers.items() if r.kind == "numbers"]
-            self._formula = Formula(table.formula, list(readers), complain, lists=lists)
+            loose = [n for n in lists if not readers[n].keeps_places]
+            self._formula = Formula(table.formula, list(readers), complain, lists=lists, loose=loose)
             self.inputs = self._formula.names
             self.waits_for_round = table.update == "round"
             self.within_s = table.within_s
-            if not self.inputs:
+            if self._formula.is_sound and not self.inputs:
                 complain("formula", "it uses no input: nothing would tell whether the device is there")
         if table.offline is not None and isinstance(table.offline, bool) != (name == "running"):
             expected = "true or false" if name == "running" else "a number"

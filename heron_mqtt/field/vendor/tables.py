@@ -44,7 +44,7 @@ class InputTable(CleaningKeys):
     )
     key: Path | None = Field(None, description="Name before the sign of assignment; for format key_value.")
     metric: Path | None = Field(None, description="Name of the metric; for format sparkplug.")
-    struct: Annotated[str, Field(min_length=2, max_length=8)] | None = Field(
+    struct: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
         None, description="How bytes are packed: byte order < or >, and one letter of Python's struct."
     )
     at: int = Field(0, ge=0, le=65_535, description="First byte of the packed value, from 0.")
@@ -161,6 +161,9 @@ class TelemetryTable(PayloadKeys):
     fields: dict[ReadQuantity, FieldTable] = Field(
         {}, description="Inputs that are quantities as they stand."
     )
+    when: Formula | None = Field(
+        None, description="Read a payload only while this is true, over inputs of this table."
+    )
     timestamp: Key | None = Field(None, description="Input that says when the payload was made.")
     timestamp_tolerance_s: float = Field(
         60.0, gt=0.0, le=86_400.0, description="How old such a payload may be, s; also how far ahead."
@@ -176,6 +179,8 @@ class TelemetryTable(PayloadKeys):
     def _reads_something(self) -> Self:
         if not self.inputs and not self.fields:
             raise ValueError("nothing is read from it: give fields or inputs")
+        if self.when is not None and self.format == "sparkplug":
+            raise ValueError("when: not with format 'sparkplug': each metric has a name")
         return self
 
     @property
@@ -196,6 +201,15 @@ class ValueTable(UnitKeys):
 
     quantity: SetQuantity | None = Field(None, description="What it is a number of; or give formula.")
     formula: Formula | None = Field(None, description="Over other values, named inputs and p_mw, q_mvar, ...")
+    pack: Annotated[list[Scalar], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Numbers and {value}s above it that are packed into bytes, as struct says."
+    )
+    struct: Annotated[str, Field(min_length=2, max_length=100)] | None = Field(
+        None, description="With pack: byte order < or >, and a letter of Python's struct for each."
+    )
+    bytes: Literal["hex", "base64"] | None = Field(
+        None, description="With pack: how the bytes are written in the text that it is."
+    )
     sign: Literal[1, -1] = Field(1, description="-1 where the device counts consumption as positive.")
     absolute: bool = Field(False, description="Take the magnitude, before scale and offset.")
     scale: float = Field(1.0, description="Multiplies; not 0.")
@@ -223,8 +237,19 @@ class ValueTable(UnitKeys):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if (self.quantity is None) == (self.formula is None):
-            raise ValueError("give either quantity or formula")
+        given = [key for key in ("quantity", "formula", "pack") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError("give one of quantity, formula and pack")
+        of_pack = {"pack", "struct", "bytes"}
+        if self.pack is None and (self.struct is not None or self.bytes is not None):
+            raise ValueError("struct and bytes need pack")
+        if self.pack is not None:
+            beside = sorted(self.model_fields_set - of_pack)
+            if beside:
+                raise ValueError(f"{beside[0]}: not with pack: it belongs to the values that are packed")
+            if self.struct is None or self.bytes is None:
+                raise ValueError('pack needs struct, for example ">BhH", and bytes, "hex" or "base64"')
+            _check_packing(self.struct, self.pack, "pack")
         if self.scale == 0.0:
             raise ValueError("scale must not be 0")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -300,16 +325,8 @@ class MessageTable(Table):
             unknown = sorted(set(self.metrics.values()) - DATATYPES.keys())
             if unknown:
                 raise ValueError(f"metrics: no datatype {unknown[0]!r}; there are {', '.join(DATATYPES)}")
-        if self.struct is None:
-            return self
-        if self.struct[0] not in "<>":
-            raise ValueError(f"struct: must begin with the byte order, < or >, got {self.struct!r}")
-        try:
-            wanted = len(struct.unpack(self.struct, bytes(struct.calcsize(self.struct))))
-        except struct.error as exc:
-            raise ValueError(f"struct: {exc}") from None
-        if not isinstance(self.payload, list) or len(self.payload) != wanted:
-            raise ValueError(f"struct: the payload must be an array of {wanted}, one for each letter")
+        if self.struct is not None:
+            _check_packing(self.struct, self.payload, "the payload")
         return self
 
 
@@ -495,12 +512,36 @@ class MappingTable(Table):
         return self
 
 
+ONE_BYTE = frozenset("bB")
+"""Letters of a struct that have no byte order."""
+
+
 def _check_struct(text: str) -> None:
-    if text[0] not in "<>":
-        raise ValueError(f"struct: must begin with the byte order, < or >, got {text!r}")
+    if text[0] not in "<>" and text not in ONE_BYTE:
+        raise ValueError(
+            f"struct: must begin with the byte order, < (little) or > (big), got {text!r}; "
+            "one byte alone, b or B, has none"
+        )
     try:
         unpacked = struct.unpack(text, bytes(struct.calcsize(text)))
     except struct.error as exc:
         raise ValueError(f"struct: {exc}") from None
     if len(unpacked) != 1 or not isinstance(unpacked[0], int | float | bytes):
         raise ValueError(f"struct: expected one value, {text!r} has {len(unpacked)}")
+
+
+def _check_packing(form: str, values: Any, what: str) -> None:
+    """Refuse what cannot be packed: no byte order, unknown letters, another number of values than letters."""
+    if form[0] not in "<>":
+        raise ValueError(f"struct: must begin with the byte order, < or >, got {form!r}")
+    try:
+        wanted = len(struct.unpack(form, bytes(struct.calcsize(form))))
+    except struct.error as exc:
+        raise ValueError(f"struct: {exc}") from None
+    if isinstance(values, dict):
+        raise ValueError(
+            "struct: packs a payload that is an array; bytes within JSON are a value with pack: "
+            "[setpoint.values.NAME] pack = [...], struct, bytes"
+        )
+    if not isinstance(values, list) or len(values) != wanted:
+        raise ValueError(f"struct: {what} must be an array of {wanted}, one for each letter")

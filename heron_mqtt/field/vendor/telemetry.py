@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.formula import Formula
 from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, Value, compiled
 from heron_mqtt.field.vendor.numbers import shown
 from heron_mqtt.field.vendor.payloads import Expression, parse, parse_json, parse_text
@@ -68,6 +69,13 @@ class TelemetryReader:
                 on_change=table.reports == "on_change",
                 tolerant=table.tolerant,
             )
+        self._when: Formula | None = None
+        if table.when is not None:
+            own = {name: self.inputs[name] for name in table.inputs}
+            lists = [name for name, reader in own.items() if reader.kind == "numbers"]
+            self._when = Formula(table.when, list(own), complain, lists=lists, key="when")
+            if self._when.is_sound and not self._when.names:
+                complain("when", f"{table.when!r} uses no input: it would always say the same")
 
     @property
     def is_answer(self) -> bool:
@@ -86,6 +94,30 @@ class TelemetryReader:
             MessageError: The payload does not fit the format.
         """
         return parse(payload, self.table)
+
+    def why_not(self, document: Any) -> str | None:
+        """Return why a payload is none of those that this table reads; None if it is one of them.
+
+        What ``when`` needs and a payload does not have, or has otherwise, makes it another kind of payload.
+
+        Args:
+            document: As ``parse`` returns it.
+        """
+        if self._when is None:
+            return None
+        known: dict[str, Value] = {}
+        try:
+            for name in self._when.names:
+                value = self.inputs[name].read(document)
+                if isinstance(value, MissingValue):
+                    return f"when: {value.why}"
+                known[name] = value
+            if self._when.evaluate(known):
+                return None
+        except MessageError as exc:
+            return f"when: {exc}"
+        shown_values = ", ".join(f"{name} = {shown(value)}" for name, value in known.items())
+        return f"when: {self._when.text} is not true of it ({shown_values})"
 
     def read(self, document: Any, names: Collection[str] | None = None) -> ReadResult:
         """Return what a document gives; what cannot be read harms only itself.

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.counter_rate import CounterRate
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.inputs import MissingValue, Value
 from heron_mqtt.field.vendor.learned_levels import LearnedLevels, LevelNote
@@ -103,6 +104,12 @@ class VendorState:
             for name in reader.inputs:
                 known = self._inputs.setdefault(name, _Input())
                 known.topics = tuple(dict.fromkeys((*known.topics, *reader.table.topics)))
+        self._rates = {
+            name: CounterRate(each.rate.per, each.rate.over_s, each.direction)
+            for reader in mapping.telemetry
+            for name, each in reader.inputs.items()
+            if each.rate is not None
+        }
         self._on_change = {n for r in mapping.telemetry for n, each in r.inputs.items() if each.on_change}
         # And since when; None = while it is heard.
         self._values: dict[str, tuple[Measured, float | None]] = {}
@@ -149,19 +156,32 @@ class VendorState:
         fields: dict[str, Measured] = {}
         problems: list[str] = []
         notes: list[LevelNote] = []
-        if not retained and self._mapping.proves_life(topic):
-            self._heard_at = now_s
+        taken: list[tuple[TelemetryReader, ReadResult | None]] = []
+        is_of_device = bool(availability) or is_heartbeat
         for reader, found in readers:
             if reader.node_topic is not None:
-                fields |= self._take_node(reader, topic, payload, now_s, retained, problems)
+                is_of_device = True
+                taken.append((reader, None))
                 continue
             if reader.has_instances and not self._levels.takes(found, now_s, retained, notes):
+                is_of_device = True
                 continue
             try:
-                read = reader.nothing() if not payload else reader.read(reader.parse(payload))
+                document = reader.parse(payload) if payload else None
+                why_not = reader.why_not(document) if payload else None
+                if why_not is not None:
+                    self._declined(reader, payload, why_not)
+                    continue
+                taken.append((reader, reader.read(document) if payload else reader.nothing()))
             except MessageError as exc:
                 problems.append(f"{topic}: {exc}")
                 self._failed(reader, payload, str(exc))
+            is_of_device = True
+        if is_of_device and not retained and self._mapping.proves_life(topic):
+            self._heard_at = now_s
+        for reader, read in taken:
+            if read is None:
+                fields |= self._take_node(reader, topic, payload, now_s, retained, problems)
                 continue
             problems += [f"{topic}: {p}" for p in read.problems.values()]
             fields |= self._take_found(reader, topic, read, sample(payload), now_s, retained, problems)
@@ -289,6 +309,15 @@ class VendorState:
             known.sample = sample(payload)
             known.why = why
 
+    def _declined(self, reader: TelemetryReader, payload: bytes, why: str) -> None:
+        """Note a payload that is not for a table: the reason where none has been for it yet."""
+        for name in reader.inputs:
+            known = self._inputs[name]
+            if not known.is_known:
+                known.payloads += 1
+                known.sample = sample(payload)
+                known.why = why
+
     # -- inputs ------------------------------------------------------------------------------------
 
     def _take_found(
@@ -309,8 +338,10 @@ class VendorState:
             return {}
         new: set[str] = set()
         cleared: set[str] = set()
-        for name, value in found.values.items():
+        stamp = None if reader.table.timestamp is None else self._inputs[reader.table.timestamp].value
+        for name, given in found.values.items():
             known = self._inputs[name]
+            value = self._as_rate(name, given, stamp if isinstance(stamp, float) else now_s, topic, problems)
             if isinstance(value, MissingValue):
                 if not value.keeps:
                     known.value, known.at = None, -math.inf
@@ -319,6 +350,26 @@ class VendorState:
                 known.value, known.at, known.why = value, now_s, ""
                 new.add(name)
         return self._make(reader, topic, new, cleared, now_s, problems)
+
+    def _as_rate(
+        self, name: str, value: Value | MissingValue, at_s: float, topic: str, problems: list[str]
+    ) -> Value | MissingValue:
+        """Return how fast a counter rises in place of where it stands; other values as they are."""
+        counter = self._rates.get(name)
+        if counter is None or not isinstance(value, float):
+            return value
+        why = "a counter: its rate is known after a second reading"
+        try:
+            rate = counter.add(value, at_s)
+        except MessageError as exc:
+            why = str(exc)
+            problems.append(f"{topic}: {name}: {why}")
+            rate = None
+        if rate is not None:
+            return rate
+        if not self._inputs[name].is_known:
+            self._inputs[name].why = why
+        return MissingValue(keeps=True, why=why)
 
     def _note_payload(
         self, reader: TelemetryReader, found: ReadResult, shown: str | Mapping[str, str]
@@ -373,7 +424,7 @@ class VendorState:
             known = self._inputs[name]
             if name in marks:
                 continue
-            if not known.is_known and not isinstance(value, MissingValue):
+            if not known.is_known and not isinstance(value, MissingValue) and name not in self._rates:
                 known.value = value
             if known.at == -math.inf or not why.startswith("only a retained"):
                 known.why = why

@@ -348,7 +348,7 @@ def test_no_document_raises_anything_but_a_message_error(document: Any, path: st
         ("soc", {"unit": "percent"}, 100.5, "outside [0, 1]"),
         ("soc", {"unit": "fraction"}, -0.01, "outside [0, 1]"),
         ("vm_pu", {"unit": "pu"}, -1, "must not be negative"),
-        ("running", {}, "ON", "expected true or false (or give 'words')"),
+        ("running", {}, "UP", "expected one of true, on, yes, 1, false, off, no, 0 (or what 'words' lists)"),
         ("running", {"words": {"ON": True, "OFF": False}}, "STANDBY", "expected one of ON, OFF"),
         ("ack_seq", {}, 1.5, "expected a sequence number"),
         ("ack_seq", {}, -1, "expected a sequence number"),

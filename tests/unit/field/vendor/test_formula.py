@@ -14,9 +14,15 @@ from heron_mqtt.field.vendor.formula import MAX_EXPONENT, Formula, signed
 FINITE = st.floats(-1e6, 1e6)
 
 
-def compiled(text: str, *names: str, lists: tuple[str, ...] = ()) -> tuple[Formula, list[str]]:
+def compiled(
+    text: str, *names: str, lists: tuple[str, ...] = (), loose: tuple[str, ...] = ()
+) -> tuple[Formula, list[str]]:
     problems: list[str] = []
-    return Formula(text, names, lambda key, text: problems.append(f"{key}: {text}"), lists=lists), problems
+
+    def complain(key: str, text: str) -> None:
+        problems.append(f"{key}: {text}")
+
+    return Formula(text, names, complain, lists=lists, loose=loose), problems
 
 
 def value(text: str, **values: object) -> object:
@@ -101,14 +107,10 @@ def test_a_list_in_functions_counts_by_its_numbers() -> None:
     assert formula.evaluate({"l": [1.0, 3.0]}) == 272.0
     with pytest.raises(MessageError, match="no number is there"):
         formula.evaluate({"l": []})
-    for text in ("abs(l)", "max(1, -l)", "l if l else 1"):
-        made, problems = compiled(text, "l", lists=("l",))
-        if not problems:
-            with pytest.raises(MessageError, match=r"abs\(l\): a list of numbers, expected one number"):
-                made.evaluate({"l": [1.0]})
-        else:
-            wanted = f"formula: {text!r}: l is a list of numbers; say sum(l), avg, min, max or count"
-            assert problems == [wanted]
+    for text in ("abs(l)", "l if l else 1", "l > 1", "not l", "sum(abs(l))", "1 if l and 1 else 0"):
+        _, problems = compiled(text, "l", lists=("l",))
+        wanted = f"formula: {text!r}: l is a list of numbers; say sum(l), avg, min, max or count"
+        assert problems == [wanted]
 
 
 def test_a_formula_is_no_longer_and_no_deeper_than_can_be_read() -> None:
@@ -140,7 +142,39 @@ def test_lists_are_for_functions_and_may_stand_beside_numbers() -> None:
     assert not problems
     assert formula.evaluate({"phases": [1.0, 2.0], "x": 4.0}) == 9.0
     _, problems = compiled("phases * 2", "phases", lists=("phases",))
-    assert "phases is a list of numbers; say sum(phases)" in problems[0]
+    assert "phases * 2 is a list of numbers, as phases is; say sum(phases * 2), avg, min" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sum(volts * amps)", 52.0 * 10.0 - 51.0 * 2.0),
+        ("-sum(volts * -amps / 2)", 209.0),
+        ("max(volts - 50)", 2.0),
+        ("sum((volts if 1 else amps) * 2)", 206.0),
+        ("count(volts * amps)", 2.0),
+        ("count(missing) + avg(missing + volts)", 1.0 + 59.0),
+    ],
+)
+def test_arithmetic_over_lists_is_done_number_by_number(text: str, expected: float) -> None:
+    lists = ("volts", "amps", "missing")
+    formula, problems = compiled(text, *lists, lists=lists)
+    assert not problems
+    values = {"volts": [52.0, 51.0], "amps": [10.0, -2.0], "missing": [7.0, None]}
+    assert formula.evaluate(values) == expected
+
+
+def test_lists_of_different_lengths_are_not_paired() -> None:
+    formula, _ = compiled("sum(a * b)", "a", "b", lists=("a", "b"))
+    with pytest.raises(MessageError, match="lists of 2 and 3 numbers, expected as many in both"):
+        formula.evaluate({"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]})
+
+
+def test_a_list_whose_numbers_close_up_is_paired_with_no_other() -> None:
+    _, problems = compiled("sum(a * b)", "a", "b", lists=("a", "b"), loose=("b",))
+    assert "pairs the numbers of two lists, and the path of b leaves out what is missing" in problems[0]
+    for text in ("sum(b * 2)", "sum(b * b)", "sum(b) * sum(a)"):
+        assert compiled(text, "a", "b", lists=("a", "b"), loose=("b",))[1] == []
 
 
 @pytest.mark.parametrize(

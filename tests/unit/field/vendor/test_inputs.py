@@ -24,6 +24,9 @@ from heron_mqtt.field.vendor.inputs import (
 from heron_mqtt.field.vendor.payloads import _split
 from heron_mqtt.field.vendor.tables import InputTable, ValueTable
 
+EXPECTED = "expected one of true, on, yes, 1, false, off, no, 0 (or what 'words' lists)"
+"""Of true/false."""
+
 
 def reader(format_: Any = "text", **keys: Any) -> InputReader:
     problems: list[str] = []
@@ -102,7 +105,7 @@ def test_what_is_meant(keys: dict[str, Any], raw: Any, wanted: Any) -> None:
         ({"wrap": 16}, "0.5", "not a whole number"),
         ({"clamp": [0, 100]}, "106", "outside 0 to 100 by more than 5"),
         ({"words": {"a": 1}}, "b", "expected a number or one of a"),
-        ({"type": "boolean"}, "1", "expected true or false"),
+        ({"type": "boolean"}, "2", "expected one of true, on, yes, 1, false, off, no, 0"),
         ({"time": "iso8601"}, "yesterday", "expected a time (iso8601)"),
         ({"time": "unix_s"}, "soon", "expected a number"),
         ({"bytes": "hex", "struct": ">h"}, "XY", "expected bytes in hex"),
@@ -145,7 +148,13 @@ def test_a_pattern_is_searched_for_in_the_first_4096_characters() -> None:
 
 def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
     keys = {"path": "l", "type": "numbers", "wrap": 16, "absent": [65535]}
-    assert reader("json", **keys).read({"l": [65036, None, "7", 65535, math.nan]}) == [-500.0, 7.0]
+    assert reader("json", **keys).read({"l": [65036, None, "7", 65535, math.nan]}) == [
+        -500.0,
+        None,
+        7.0,
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +173,10 @@ def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
         ({"key": "a"}, "format 'text' has none"),
         ({"struct": ">h"}, "how are the bytes written"),
         ({"suffix": "kW", "type": "text"}, "only behind a number"),
-        ({"struct": "h"}, "at least 2 characters"),
+        (
+            {"struct": "h"},
+            "the byte order, < (little) or > (big), got 'h'; one byte alone, b or B, has none",
+        ),
         ({"struct": "hh"}, "must begin with the byte order"),
         ({"struct": ">hh"}, "expected one value"),
         ({"struct": ">Z"}, "bad char"),
@@ -273,7 +285,11 @@ def test_a_plain_repetition_is_not(pattern: str) -> None:
         ({"type": "text"}, b"\0ab \0", "ab"),
         ({"type": "boolean", "words": {"on": True}}, "off", "x: @ gave 'off', expected one of on"),
         ({"type": "boolean"}, " False ", False),
-        ({"type": "boolean"}, 1, "x: @ gave 1, expected true or false (or give 'words')"),
+        ({"type": "boolean"}, 1, True),
+        ({"type": "boolean"}, "Off", False),
+        ({"type": "boolean"}, "yes", True),
+        ({"type": "boolean"}, 2, f"x: @ gave 2, {EXPECTED}"),
+        ({"type": "boolean"}, [1], f"x: @ gave [1], {EXPECTED}"),
         ({"time": "unix_s"}, 1_700_000_000, 1_700_000_000.0),
         ({"time": "unix_s"}, "1700000000.5", 1_700_000_000.5),
         ({"time": "%Y%m%d"}, 20231114, 1_699_920_000.0),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint
@@ -325,7 +327,7 @@ def test_a_formula_and_a_field_of_one_quantity_are_two_sources_too() -> None:
         ({"formula": "a"}, "unit: missing; p_mw needs one of W"),
         ({"formula": "1 + 1", "unit": "W"}, "it uses no input"),
         ({"formula": "a", "unit": "W", "offline": True}, "offline: expected a number"),
-        ({"formula": "l * 2", "unit": "W"}, "l is a list of numbers"),
+        ({"formula": "l * 2", "unit": "W"}, "l * 2 is a list of numbers, as l is"),
         ({"formula": "a", "unit": "W", "within_s": 0}, "within_s"),
         ({"formula": "a", "unit": "W", "update": "both"}, "'round' or 'each'"),
         ({"unit": "W"}, "formula: missing"),
@@ -382,7 +384,11 @@ def test_a_mistake_in_telemetry_is_named(change: dict[str, Any], problem: str) -
         (lambda s: s.update(release="hold"), "setpoint.release", "zero"),
         (lambda s: s.update(release=[]), "setpoint.release", "at least 1"),
         (lambda s: s.update(send="often"), "setpoint.send", "'always', 'setpoint' or 'change'"),
-        (lambda s: s["values"]["p"].update(formula="1"), "setpoint.values.p", "either quantity or formula"),
+        (
+            lambda s: s["values"]["p"].update(formula="1"),
+            "setpoint.values.p",
+            "give one of quantity, formula and pack",
+        ),
         (
             lambda s: s["values"].update(f={"formula": "z"}),
             "setpoint.values.f.formula",
@@ -406,7 +412,7 @@ def test_a_mistake_in_telemetry_is_named(change: dict[str, Any], problem: str) -
         (
             lambda s: s["messages"][0].update(struct="<f"),
             "setpoint.messages[0]",
-            "the payload must be an array of 1",
+            "packs a payload that is an array",
         ),
         (
             lambda s: s.update(answers=[{"topic": "box/7/ack", "id": {"path": "id"}}]),
@@ -473,3 +479,148 @@ def test_a_value_that_may_be_of_several_types_and_is_of_none_is_one_line() -> No
         "valid list",
         "telemetry[0].topic = datetime.date(2026, 1, 5): should be a valid string or a valid list",
     ]
+
+
+def packed(**keys: Any) -> dict[str, Any]:
+    """Return a mapping whose command holds packed bytes in JSON."""
+    table = copy.deepcopy(GOOD)
+    values = {
+        "w": {"quantity": "p_mw", "unit": "W", "decimals": 0},
+        "s": {"quantity": "lease_s", "unit": "s"},
+    }
+    values["s"]["decimals"] = 0
+    values["data"] = {"pack": [1, "{w}", "{s}"], "struct": ">BhH", "bytes": "base64", **keys}
+    table["setpoint"] = {
+        "release": "zero",
+        "values": values,
+        "messages": [{"topic": "down", "payload": {"port": 10, "data": "{data}"}}],
+    }
+    return table
+
+
+def test_a_command_holds_packed_bytes_within_json() -> None:
+    (message,) = load(packed()).encode(Setpoint(p_mw=-0.0005, lease_s=60.0))
+    assert message.payload == b'{"port":10,"data":"Af4MADw="}'  # 01 fe0c 003c
+    (message,) = load(packed(bytes="hex")).encode(Setpoint(p_mw=0.0005, lease_s=60.0))
+    assert message.payload == b'{"port":10,"data":"0101f4003c"}'
+
+
+def test_packed_bytes_mean_the_same_while_only_the_lease_in_them_differs() -> None:
+    mapping = load(packed())
+    of = [
+        mapping.encode(Setpoint(p_mw=p, lease_s=s))[0].meaning
+        for p, s in ((1e-4, 5.0), (1e-4, 9.0), (2e-4, 5.0))
+    ]
+    assert of[0] == of[1] != of[2]
+    assert mapping.sets == {"p_mw", "lease_s"}
+
+
+def test_what_does_not_fit_into_packed_bytes_is_not_sent() -> None:
+    with pytest.raises(
+        MessageError, match=r"setpoint.values.data: \[1, 100000, 5\] cannot be packed as >BhH"
+    ):
+        load(packed()).encode(Setpoint(p_mw=0.1, lease_s=5.0))
+
+
+@pytest.mark.parametrize(
+    ("pack", "problem"),
+    [
+        ([1, "{w}", "{later}"], "no value above it is called later"),
+        ([1, "{w}", "{counter}"], "placeholder {counter}: belongs into a message"),
+        ([1, "{w}", "{now:unix_s}"], "time and counter belong to a message"),
+        ([1, "{w}"], "pack must be an array of 3, one for each letter"),
+        ([1, 2, "{s}"], "setpoint.values.w: no payload and no 'when' uses it"),
+    ],
+)
+def test_a_mistake_in_what_is_packed_is_named(pack: list[Any], problem: str) -> None:
+    table = packed(pack=pack)
+    table["setpoint"]["values"]["later"] = {"formula": "1"}
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        load(table)
+
+
+def read(**table: Any) -> dict[str, Any]:
+    return {"telemetry": [{"topic": "t", **table}]}
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (
+            read(fields={"p_mw": {"path": "p", "unit": "W"}}, when="kind == 1"),
+            "telemetry[0].when: 'kind == 1': nothing is called kind",
+        ),
+        (
+            read(inputs={"a": {"path": "a"}}, fields={"p_mw": {"path": "p", "unit": "W"}}, when="1 == 1"),
+            "telemetry[0].when: '1 == 1' uses no input",
+        ),
+        (
+            read(
+                fields={"p_mw": {"path": "p", "unit": "W"}, "running": {"path": "s == 'on'", "null": "keep"}}
+            ),
+            "telemetry[0].fields.running.null: the path \"s == 'on'\" is a comparison: false, never missing",
+        ),
+        (
+            read(
+                fields={
+                    "p_mw": {"path": "p", "unit": "W", "on_change": True, "rate": {"per": "h", "over_s": 5}}
+                }
+            ),
+            "telemetry[0].fields.p_mw.rate: a counter that is sent only when it changes",
+        ),
+        (
+            read(
+                inputs={"l": {"path": "l", "type": "numbers", "rate": {"per": "h", "over_s": 5}}},
+                fields={"p_mw": {"path": "p", "unit": "W"}},
+            ),
+            "telemetry[0].inputs.l.rate: only of a number, this is a numbers",
+        ),
+        (
+            {
+                **read(
+                    inputs={
+                        "v": {"path": "packs[*].v", "type": "numbers"},
+                        "i": {"path": "map(&i, packs)", "type": "numbers"},
+                    }
+                ),
+                "quantities": {"p_mw": {"formula": "sum(v * i)", "unit": "W"}},
+            },
+            "v * i pairs the numbers of two lists, and the path of v leaves out what is missing",
+        ),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(table: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(table)
+    assert any(problem in each for each in caught.value.problems), caught.value.problems
+
+
+def test_a_formula_that_cannot_be_read_has_one_problem() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(
+            {**read(inputs={"a": {"path": "a"}}), "quantities": {"p_mw": {"formula": "mean(a)", "unit": "W"}}}
+        )
+    assert len(caught.value.problems) == 1
+
+
+def test_an_answer_has_no_rate() -> None:
+    answer = {"topic": "r", "success": {"path": "ok", "is": [1], "rate": {"per": "s", "over_s": 5}}}
+    assert any(
+        "success.rate: an answer is one message" in p
+        for p in problems(lambda t: t["setpoint"].update(answers=[answer]))
+    )
+
+
+def test_power_of_packs_is_the_sum_of_their_products() -> None:
+    pack = {"v": "map(&v, packs)", "i": "map(&i, packs)"}
+    mapping = load(
+        {
+            **read(inputs={name: {"path": path, "type": "numbers"} for name, path in pack.items()}),
+            "quantities": {"p_mw": {"formula": "-sum(v * i)", "unit": "W"}},
+        }
+    )
+    state = VendorState(mapping)
+    packs = [{"v": 50, "i": -2}, {"v": None, "i": -9}, {"i": 3}, {"v": 51, "i": 1}]
+    update = state.take("t", json.dumps({"packs": packs}).encode(), 0.0)
+    assert update is not None
+    assert update.fields["p_mw"] == pytest.approx((100 - 51) * 1e-6)

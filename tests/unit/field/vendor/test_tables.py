@@ -28,6 +28,7 @@ POINTS = [[0.0, 0.0], [1.0, 5.0], [2.0, 5.0]]
 TEN, FULL = [0.0, 10.0], {"word": "full", "from": 5.0}
 RISING = "must rise from point to point"
 PACKED = {"topic": "x", "payload": ["{a}", 1]}
+IN_JSON = {"pack": ["{a}", 1], "struct": ">hB", "bytes": "hex"}
 METRICS = {"topic": "x", "payload": {"a": "{a}"}}
 
 
@@ -74,8 +75,8 @@ def test_what_fits_together_is_taken(model: type[BaseModel], table: dict[str, An
 @pytest.mark.parametrize(
     ("model", "table", "why"),
     [
-        (ValueTable, {}, "give either quantity or formula"),
-        (ValueTable, {"quantity": "p_mw", "formula": "a"}, "give either quantity or formula"),
+        (ValueTable, {}, "give one of quantity, formula and pack"),
+        (ValueTable, {"quantity": "p_mw", "formula": "a"}, "give one of quantity, formula and pack"),
         (ValueTable, {"formula": "a", "scale": 0.0}, "scale must not be 0"),
         (ValueTable, {"formula": "a", "min": 5.5, "max": 5.0}, "min must not be above max, got 5.5 and 5"),
         (ValueTable, {"formula": "a", "rounding": "toward_zero"}, "rounding needs decimals"),
@@ -103,7 +104,11 @@ def test_what_fits_together_is_taken(model: type[BaseModel], table: dict[str, An
         (InputTable, {"at": 1}, "at and swap_words need struct"),
         (InputTable, {"swap_words": True}, "at and swap_words need struct"),
         (InputTable, {"thousands": ",", "decimal": ","}, "thousands and decimal must differ, both are ','"),
-        (InputTable, {"struct": "ff"}, "struct: must begin with the byte order, < or >, got 'ff'"),
+        (
+            InputTable,
+            {"struct": "ff"},
+            "struct: must begin with the byte order, < (little) or > (big), got 'ff'",
+        ),
         (InputTable, {"struct": "<hh"}, "struct: expected one value, '<hh' has 2"),
         (InputTable, {"struct": "<2x"}, "struct: expected one value, '<2x' has 0"),
         (InputTable, {"struct": "<!"}, "struct: bad char in struct format"),
@@ -140,7 +145,26 @@ def test_what_fits_together_is_taken(model: type[BaseModel], table: dict[str, An
             "struct: the payload must be an array of 3, one for each",
         ),
         (MessageTable, {**PACKED, "struct": "<!"}, "struct: bad char in struct format"),
-        (MessageTable, {**METRICS, "struct": "<h"}, "struct: the payload must be an array of 1"),
+        (
+            MessageTable,
+            {**METRICS, "struct": "<h"},
+            "struct: packs a payload that is an array; bytes within JSON",
+        ),
+        (ValueTable, {"pack": [1], "struct": "<h"}, "pack needs struct, for example"),
+        (ValueTable, {"quantity": "p_mw", "bytes": "hex"}, "struct and bytes need pack"),
+        (ValueTable, {**IN_JSON, "pack": [1]}, "struct: pack must be an array of 2, one for each"),
+        (ValueTable, {**IN_JSON, "struct": "hh"}, "struct: must begin with the byte order, < or >"),
+        (ValueTable, {**IN_JSON, "decimals": 0}, "decimals: not with pack: it belongs to the values"),
+        (ValueTable, {**IN_JSON, "quantity": "seq"}, "give one of quantity, formula and pack"),
+        (InputTable, {"rate": {"per": "h", "over_s": 5}, "clamp": [0, 1]}, "clamp: not with rate"),
+        (InputTable, {"rate": {"per": "h", "over_s": 5}, "null": 0.0}, "null: a counter has no number"),
+        (InputTable, {"rate": {"per": "day", "over_s": 5}}, "'s', 'min' or 'h'"),
+        (InputTable, {"rate": {"per": "h"}}, "over_s"),
+        (
+            TelemetryTable,
+            {"topic": "a", "format": "sparkplug", "when": "x", "inputs": {"x": {"metric": "x"}}},
+            "when: not with format 'sparkplug'",
+        ),
         (
             MessageTable,
             {**METRICS, "metrics": {"b": "Int32"}},

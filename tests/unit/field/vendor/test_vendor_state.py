@@ -461,3 +461,90 @@ def test_one_input_of_several_topics_is_the_newest_of_them() -> None:
     )
     take(device, "y", 7)
     assert (line(device, "a").topics, line(device, "a").value) == (("x", "y"), 7.0)
+
+
+# -- payloads of several kinds on one topic ------------------------------------------------------------
+
+FRAMES: dict[str, Any] = {
+    "topic": "raw",
+    "format": "binary",
+    "when": "kind == 3",
+    "inputs": {"kind": {"struct": "B"}, "a": {"struct": ">h", "at": 1}},
+}
+P_OF_A = {"p_mw": {"formula": "a", "unit": "W"}}
+
+
+def test_a_payload_of_another_kind_is_not_read() -> None:
+    device = state(FRAMES, quantities=P_OF_A)
+    update = take(device, "raw", b"\x04\x7f\xff", 0.0)
+    assert (update.fields, update.problems) == ({}, ())
+    assert line(device, "p_mw").why == "a (raw): when: kind == 3 is not true of it (kind = 4.0)"
+    assert not device.is_heard, "nothing has come that says it is of this device"
+    assert take(device, "raw", b"\x03\x01\xf4", 1.0).fields == {"p_mw": pytest.approx(0.0005)}
+    assert take(device, "raw", b"\x04\x00\x00", 2.0).fields == {}
+    assert device.telemetry(2.0) is not None
+    assert device.age_s("p_mw", 2.0) == 1.0, "another kind of payload makes nothing fresh"
+    assert line(device, "p_mw", 2.0).why == ""
+
+
+def test_two_tables_read_the_kinds_of_one_topic() -> None:
+    kind = {"path": "type", "type": "text"}
+    power = {"topic": "box", "when": "kind == 'power'", "inputs": {"kind": kind}}
+    power["fields"] = {"p_mw": {"path": "v", "unit": "W"}}
+    level = {"topic": "box", "when": "kind == 'level'", "inputs": {"kind": kind}}
+    level["fields"] = {"soc": {"path": "v", "unit": "percent"}}
+    device = state(power, level)
+    take(device, "box", json.dumps({"type": "power", "v": 90}))
+    take(device, "box", json.dumps({"type": "level", "v": 50}))
+    take(device, "box", json.dumps({"v": 70}))
+    take(device, "box", json.dumps({"type": {"odd": 1}, "v": 70}))
+    told = device.telemetry()
+    assert told is not None
+    assert (told.p_mw, told.soc) == (pytest.approx(90e-6), 0.5)
+
+
+def test_a_payload_of_another_kind_does_not_count_as_a_sign_of_life() -> None:
+    of_one = {"topic": "bus", "when": "id == 'A'", "inputs": {"id": {"path": "id", "type": "text"}}}
+    of_one["fields"] = {"p_mw": {"path": "p", "unit": "W", "on_change": True}}
+    device = state(of_one)
+    take(device, "bus", json.dumps({"id": "A", "p": 5}), 0.0)
+    take(device, "bus", json.dumps({"id": "B", "p": 9}), 100.0)
+    assert device.age_s("p_mw", 100.0) == 100.0
+    take(device, "bus", json.dumps({"id": "A"}), 101.0)
+    assert device.age_s("p_mw", 101.0) == 0.0
+
+
+# -- counters ------------------------------------------------------------------------------------------
+
+RATE = {"per": "h", "over_s": 10}
+
+
+def test_a_counter_of_energy_gives_power() -> None:
+    field = {"path": "wh", "rate": RATE, "unit": "W", "sign": -1}
+    device = state({"topic": "m", "fields": {"p_mw": field}})
+    assert take(device, "m", '{"wh": 500}', 0.0).fields == {}
+    assert line(device, "p_mw").why == "p_mw (m): a counter: its rate is known after a second reading"
+    update = take(device, "m", '{"wh": 510}', 10.0)
+    assert update.fields == {"p_mw": pytest.approx(-0.0036)}
+    update = take(device, "m", '{"wh": 3}', 20.0)
+    assert update.problems == ("m: p_mw: the counter went from -510 back to -3: it is measured anew",)
+    assert device.age_s("p_mw", 20.0) == 10.0, "the last power stays and gets older"
+
+
+def test_a_counter_is_timed_by_the_time_in_its_payload() -> None:
+    table = {"topic": "m", "timestamp": "t", "timestamp_tolerance_s": 90}
+    table["inputs"] = {"t": {"path": "t", "time": "unix_s"}, "e": {"path": "wh", "rate": RATE}}
+    device = state(table, quantities={"p_mw": {"formula": "-e", "unit": "W"}})
+    take(device, "m", json.dumps({"wh": 0, "t": NOW_UTC_S - 40}), 0.0)
+    update = take(device, "m", json.dumps({"wh": 20, "t": NOW_UTC_S - 20}), 0.5)
+    assert update.fields == {"p_mw": pytest.approx(-0.0036)}
+
+
+def test_a_retained_reading_of_a_counter_is_no_power() -> None:
+    device = state({"topic": "m", "fields": {"p_mw": {"path": "wh", "rate": RATE, "unit": "W"}}})
+    take(device, "m", '{"wh": 500}', 0.0, retained=True)
+    assert device.telemetry() is None
+    take(device, "m", '{"wh": 900}', 20.0)
+    assert device.telemetry(20.0) is None, "since when it stood at 500 is not known"
+    take(device, "m", '{"wh": 910}', 30.0)
+    assert device.telemetry(30.0) is not None
