@@ -226,7 +226,7 @@ def test_the_examples_in_the_documentation_are_mappings() -> None:
     mappings = [d["mapping"] for d in devices if "mapping" in d] + [
         e for e in examples if e.keys() & {"telemetry", "registers"}
     ]
-    assert len(mappings) + sum("broker" in d for d in devices) == len(examples) == 15
+    assert len(mappings) + sum("broker" in d for d in devices) == len(examples) == 17
     heater = next(m for m in mappings if isinstance(m, dict) and m.get("parameters") == {"name": "heater"})
     for mapping in mappings:
         load_mapping(mapping, agent="MG1", device="ess", source="docs")
