@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections.abc import Set
+from typing import NamedTuple
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.record import chain, schema
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.recorder import versions_here
-from heron_mqtt.record.schema import TABLES
+from heron_mqtt.record.schema import TABLES, RowTable
 from heron_mqtt.record.verify.finding import Finding
 
 
@@ -26,60 +28,93 @@ def check_chains(record: RecordFile, head: str | None = None) -> Finding:
     _check_layout(record, found)
     stated = record.heads()
     resumed = record.parts()[1:] if "merged" not in record.meta else []  # merging numbers rows anew
-    then: dict[str, dict[int, str]] = {}
-    """By table, its head when it had as many rows as it had before a part of the run."""
-    ends = []
+    chains: dict[str, _Chain] = {}
     for table in TABLES:
         if table.name not in stated:
             found.check(False, f"table {table.name}: its chain is gone")
             continue
-        value = chain.seed(record.meta, files, table.name)
-        columns = _columns(record, table.name)
-        unknown = [column for column in columns if column not in table.names]
-        if unknown:
-            found.check(False, f"table {table.name}: its chain names the column {unknown[0]}")
-            continue
-        n = 0
         marks = {part.rows.get(table.name, 0) for part in resumed}
-        heads = then[table.name] = {0: value.hex()}
-        for row in record.each(f"SELECT id, {', '.join(columns)}, hash FROM {table.name} ORDER BY id"):  # noqa: S608
-            n += 1
-            if row[0] != n:
-                found.check(False, f"table {table.name}: row {n} is gone, or row {row[0]} was put in")
-                break
-            value = chain.link(value, tuple(row)[:-1])
-            if not found.check(value == row[-1], f"table {table.name}: row {n} is not what was written"):
-                break
-            if n in marks:
-                heads[n] = value.hex()
-        else:
-            rows, end = stated[table.name]
-            if n < rows:
-                found.check(False, f"table {table.name}: ends with row {n}, {rows} rows were written")
-            else:
-                found.check(
-                    (n, value.hex()) == (rows, end), f"table {table.name}: {n - rows} rows were added behind"
-                )
-        ends.append((table.name, n, value.hex()))
+        seed = chain.seed(record.meta, files, table.name)
+        checked = _check_table(record, table, seed, stated[table.name], marks, found)
+        if checked is not None:
+            chains[table.name] = checked
     befores = []
     for part in resumed:
-        rows_then = [(name, part.rows.get(name, 0)) for name in then]
-        before = chain.whole((name, n, then[name].get(n, "")) for name, n in rows_then)
+        rows_then = [(name, part.rows.get(name, 0)) for name in chains]
+        before = chain.whole((name, n, chains[name].heads.get(n, "")) for name, n in rows_then)
         found.check(
             before == part.head,
             f"the head before step {part.first[1]} was resumed is {before}, not {part.head}",
         )
         befores.append((part, before))
+    whole = chain.whole((name, one.rows, one.head) for name, one in chains.items())
     if head is not None:
-        whole, said = chain.whole(ends), head.lower()
+        said = head.lower()
         earlier = [part for part, before in befores if before.startswith(said)]
         if earlier and not whole.startswith(said):
             found.note = f"{head[:16]} was the head before step {earlier[0].first[1]} was resumed: it stands"
         else:
             found.check(whole.startswith(said), f"the head is {whole}, not {head}")
     elif not found.failed:
-        found.note = f"head {chain.whole(ends)[:16]}: compare it with what the run printed"
+        found.note = f"head {whole[:16]}: compare it with what the run printed"
     return found
+
+
+class _Chain(NamedTuple):
+    """The chain of one table, computed from its rows.
+
+    Attributes:
+        rows: How many follow each other without a gap or a change.
+        head: After these.
+        heads: After as many rows as the table had before a part of the run, by that number.
+    """
+
+    rows: int
+    head: str
+    heads: dict[int, str]
+
+
+def _check_table(
+    record: RecordFile,
+    table: RowTable,
+    seed: bytes,
+    stated: tuple[int, str],
+    marks: Set[int],
+    found: Finding,
+) -> _Chain | None:
+    """Recompute the chain of a table, to the first mistake; None if it names a column that is unknown.
+
+    Args:
+        record: The file.
+        table: Of it.
+        seed: Where the chain begins.
+        stated: Number of rows and head, as the file has them.
+        marks: Numbers of rows after which the head is wanted.
+        found: Takes what is wrong.
+    """
+    columns = _columns(record, table.name)
+    unknown = [column for column in columns if column not in table.names]
+    if unknown:
+        found.check(False, f"table {table.name}: its chain names the column {unknown[0]}")
+        return None
+    n, value, heads = 0, seed, {0: seed.hex()}
+    for row in record.each(f"SELECT id, {', '.join(columns)}, hash FROM {table.name} ORDER BY id"):  # noqa: S608
+        n += 1
+        if row[0] != n:
+            found.check(False, f"table {table.name}: row {n} is gone, or row {row[0]} was put in")
+            break
+        value = chain.link(value, tuple(row)[:-1])
+        if not found.check(value == row[-1], f"table {table.name}: row {n} is not what was written"):
+            break
+        if n in marks:
+            heads[n] = value.hex()
+    else:
+        rows, _ = stated
+        if n < rows:
+            found.check(False, f"table {table.name}: ends with row {n}, {rows} rows were written")
+        else:
+            found.check((n, value.hex()) == stated, f"table {table.name}: {n - rows} rows were added behind")
+    return _Chain(n, value.hex(), heads)
 
 
 def _columns(record: RecordFile, table: str) -> list[str]:
