@@ -140,7 +140,6 @@ def read_options(
         files = dict.fromkeys(files)  # those of the environment may be meant for another URL
     server_name, alpn = setting("server_name", server_name), setting("alpn", alpn)
     protocol = setting("protocol", protocol) or DEFAULT_PROTOCOL
-    keepalive = _number(keepalive_s, setting("keepalive_s", None))
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")
     if protocol not in PROTOCOLS:
@@ -150,11 +149,7 @@ def read_options(
         begin = topic_prefix_of(setting("topic_prefix", topic_prefix))
     except ConfigError as exc:
         problems += exc.problems
-    if not isinstance(keepalive, int | float) or not (
-        1 <= keepalive <= MAX_KEEPALIVE_S and int(keepalive) == keepalive
-    ):
-        problems.append(f"keepalive_s {keepalive!r}: expected whole seconds, 1 to {MAX_KEEPALIVE_S}")
-        keepalive = DEFAULT_KEEPALIVE_S
+    keepalive = _keepalive_s(keepalive_s, setting("keepalive_s", None), problems)
     if not connect_timeout_s > 0:
         problems.append(f"connect_timeout_s {connect_timeout_s!r}: expected seconds > 0")
     if not client_id:
@@ -169,7 +164,7 @@ def read_options(
         )
     settings = {**files, "server_name": server_name, "alpn": alpn, "protocol": protocol}
     settings["topic_prefix"] = begin.removesuffix("/") or None
-    settings["keepalive_s"] = str(int(keepalive))
+    settings["keepalive_s"] = str(keepalive)
     (host, port), *others = parts.hosts
     return MqttOptions(
         scheme=parts.scheme,
@@ -180,7 +175,7 @@ def read_options(
         password=password,
         tls=_tls_context(files["ca"], files["cert"], files["key"], alpn, kind.broker) if is_tls else None,
         protocol=protocol,
-        keepalive_s=int(keepalive),
+        keepalive_s=keepalive,
         connect_timeout_s=connect_timeout_s,
         others=tuple(others),
         path=(parts.path or "/mqtt") if parts.scheme in WEB else "",
@@ -190,13 +185,18 @@ def read_options(
     )
 
 
-def _number(given: float | None, text: str | None) -> float | str:
-    if given is not None:
-        return given
-    try:
-        return float(text) if text else DEFAULT_KEEPALIVE_S
-    except ValueError:
-        return str(text)
+def _keepalive_s(given: float | None, text: str | None, problems: list[str]) -> int:
+    """Return the keepalive, s, as it was given, or else as the text of a setting has it."""
+    wanted: object = given
+    if given is None:
+        try:
+            wanted = float(text) if text else DEFAULT_KEEPALIVE_S
+        except ValueError:
+            wanted = text
+    if isinstance(wanted, int | float) and 1 <= wanted <= MAX_KEEPALIVE_S and int(wanted) == wanted:
+        return int(wanted)
+    problems.append(f"keepalive_s {wanted!r}: expected whole seconds, 1 to {MAX_KEEPALIVE_S}")
+    return DEFAULT_KEEPALIVE_S
 
 
 def _from_file(path: str | None, problems: list[str]) -> str | None:
