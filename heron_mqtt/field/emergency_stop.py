@@ -20,7 +20,7 @@ ALWAYS = {"always": True}
 REMEMBERED_RELEASES = 1_000
 _OF_A_RELEASE = ("active", "who", "why", "sender", "boot", "seq")
 
-Heard = Literal["stopped", "released", "unchanged"]
+Heard = Literal["stopped", "repeated", "released", "unchanged"]
 
 
 class StopRegister:
@@ -48,13 +48,20 @@ class StopRegister:
         return self.stop is not None
 
     def take(self, message: Received) -> Heard:
-        """Take one message of the channel ``estop``; return what it changed."""
+        """Take one message of the channel ``estop``; return what it changed.
+
+        A stop while one is in force is ``repeated``: it was pressed again, or cannot be told from that. One
+        that has come before, as the broker keeps it, changes nothing.
+        """
         named = _identity(message)
         if not self._is_release(message):
             self.is_told = True
             was_active, self.stop = self.is_active, _as_stop(message)
+            is_known = named is not None and named == self.identity
             self.identity = named or (None, None)
-            return "unchanged" if was_active else "stopped"
+            if not was_active:
+                return "stopped"
+            return "unchanged" if is_known else "repeated"
         if named is not None:
             if named in self._releases:
                 # Told again after a connection: fine while nothing is stopped. With a stop in force the

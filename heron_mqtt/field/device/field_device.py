@@ -562,7 +562,7 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     async def _on_estop(self, message: Received) -> None:
         heard = self._stop.take(message)
-        if heard == "stopped":
+        if heard in {"stopped", "repeated"}:  # who presses it again sees that the hardware does not rest
             await self._on_stopped()
         elif heard == "released":
             who = message.get("who") or "unknown"

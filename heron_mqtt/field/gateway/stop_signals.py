@@ -67,7 +67,7 @@ class StopSignals:
 
     def _on_estop(self, message: Received) -> None:
         heard = self._register.take(message)
-        if heard != "unchanged":
+        if heard in {"stopped", "released"}:
             self._changed(heard)
         else:
             self._confirm()

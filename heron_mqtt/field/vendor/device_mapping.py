@@ -19,6 +19,7 @@ from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.outgoing import (
+    ZERO,
     Command,
     MessageContext,
     Outgoing,
@@ -302,7 +303,7 @@ class DeviceMapping:
             return []
         if self._writer.has_release:
             return self._writer.release(context)
-        return self._writer.encode(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0), context)[0]
+        return self._writer.encode(ZERO, context)[0]
 
     # -- compiling ---------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import to_json
 
@@ -67,6 +67,13 @@ class RegisterCommand:
 
 
 Command = Outgoing | RegisterCommand
+
+ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
+"""What a stop sets."""
+
+
+class NotExpressible(MessageError):
+    """A mapping has no message for what is to be sent, or one that means something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +151,41 @@ class SetpointValue:
         table, value = self.table, self._scaled(raw)
         return (table.min == 0.0 and value < 0.0) or (table.max == 0.0 and value > 0.0)
 
+    def bounded_powers(self, raw: float) -> list[float]:
+        """Return the powers, MW, that ``min``, ``max`` or ``table`` make of one that they take across 0.
+
+        They make something else than 0 of 0, or a power of the other sign; empty: they do not. A power that
+        they only raise or lower stays one of its sign.
+        """
+        table, at_rest = self.table, self._unscaled(0.0)
+        meant = self._meant(raw)
+        low, high = self.table.min, self.table.max
+        if table.table is not None:
+            points = table.table
+            low = points[0][0] if meant < points[0][0] else None
+            high = points[-1][0] if meant > points[-1][0] else None
+        bounded = meant if low is None else max(meant, low)
+        bounded = bounded if high is None else min(bounded, high)
+        side, was = bounded - at_rest, meant - at_rest
+        if bounded == meant or side == 0.0 or side * was > 0.0:
+            return []
+        p_mw = side / table.scale / self._per_si
+        return [p_mw, -p_mw] if table.absolute else [table.sign * p_mw]
+
+    def _unscaled(self, raw: float) -> float:
+        """Return the number of a power before ``table``, ``min`` and ``max``."""
+        value = self.table.sign * raw * self._per_si
+        return (abs(value) if self.table.absolute else value) * self.table.scale + self.table.offset
+
+    def _meant(self, raw: float) -> float:
+        value = self._unscaled(raw)
+        if self.table.decimals is not None and self.table.table is None:
+            return rounded(value, self.table.decimals, toward_zero=self.table.rounding == "toward_zero")
+        return value
+
     def _scaled(self, raw: float) -> float:
         table = self.table
-        value = table.sign * raw * self._per_si
-        if table.absolute:
-            value = abs(value)
-        value = value * table.scale + table.offset
+        value = self._unscaled(raw)
         if not math.isfinite(value):
             what = table.quantity or "a value"
             raise MessageError(f"setpoint: {what} = {raw!r} is not a finite number; it is not sent")
@@ -232,6 +268,26 @@ class SetpointWriter:
             _Message(i, m, self, problems, f"setpoint.release[{i}]") for i, m in enumerate(self._release)
         ]
         self._check_use(problems)
+        if not problems:
+            self._check_zero(problems)
+
+    def _check_zero(self, problems: Problems) -> None:
+        """Refuse a mapping that cannot say 0, or that does not always hand the device back.
+
+        What depends on inputs of the device or on learned levels is found when it is sent.
+        """
+        context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+        for key, write in (("messages", lambda: self.encode(ZERO, context)), ("release", self._try_release)):
+            try:
+                write()
+            except NotExpressible as exc:
+                problems.add(f"setpoint.{key}", str(exc))
+            except MessageError:
+                pass
+
+    def _try_release(self) -> None:
+        if self._releases:
+            self.release(MessageContext(BuiltIns(lambda: 0.0, lambda: "0")))
 
     def _check_use(self, problems: Problems) -> None:
         used = {name for m in self._messages for name in m.names}
@@ -271,6 +327,16 @@ class SetpointWriter:
             elif not value.is_fleeting:
                 found.add(name)
         return sorted(found)
+
+    def packed(self, names: Iterable[str]) -> frozenset[str]:
+        """Return these values, and those that are packed in them."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            found.add(name)
+            waiting += self._values[name].packed & self._values.keys()
+        return frozenset(found)
 
     @property
     def formula_names(self) -> frozenset[str]:
@@ -352,25 +418,54 @@ class SetpointWriter:
         """Return the messages that carry a setpoint, in the order in which to send them, and its values.
 
         Raises:
+            NotExpressible: No message applies, or what is sent would mean a power on the other side of 0.
             MessageError: A value is not finite, or something that the messages need is not known yet.
         """
         values = self.render(setpoint, context)
-        return self._written(self._messages, values, setpoint, context), values
+        applying = [m for m in self._messages if m.applies(values, setpoint)]
+        if not applying:
+            raise NotExpressible(
+                f"no message is sent for {setpoint.p_mw:g} MW: the 'when' of each leaves it out"
+            )
+        self._check_bounds(applying, values, setpoint, context)
+        return [m.write(values, context) for m in applying], values
 
-    def release(self, context: MessageContext) -> list[Command]:
-        """Return the messages that hand the device back."""
-        zero = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
-        values = self.render(zero, context) if any(m.names for m in self._releases) else {}
-        return self._written(self._releases, values, zero, context)
-
-    def _written(
+    def _check_bounds(
         self,
-        messages: list[_Message],
+        applying: list[_Message],
         values: Mapping[str, RenderedValue],
         setpoint: Setpoint,
         context: MessageContext,
-    ) -> list[Command]:
-        return [m.write(values, context) for m in messages if m.applies(values, setpoint)]
+    ) -> None:
+        """Refuse what would tell the device the same as another power that it must not be taken for."""
+        sent = {name for m in applying for name in m.sent}
+        for name in sent:
+            value = self._values[name]
+            if value.table.quantity != "p_mw" or value.table.words is not None:
+                continue
+            for p_mw in value.bounded_powers(setpoint.p_mw):
+                other = setpoint.model_copy(update={"p_mw": p_mw})
+                theirs = self.render(other, context)
+                if [m.meaning(values) for m in applying] == [
+                    m.meaning(theirs) for m in self._messages if m.applies(theirs, other)
+                ]:
+                    raise NotExpressible(
+                        f"{setpoint.p_mw:g} MW cannot be sent: setpoint.values.{name} makes of it what it "
+                        f"makes of {p_mw:g} MW; let its min, max and table have 0, or send another message"
+                    )
+
+    def release(self, context: MessageContext) -> list[Command]:
+        """Return the messages that hand the device back.
+
+        Raises:
+            NotExpressible: None applies.
+            MessageError: A value is not finite, or something that the messages need is not known yet.
+        """
+        values = self.render(ZERO, context) if any(m.names for m in self._releases) else {}
+        applying = [m for m in self._releases if m.applies(values, ZERO)]
+        if not applying:
+            raise NotExpressible("no message hands the device back: the 'when' of each leaves it out")
+        return [m.write(values, context) for m in applying]
 
 
 class _Message:
@@ -406,6 +501,8 @@ class _Message:
             for n in (*in_it, *self._when, *(self._formula.names if self._formula else ()))
             if n in writer.names
         }
+        self.sent = writer.packed(n for n in in_it if n in writer.names)
+        """The values that stand in it, or are packed in one that does."""
         self._lasting = writer.lasting(self.names)
 
     def applies(self, values: Mapping[str, RenderedValue], setpoint: Setpoint) -> bool:
@@ -415,12 +512,16 @@ class _Message:
             return bool(self._formula.evaluate({**known, **{n: v.json for n, v in values.items()}}))
         return all(_among(values[name].json, words) for name, words in self._when.items())
 
+    def meaning(self, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
+        """Return what it tells the device: two of one meaning set the same."""
+        return (self._index, *(values[n].json for n in self._lasting))
+
     def write(self, values: Mapping[str, RenderedValue], context: MessageContext) -> Command:
         """Return it, ready to send."""
         table = self._table
         context.built_ins.begin_message()
         every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
-        meaning = (self._index, *(values[n].json for n in self._lasting))
+        meaning = self.meaning(values)
         if table.registers is not None and self._registers is not None:
             filled = filled_registers(table.registers, every, context.built_ins)
             writes = self._registers.writes(filled, table.function)

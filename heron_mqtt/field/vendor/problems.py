@@ -17,6 +17,9 @@ class Problems:
         self._source = source
         self._found: list[str] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
     def add(self, key: str, text: str) -> None:
         """Note a problem at a key."""
         self._found.append(f"{self._source}: {key}: {text}")

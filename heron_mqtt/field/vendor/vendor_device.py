@@ -255,7 +255,9 @@ class VendorDevice(FieldDevice):
             return True
         if not self._is_held_by_stop:
             return self.stopped and not self._is_at_rest()
-        return self.stopped and (self._leaves_stop or self._is_rest_unknown)
+        # Having taken the stop is not being at 0: a power that is known and is not 0 contradicts it.
+        has_power = self._is_at_rest() is False
+        return self.stopped and (has_power or self._leaves_stop or self._is_rest_unknown)
 
     def _is_at_rest(self) -> bool | None:
         """Whether the device's power is next to 0; None = it is not known."""

@@ -209,11 +209,21 @@ def test_a_second_stop_and_a_release_of_nothing_change_nothing() -> None:
     register.on_reconnect()
     assert heard(register, active=True) == "stopped"
     assert register.is_told
-    assert heard(register, active=True) == "unchanged"
+    assert heard(register, active=True) == "repeated", "pressed again, or it cannot be told from that"
     assert register.take_word("MG1/ess") == "unchanged"
     assert heard(register, active=False, who="Ann") == "released"
     assert register.released_by == "Ann"
     assert heard(register, active=False) == "unchanged"
+
+
+def test_a_stop_that_is_pressed_again_is_told_from_one_that_the_broker_kept() -> None:
+    register = StopRegister("env")
+    assert heard(register, active=True, boot="b", seq=1) == "stopped"
+    assert heard(register, active=True, boot="b", seq=1) == "unchanged", "as the broker keeps it"
+    assert heard(register, active=True, boot="b", seq=2) == "repeated"
+    assert heard(register, active=True, boot="c", seq=2) == "repeated"
+    assert heard(register, active=False, boot="c", seq=3) == "released"
+    assert heard(register, active=True, boot="c", seq=2) == "stopped"
 
 
 def test_a_release_that_is_told_again_while_nothing_is_stopped_says_that_the_broker_knows() -> None:

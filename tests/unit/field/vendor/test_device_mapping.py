@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.errors import MessageError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
@@ -532,9 +532,65 @@ def test_topics_of_others_leave_a_box_as_it_is() -> None:
 def test_a_power_that_limits_would_make_another_one_is_named(
     limits: dict[str, float], power_mw: float, beyond: str | None
 ) -> None:
-    box = mapping(value={"quantity": "p_mw", "unit": "W", **limits})
+    messages = [
+        {"topic": "box/set", "payload": "{p}"},
+        {"topic": "box/off", "payload": "1", "when": "p_mw == 0"},
+    ]
+    values = {"p": {"quantity": "p_mw", "unit": "W", **limits}}
+    box = mapping(setpoint={"values": values, "messages": messages})
     found = box.beyond(Setpoint(p_mw=power_mw, lease_s=30.0))
     assert [f.split(": ", maxsplit=1)[-1] for f in found] == ([] if beyond is None else [beyond])
+
+
+W = {"quantity": "p_mw", "unit": "W"}
+SET = {"topic": "box/set", "payload": "{p}"}
+NO_ZERO = "0 MW cannot be sent: setpoint.values.p makes of it what it makes of "
+NOTHING = "setpoint.messages: no message is sent for 0 MW: the 'when' of each leaves it out"
+NO_RELEASE = "setpoint.release: no message hands the device back: the 'when' of each leaves it out"
+
+
+@pytest.mark.parametrize(
+    ("value", "messages", "release", "problem"),
+    [
+        ({"min": 500.0}, [SET], "zero", f"setpoint.messages: {NO_ZERO}0.0005 MW"),
+        ({"max": -1.0}, [SET], "zero", f"setpoint.messages: {NO_ZERO}-1e-06 MW"),
+        ({"absolute": True, "min": 6.0}, [SET], "zero", f"setpoint.messages: {NO_ZERO}6e-06 MW"),
+        ({"sign": -1, "min": 500.0}, [SET], "zero", f"setpoint.messages: {NO_ZERO}-0.0005 MW"),
+        ({"table": [(1000.0, 50.0), (2000.0, 90.0)]}, [SET], "zero", f"setpoint.messages: {NO_ZERO}0.001 MW"),
+        ({}, [{**SET, "when": "p > 0"}], "zero", NOTHING),
+        ({}, [SET], [{"topic": "box/auto", "payload": "1", "when": "p > 0"}], NO_RELEASE),
+        # what says 0 otherwise is right
+        ({"offset": 300.0, "min": 0.0}, [SET], "zero", None),
+        ({"table": [(-1000.0, 0.0), (1000.0, 100.0)]}, [SET], "zero", None),
+        ({"min": 6.0}, [SET, {"topic": "box/off", "payload": "1", "when": "p_mw == 0"}], "zero", None),
+        (
+            {"min": 6.0},
+            [{**SET, "when": "p_mw > 0"}, {**SET, "payload": "0", "when": "p_mw <= 0"}],
+            "zero",
+            None,
+        ),
+    ],
+)
+def test_a_mapping_that_cannot_say_0_or_may_hand_nothing_back_is_refused(
+    value: dict[str, Any], messages: list[Any], release: Any, problem: str | None
+) -> None:
+    def load() -> DeviceMapping:
+        return mapping(setpoint={"values": {"p": {**W, **value}}, "messages": messages, "release": release})
+
+    if problem is None:
+        assert load().encode(Setpoint(p_mw=0.0, lease_s=1.0))
+        return
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert any(problem in line for line in refused.value.problems), refused.value.problems
+
+
+def test_a_power_that_would_be_sent_as_one_of_the_other_sign_is_not_sent() -> None:
+    off = {"topic": "box/off", "payload": "1", "when": "p_mw == 0"}
+    box = mapping(setpoint={"values": {"p": {**W, "min": 500.0}}, "messages": [SET, off]})
+    assert encode(box, 0.0001) == b"500", "raised, and of its sign"
+    with pytest.raises(MessageError, match=r"-0.002 MW cannot be sent: .* of 0.0005 MW"):
+        box.encode(Setpoint(p_mw=-0.002, lease_s=1.0))
 
 
 CHARGE = {"quantity": "p_mw", "unit": "W", "sign": -1, "min": 0.0, "max": 3000.0}

@@ -28,7 +28,7 @@ GOOD: dict[str, Any] = {
             },
         },
         "messages": [
-            {"topic": "box/{id}/set", "payload": {"value": "{p}"}, "when": {"on": ["ON"]}},
+            {"topic": "box/{id}/set", "payload": {"value": "{p}"}, "when": {"on": ["ON", "OFF"]}},
         ],
     },
     "telemetry": [

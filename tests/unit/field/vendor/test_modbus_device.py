@@ -522,6 +522,8 @@ async def test_a_stop_that_did_not_reach_it_is_not_confirmed_and_is_caught_up(ma
     assert confirms[-1]["safe"] is False
     await site.box.start()
     await until(lambda: site.box[11] == 0, "the stop")
+    assert confirms[-1]["safe"] is False, "it still has power"
+    site.box.put(100, *i32(0), area="input")
     await until(lambda: confirms[-1]["safe"], "its confirmation")
 
 

@@ -206,7 +206,7 @@ UNUSED = "no payload and no 'when' uses it"
         ({"p": P, "f": {"formula": "p * 2"}, "g": {"formula": "f + 1"}}, "{g}", {}, []),
         ({"f": {"formula": "p_mw * 1e6"}}, "{f}", {}, []),
         ({"p": P, "f": {"formula": "1 > 0"}}, {"payload": "{p}", "when": "f"}, {}, []),
-        ({"p": P}, {"payload": "on", "when": "p > 0"}, {}, []),
+        ({"p": P}, {"payload": "on", "when": "p >= 0"}, {}, []),
         (
             {"p": P},
             "on",

@@ -811,7 +811,29 @@ async def test_a_stop_is_confirmed_with_whether_anything_here_can_set_the_device
     site.stop()
     await until(lambda: confirmed, "the confirmation")
     assert confirmed[-1].get("settable") is settable
-    assert confirmed[-1]["safe"] is (mapping is RELEASED and bool(levels))
+    assert confirmed[-1]["safe"] is False, "its power is known, and is not 0"
+    await site.settled()
+    assert confirmed[-1]["safe"] is False, "also where it has taken the stop"
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: confirmed[-1]["safe"], "its power is 0")
+
+
+async def test_a_stop_that_is_pressed_again_is_sent_again(make: Any) -> None:
+    site = await make(RELEASED)
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    site.level("full")
+    site.wire.says("box/state", {"p": 0})
+    site.stop()
+    await until(lambda: confirmed and confirmed[-1]["safe"], "the first stop")
+    assert site.wire.set_to() == [0]
+    site.wire.says("box/state", {"p": 3000})  # another one has set it, and a person sees it
+    site.stop()
+    await until(lambda: site.wire.set_to() == [0, 0], "zero again, at once")
+    await site.settled()
+    assert confirmed[-1]["safe"] is False, "its power is not 0 yet"
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: confirmed[-1]["safe"], "it has taken the second one")
 
 
 async def test_a_lease_that_cannot_be_told_at_the_end_holds_up_no_goodbye(
@@ -950,7 +972,7 @@ async def test_a_device_that_does_not_rest_is_told_again_ever_more_seldom(make: 
         return site.wire.set_to().count(0)
 
     assert await zeros(4.9) == 1
-    assert not site.device.owes_safe_state
+    assert site.device.owes_safe_state, "it has taken the stop, and has power"
     assert not site.broker.stats.reports
     told = 1
     for at_s in (5.0, 15.0, 35.0, 75.0, 135.0, 195.0):  # after 5 s, 10, 20, 40, and then every 60
@@ -984,7 +1006,7 @@ async def test_a_device_that_takes_time_to_rest_is_told_again_only_then(make: An
     for later_s, told in ((7.9, 1), (8.0, 2)):
         clock.now_s = 1000.0 + later_s
         site.wire.says("box/state", {"p": 1000})
-        assert site.device.owes_safe_state is (told > 1)
+        assert site.device.owes_safe_state
         await site.settled()
         assert site.wire.set_to() == [0] * told
 
