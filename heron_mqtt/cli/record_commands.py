@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -32,6 +33,8 @@ def verify(
 
     if head is not None and len(runs) > 1:
         raise ConfigError("--head: is of one record; verify them one by one")
+    if head is not None and not re.fullmatch(r"[0-9a-fA-F]{12,64}", head):
+        raise ConfigError(f"--head {head!r}: expected 12 to 64 hexadecimal digits, as the run printed them")
     failed = False
     for path in runs:
         findings = verify_file(path, head)

@@ -396,3 +396,11 @@ def test_a_run_killed_at_any_moment_leaves_a_file_for_verify_and_report(tmp_path
     assert not [finding for finding in findings if finding.failed]
     with RecordFile(record) as file:
         assert "<html" in report([(file, findings)])
+
+
+@pytest.mark.parametrize("head", ["", "f", "not-a-hash-at-all", "f" * 65])
+def test_a_head_that_proves_nothing_is_refused(head: str) -> None:
+    done = run_heron("verify", "run.heron", "--head", head)
+    assert done.code == 2
+    expected = f"--head {head!r}: expected 12 to 64 hexadecimal digits, as the run printed them"
+    assert done.errors == [f"heron-mqtt: {expected}"]

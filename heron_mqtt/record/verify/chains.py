@@ -82,7 +82,7 @@ def _check_table(
     marks: Set[int],
     found: Finding,
 ) -> _Chain | None:
-    """Recompute the chain of a table, to the first mistake; None if it names a column that is unknown.
+    """Recompute the chain of a table, to the first mistake; None if its columns are not those of the layout.
 
     Args:
         record: The file.
@@ -93,9 +93,9 @@ def _check_table(
         found: Takes what is wrong.
     """
     columns = _columns(record, table.name)
-    unknown = [column for column in columns if column not in table.names]
-    if unknown:
-        found.check(False, f"table {table.name}: its chain names the column {unknown[0]}")
+    due = table.names[: len(columns)]
+    if tuple(columns) != due:  # no hash covers the names, and a column is read by its name
+        found.check(False, f"table {table.name}: its chain names the columns {columns}, expected {list(due)}")
         return None
     n, value, heads = 0, seed, {0: seed.hex()}
     for row in record.each(f"SELECT id, {', '.join(columns)}, hash FROM {table.name} ORDER BY id"):  # noqa: S608
@@ -124,25 +124,30 @@ def _columns(record: RecordFile, table: str) -> list[str]:
 
 
 def _check_layout(record: RecordFile, found: Finding) -> None:
-    """Look whether the views still show the rows: people read these, and no chain covers them."""
+    """Look whether views and indexes still show every row: people read by these, and no chain covers them."""
+    for row in record.query("PRAGMA integrity_check"):
+        found.check(row[0] == "ok", f"the file is damaged: {row[0]}")
     made = sqlite3.connect(":memory:")
     try:
         schema.create(made)
-        due = dict(made.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+        due = {
+            name: (kind, sql)
+            for kind, name, sql in made.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        }
     finally:
         made.close()
     there = {
         row["name"]: (row["type"], row["sql"])
-        for row in record.query("SELECT type, name, sql FROM sqlite_master WHERE type <> 'index'")
+        for row in record.query("SELECT type, name, sql FROM sqlite_master")
     }
-    for name, sql in due.items():
-        is_ours = there.get(name) == ("view", sql)
-        if not is_ours and json.loads(record.meta.get("versions", "{}")) != versions_here():
-            continue  # another version may have had another one
-        found.check(is_ours, f"view {name} is not the one that was written: it may show something else")
+    is_of_this_version = json.loads(record.meta.get("versions", "{}")) == versions_here()
+    for name, (kind, sql) in due.items() if is_of_this_version else ():
+        if kind in {"view", "index"}:
+            is_ours = there.get(name) == (kind, sql)
+            found.check(is_ours, f"{kind} {name} is not the one that was written: it may show something else")
     for name, (kind, _) in there.items():
-        if kind == "trigger":
-            found.check(False, f"trigger {name} was put in")
+        if name not in due and (kind == "trigger" or is_of_this_version):
+            found.check(False, f"{kind} {name} was put in")
 
 
 def _check_files(record: RecordFile, found: Finding) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pandapower as pp
@@ -241,6 +243,51 @@ def test_a_view_that_shows_something_else_is_found(record: Path, tmp_path: Path,
     connection.execute(f"CREATE VIEW {view} AS {VIEWS[view]} LIMIT 3")
     connection.close()
     assert f"view {view} is not the one that was written" in chain_of(changed).first
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE INDEX mine ON device_row (agent)",
+        "CREATE VIEW mine AS SELECT * FROM event_row LIMIT 1",
+        "CREATE TABLE mine (a)",
+    ],
+)
+def test_what_was_put_in_beside_is_found(record: Path, tmp_path: Path, statement: str) -> None:
+    assert "mine was put in" in chain_of(tampered(record, tmp_path / "t.heron", statement)).first
+
+
+def doctored(record: Path, file: Path, name: str, change: Callable[[str], str]) -> sqlite3.Connection:
+    """Copy a record and change how one of its tables or indexes is described, without a look at the rows."""
+    connection = sqlite3.connect(shutil.copy(record, file), isolation_level=None)
+    (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    connection.execute("PRAGMA writable_schema = 1")
+    connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (change(sql), name))
+    return connection
+
+
+def test_columns_that_have_changed_their_names_are_found(record: Path, tmp_path: Path) -> None:
+    def swapped(text: str) -> str:
+        return re.sub(r"\b(age_s|lease_s)\b", lambda m: {"age_s": "lease_s"}.get(m[0], "age_s"), text)
+
+    connection = doctored(record, tmp_path / "t.heron", "device_row", swapped)
+    (columns,) = connection.execute("SELECT columns FROM chain WHERE table_name = 'device_row'").fetchone()
+    assert swapped(columns) != columns
+    connection.execute("UPDATE chain SET columns = ? WHERE table_name = 'device_row'", (swapped(columns),))
+    connection.close()
+    assert "table device_row: its chain names the columns" in chain_of(tmp_path / "t.heron").first
+
+
+def test_an_index_that_leaves_rows_out_is_found(record: Path, tmp_path: Path) -> None:
+    first = Path(shutil.copy(record, tmp_path / "first.heron"))
+    connection = sqlite3.connect(first, isolation_level=None)
+    (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'device_at'").fetchone()
+    connection.execute("DROP INDEX device_at")
+    connection.execute(f"{sql} WHERE step > 1")
+    connection.close()
+    assert "index device_at is not the one that was written" in chain_of(first).first
+    doctored(first, tmp_path / "second.heron", "device_at", lambda _: sql).close()
+    assert "missing from index device_at" in chain_of(tmp_path / "second.heron").first
 
 
 def test_a_trigger_that_was_put_in_is_found(record: Path, tmp_path: Path) -> None:
