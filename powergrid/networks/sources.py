@@ -143,7 +143,7 @@ def _shipped(name: str) -> GridModel:
     return BUILDERS[name]()
 
 
-@functools.lru_cache(maxsize=4)  # of a few thousand buses, some of them
+@functools.lru_cache(maxsize=16)  # some have a few thousand buses, 30 MB
 def _of_pandapower(name: str) -> Any:
     from powergrid.networks.library import build_from_library
 

@@ -36,6 +36,11 @@ ARGUMENTS = "HERON_TEST_ARGUMENTS"
 """Environment variable: what pytest was called with, a line each."""
 PYTHON = shlex.join([sys.executable, "-S", __file__])
 """What to give pytest-xdist as the Python of a worker."""
+OF_PANDAPOWER = (
+    *("create_kerber_landnetz_freileitung_1", "create_cigre_network_lv", "create_cigre_network_mv"),
+    *("case9", "case14", "case33bw", "case118"),
+)
+"""Its networks that tests of several files build."""
 PROGRAMS = ForkServer()
 """What the tests have ``heron-mqtt`` forked of."""
 
@@ -109,8 +114,7 @@ def _build_networks() -> None:
         sys.modules["support.powerflow_nets"].build_all()
     if "support.small_grid" in sys.modules:
         load_grid = sys.modules["powergrid.networks"].load_grid
-        small = "create_kerber_landnetz_freileitung_1"
-        for name in ("cigre_mv_lv", "three_case33bw_on_cigre_mv", small):
+        for name in ("cigre_mv_lv", "three_case33bw_on_cigre_mv", *OF_PANDAPOWER):
             load_grid(name)
 
 

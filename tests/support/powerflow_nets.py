@@ -41,7 +41,7 @@ def _shipped(name: str) -> Any:
 
 def build_all() -> None:
     """Build the networks that most tests of power flows ask for; a fork of this process copies them."""
-    for name in ("cigre_lv", "cigre_mv_der", "case33bw"):
+    for name in ("cigre_lv", "cigre_mv_der", "case33bw", "case118"):
         _shipped(name)
     pp.runpp(menagerie_with_generators(), numba=False)
 
