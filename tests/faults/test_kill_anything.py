@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.heron_command import Process, Program, descendants, heron, until, write_toml
+from support.heron_command import Process, Program, descendants, heron, script, until, write_toml
 from support.mosquitto_clients import Watcher
 from support.mosquitto_server import Mosquitto
 from support.setpoints import assert_inside_nameplate, read_scenario, setpoints
@@ -182,10 +181,8 @@ def own_device(tmp_path: Path, own_mosquitto: Callable[..., Mosquitto]) -> Itera
     path = write_toml(tmp_path / "own.toml", small(changes))
     server = own_mosquitto()
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(root / "devices" / "battery.py"), "--agent=MG1", "--name=ess"]
-    with Program(
-        [*command, f"--broker={server.url}", f"--scenario={path}"], environment={"PYTHONPATH": str(root)}
-    ):
+    where = ["--agent=MG1", "--name=ess", f"--broker={server.url}", f"--scenario={path}"]
+    with script(root / "devices" / "battery.py", *where):
         yield path, server
 
 

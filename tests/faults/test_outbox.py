@@ -12,7 +12,6 @@ import os
 import signal
 import sqlite3
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from heron_mqtt.dashboard.metrics import BrokerMetrics
 from heron_mqtt.errors import BrokerClosed, ConfigError, MessageExpired
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.outbox.kept_message import HELD_S
-from support.heron_command import Program, heron, run_heron
+from support.heron_command import heron, run_heron, script
 from support.mosquitto_server import Mosquitto
 from support.observer import Observer
 from support.safety_runs import LEASE_S, proxy, run, write
@@ -260,9 +259,9 @@ def test_kill_9_of_publisher_and_broker_loses_the_last_moment_at_most(
 ) -> None:
     server = own_mosquitto()
     path = tmp_path / "outbox"
-    script = Path(__file__).parents[1] / "support" / "outbox_publisher.py"
-    arguments = [sys.executable, str(script), server.url, str(path), "100000"]
-    with Program(arguments) as program, Observer(server.url) as before:
+    publisher = Path(__file__).parents[1] / "support" / "outbox_publisher.py"
+    arguments = (server.url, str(path))
+    with script(publisher, *arguments, "100000") as program, Observer(server.url) as before:
         before.wait("it publishes", lambda: len(before.seen) > 50)
         server.kill()
         program.wait_for("away")
@@ -272,7 +271,7 @@ def test_kill_9_of_publisher_and_broker_loses_the_last_moment_at_most(
         published = max(int(line) for line in program.out if line.strip().isdigit())
         live = seqs(before)
     server.start()
-    with Observer(server.url) as after, Program([*arguments[:-1], "0"]):
+    with Observer(server.url) as after, script(publisher, *arguments, "0"):
         after.wait("what waited comes", lambda: seqs(after) and time.monotonic() > after.seen[-1].at + 1.0)
         later = seqs(after)
         assert {topic.rsplit("/", 1)[-1] for topic in told(after)} == {"telemetry"}, (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from support.heron_command import HERON, Program, heron, run_heron, write_toml
+from support.heron_command import HERON, Program, heron, run_heron, run_heron_into, write_toml
 from support.small_grid import scenario
 
 FAILED, USAGE = 1, 2
@@ -260,25 +262,43 @@ def test_the_credentials_command_that_this_names_exists(tmp_path: Path) -> None:
 
 def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path: Path) -> None:
     file = write_toml(tmp_path / "small.toml", scenario())
-    pipeline = '"$0" "$@" | head -n 1'
-    with Program(["sh", "-c", pipeline, HERON, "run", str(file), "--broker", "memory"]) as program:
-        done = program.wait()
-    assert len(done.out.splitlines()) == 1
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(run_heron_into, writing, "run", str(file), "--broker", "memory")
+        with open(reading) as pipe:  # noqa: PTH123
+            assert pipe.readline()
+        done = ended.result()
+    os.close(writing)
     assert done.err == ""
 
 
-@pytest.mark.parametrize("closing", [">&-", pytest.param(">/dev/full", marks=pytest.mark.slow)])
-def test_a_result_that_cannot_be_written_is_not_lost_and_said(tmp_path: Path, closing: str) -> None:
-    file = write_toml(tmp_path / "small.toml", scenario())
-    arguments = ["run", str(file), "--broker", "memory", "--json", "--record", str(tmp_path / "day.heron")]
-    with Program(["sh", "-c", f'"$0" "$@" {closing}', HERON, *arguments]) as program:
-        done = program.wait()
-    assert done.code == FAILED
-    assert "Traceback" not in done.err
-    *_, result, told = done.err.splitlines()
+def assert_not_lost_and_said(code: int, err: str, record: Path) -> None:
+    assert code == FAILED
+    assert "Traceback" not in err
+    *_, result, told = err.splitlines()
     assert json.loads(result)["steps"] > 0
     assert told.startswith("heron-mqtt: standard output cannot be written: ")
-    assert run_heron("verify", str(tmp_path / "day.heron")).code == 0
+    assert run_heron("verify", str(record)).code == 0
+
+
+def test_a_result_that_cannot_be_written_is_not_lost_and_said(tmp_path: Path) -> None:
+    file = write_toml(tmp_path / "small.toml", scenario())
+    record = tmp_path / "day.heron"
+    arguments = ["run", str(file), "--broker", "memory", "--json", "--record", str(record)]
+    with Path("/dev/full").open("w") as full:
+        done = run_heron_into(full.fileno(), *arguments)
+    assert_not_lost_and_said(done.code, done.err, record)
+
+
+@pytest.mark.slow
+def test_a_result_is_not_lost_where_standard_output_is_closed(tmp_path: Path) -> None:
+    """``tests/unit/cli/test_streams.py`` has the quick one."""
+    file = write_toml(tmp_path / "small.toml", scenario())
+    record = tmp_path / "day.heron"
+    arguments = ["run", str(file), "--broker", "memory", "--json", "--record", str(record)]
+    with Program(["sh", "-c", '"$0" "$@" >&-', HERON, *arguments]) as program:
+        done = program.wait()
+    assert_not_lost_and_said(done.code, done.err, record)
 
 
 def test_a_run_that_fell_short_says_so_and_fails_where_that_was_asked() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from heron_mqtt.testing.conformance import ConformanceOptions, bench_of, examine_device
 from heron_mqtt.testing.device_harness import DeviceHarness
-from heron_mqtt.testing.device_process import DeviceProcess
 from support.broken_devices import DEFECTS, SOURCE, write_broken
+from support.examined_devices import ForkedDeviceProcess
 from support.heron_command import heron, run_heron
 from support.mosquitto_server import Mosquitto
 
@@ -28,7 +28,7 @@ def running(mosquitto: Mosquitto, env_id: str) -> Iterator[DeviceHarness]:
     """A device that runs already, as hardware does, and an observer."""
     host, port = mosquitto.url.removeprefix("mqtt://").split(":")
     command = [sys.executable, str(SOURCE), host, port, env_id, "MG1", "ess"]
-    with DeviceProcess(command) as program, DeviceHarness(mosquitto.url, env_id=env_id) as watching:
+    with ForkedDeviceProcess(command) as program, DeviceHarness(mosquitto.url, env_id=env_id) as watching:
         program.start()
         watching.birth()
         yield watching

@@ -23,7 +23,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.emulators import sunspec_bridge as bridge
-from support.heron_command import run_heron
+from support.heron_command import Ended, Program, run_heron, script
 from support.mosquitto_server import Mosquitto
 from support.sunspec_gateway import Gateway
 from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
@@ -436,34 +436,40 @@ async def test_at_its_end_the_bridge_does_not_undo_an_emergency_stop(make: Any) 
 # -- as a program ----------------------------------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def bridged(box: EmulatedInverter, *arguments: str) -> AsyncIterator[Program]:
+    """Run ``devices/sunspec_bridge.py`` beside an inverter that is served here; both are ended."""
+    with script(ROOT / "devices/sunspec_bridge.py", *arguments) as program:
+        try:
+            yield program
+        finally:
+            await box.stop()
+
+
+async def ended(program: Program) -> Ended:
+    """Wait for the end of a program whose inverter is served here meanwhile."""
+    return await asyncio.to_thread(program.wait, 15.0)
+
+
 async def test_the_program_serves_an_inverter_on_mosquitto_and_hands_it_back_when_terminated(
     mosquitto: Mosquitto, env_id: str
 ) -> None:
     box = await EmulatedInverter(BATTERY).start()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "devices/sunspec_bridge.py"),
+    async with bridged(
+        box,
         *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
         *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1", "--nominal-v", "230"),
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    try:
+    ) as program:
         async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
             gateway = Gateway(broker, env_id)
             await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
             telemetry = await gateway.ask(-0.002, 30.0)
             assert (telemetry["vm_pu"], telemetry["soc"]) == (1.0, 0.64)
             assert [box[124, n] for n in ("InWRte", "StorCtl_Mod")] == [2500, 3]
-            process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 10.0) == 0
+            os.kill(program.pid, signal.SIGTERM)
+            assert (await ended(program)).code == 0
             await until(lambda: gateway.states()[-1] == "offline", "the last word")
         assert box[124, "StorCtl_Mod"] == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-        await box.stop()
 
 
 @pytest.mark.parametrize("recovers", [False, True])
@@ -471,34 +477,25 @@ async def test_the_program_that_could_not_hand_its_inverter_back_does_not_end_as
     mosquitto: Mosquitto, env_id: str, recovers: bool
 ) -> None:
     box = await EmulatedInverter(BATTERY).start()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "devices/sunspec_bridge.py"),
+    async with bridged(
+        box,
         *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
         *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1"),
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    try:
+    ) as program:
         async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
             gateway = Gateway(broker, env_id)
             await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
             await gateway.ask(-0.002, 30.0)
             box.refuse_writes = ExcCodes.DEVICE_FAILURE
             seen = len(box.requests)
-            process.send_signal(signal.SIGTERM)
+            os.kill(program.pid, signal.SIGTERM)
             if recovers:  # busy for a moment only: it is tried again
                 await until(lambda: any(f == 16 for f, _, _ in box.requests[seen:]), "a first try")
                 box.refuse_writes = None
-            _, err = await asyncio.wait_for(process.communicate(), 15.0)
-        assert process.returncode == (0 if recovers else 1)
+            done = await ended(program)
+        assert done.code == (0 if recovers else 1)
         assert (box[124, "StorCtl_Mod"] == 0) is recovers
-        assert recovers or "MG1/ess: it could not be handed back" in err.decode().splitlines()[-1]
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-        await box.stop()
+        assert recovers or "MG1/ess: it could not be handed back" in done.err.splitlines()[-1]
 
 
 async def test_an_inverter_that_is_dark_when_its_lease_ends_is_no_fault_and_is_told_when_it_answers(
@@ -536,15 +533,11 @@ async def test_the_program_serves_several_units_behind_one_connection(
     box = EmulatedInverter(BATTERY)
     box.beside.append(EmulatedInverter(PV, unit=2))
     await box.start()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "devices/sunspec_bridge.py"),
+    async with bridged(
+        box,
         *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
         *("--modbus", f"127.0.0.1:{box.port}", "--also", "roof@2:pv,nominal-v=460", "--period", "0.1"),
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    try:
+    ) as program:
         async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
             gateway, roof = Gateway(broker, env_id), []
             broker.subscribe(topics.device("MG1", "roof", "telemetry"), roof.append)
@@ -553,67 +546,58 @@ async def test_the_program_serves_several_units_behind_one_connection(
             assert roof[-1]["vm_pu"] == 0.5  # what was said of it alone
             assert "vm_pu" not in gateway.telemetry[-1]
             await gateway.ask(-0.002, 30.0)
-            process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 10.0) == 0
+            os.kill(program.pid, signal.SIGTERM)
+            assert (await ended(program)).code == 0
         assert box[124, "StorCtl_Mod"] == 0
         assert box.beside[0].writes() == []
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-        await box.stop()
 
 
 async def test_a_stop_reaches_the_inverter_beside_a_dead_one(mosquitto: Mosquitto, env_id: str) -> None:
     box, dead = EmulatedInverter(BATTERY), EmulatedInverter(PV, unit=2)
     box.beside.append(dead)
     await box.start()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "devices/sunspec_bridge.py"),
-        *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
-        *("--modbus", f"127.0.0.1:{box.port}", "--also", "roof@2:pv", "--period", "0.1", "--timeout", "0.5"),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    try:
-        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
-            gateway, confirmed = Gateway(broker, env_id), []
-            broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
-            await until(gateway.states, "the devices", within_s=20.0)
-            await gateway.ask(-0.002, 30.0)
-            dead.silent = True
-            asked = len(dead.requests)
-            await until(lambda: len(dead.requests) >= asked + 3, "the silence", within_s=20.0)
-            told, asked = len(box.requests), len(dead.requests)
-            broker.publish(topics.ESTOP, {"active": True})
-            await until(lambda: any(c["safe"] for c in confirmed), "the stop", within_s=20.0)
-            assert box[124, "StorCtl_Mod"] == 3
-            assert (box[124, "OutWRte"], box[124, "InWRte"]) == (0, 0)
-            assert 40_000 not in {address for _, address, _ in box.requests[told:]}, "looked for its models"
-            assert len(dead.requests) <= asked + 2, "waited for the dead one again and again"
-            assert box.accepted == 1
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-        await box.stop()
+    async with (
+        bridged(
+            box,
+            *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+            *(
+                "--modbus",
+                f"127.0.0.1:{box.port}",
+                "--also",
+                "roof@2:pv",
+                "--period",
+                "0.1",
+                "--timeout",
+                "0.5",
+            ),
+        ),
+        MqttBroker(mosquitto.url, env_id=env_id) as broker,
+    ):
+        gateway, confirmed = Gateway(broker, env_id), []
+        broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+        await until(gateway.states, "the devices", within_s=20.0)
+        await gateway.ask(-0.002, 30.0)
+        dead.silent = True
+        asked = len(dead.requests)
+        await until(lambda: len(dead.requests) >= asked + 3, "the silence", within_s=20.0)
+        told, asked = len(box.requests), len(dead.requests)
+        broker.publish(topics.ESTOP, {"active": True})
+        await until(lambda: any(c["safe"] for c in confirmed), "the stop", within_s=20.0)
+        assert box[124, "StorCtl_Mod"] == 3
+        assert (box[124, "OutWRte"], box[124, "InWRte"]) == (0, 0)
+        assert 40_000 not in {address for _, address, _ in box.requests[told:]}, "looked for its models"
+        assert len(dead.requests) <= asked + 2, "waited for the dead one again and again"
+        assert box.accepted == 1
 
 
 async def test_the_program_shows_every_model_with_its_curves() -> None:
     curves = {"NPt": 2, "NCrv": 1, "Ena": 1, "V_SF": 0, "DeptRef_SF": 0}
     points = {"Crv[1].ActPt": 2, "Crv[1].Pt[1].V": 95, "Crv[1].Pt[2].Var": -44}
     box = await EmulatedInverter({**DER, 705: {**curves, **points}}).start()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "devices/sunspec_bridge.py"),
-        *("--modbus", f"127.0.0.1:{box.port}", "--show"),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    out, _ = await process.communicate()
-    await box.stop()
-    lines = [line.strip() for line in out.decode().splitlines()]
-    assert process.returncode == 0
+    async with bridged(box, "--modbus", f"127.0.0.1:{box.port}", "--show") as program:
+        done = await ended(program)
+    lines = [line.strip() for line in done.out.splitlines()]
+    assert done.code == 0
     assert {"Mn = Heron Works", "InvSt = 3 RUNNING", "W = -1500", "SoC = 80.5"} <= set(lines)
     assert {"Ena = 1 ENABLED", "Crv[1].Pt[1].V = 95", "Crv[1].Pt[2].Var = -44"} <= set(lines)
     assert box.writes() == []

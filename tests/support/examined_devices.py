@@ -19,6 +19,7 @@ from heron_mqtt.testing.device_harness import DeviceHarness
 from heron_mqtt.testing.device_process import DeviceProcess
 from heron_mqtt.testing.embedded_server import EmbeddedServer
 from heron_mqtt.testing.mosquitto_server import Mosquitto
+from support.fork_server import is_forked
 from support.heron_command import FORK_SERVER, HERON
 from support.sunspec_server import BATTERY, EmulatedInverter
 
@@ -38,15 +39,15 @@ class Prepared:
 
 
 class ForkedDeviceProcess(DeviceProcess):
-    """A device's program; where it is ``heron-mqtt``, its modules are imported already, as ``heron`` does."""
+    """A device's program; where ``HeronProgram`` forks it, this does."""
 
     def start(self) -> None:
         """Start it."""
-        if self.command[0] != HERON or self._environment.get("HERON_FRESH_PROCESSES"):
+        if not is_forked(self.command, self._environment):
             super().start()
             return
         self.said.clear()
-        process = FORK_SERVER.start(self.command[1:], self._cwd, self._environment)
+        process = FORK_SERVER.start(self.command, self._cwd, self._environment)
         process.stdin.close()
         for stream in (process.stdout, process.stderr):
             threading.Thread(target=self._read, args=(stream,), daemon=True).start()

@@ -1,8 +1,8 @@
-"""``heron-mqtt`` started by a fork of a process that has imported it already: it takes 20 ms, not 2 s.
+"""``heron-mqtt``, or a script, started by a fork of a process that has imported it: in 20 ms, not 2 s.
 
 The program is a process of its own all the same, with its own session, streams, signals, working directory
 and environment, and it ends as ever. What differs: its modules are imported already.
-``HERON_FRESH_PROCESSES=1`` starts the installed command instead, as ``.ci/slow`` does.
+``HERON_FRESH_PROCESSES=1`` starts the installed command, or Python, instead, as ``.ci/slow`` does.
 
 One server serves all the processes of a test run, at a socket in their folder (``HERON_TEST_FOLDER``): the
 first that needs it starts it. Run as a program, this file is the server: its standard input is the socket
@@ -17,6 +17,7 @@ import fcntl
 import gc
 import json
 import os
+import runpy
 import select
 import selectors
 import signal
@@ -35,17 +36,31 @@ MODULES = (
     *("heron_mqtt.app.vendor_adapters", "heron_mqtt.app.verify", "heron_mqtt.field.device"),
     *("heron_mqtt.dashboard.server", "heron_mqtt.messaging.hosted", "heron_mqtt.messaging.memory"),
     *("heron_mqtt.messaging.schemes", "pandapower", "powergrid.emulators.emulator"),
-    *("powergrid.emulators.script", "powergrid.envs.microgrid_environment", "powergrid.networks.builders"),
+    *("powergrid.emulators.script", "powergrid.emulators.sunspec_bridge"),
+    *("powergrid.envs.microgrid_environment", "powergrid.networks.builders"),
     *("powergrid.powerflow.adapter", "powergrid.simulation.build", "stringprep", "typer.rich_utils"),
 )
 _LENGTH = 4
 _MOST_BYTES = 1 << 20
 
 
+def is_forked(words: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether a command line may be forked: ``heron-mqtt``, or this Python with a script.
+
+    A script with modules of its own, by ``PYTHONPATH``, is not: others are imported already.
+    """
+    if environment.get("HERON_FRESH_PROCESSES"):
+        return False
+    if words[0] != sys.executable:
+        return words[0] == str(Path(sys.executable).with_name("heron-mqtt"))
+    is_script = len(words) > 1 and words[1].endswith(".py")
+    return is_script and environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
+
+
 class ForkedProcess:
     """A program that was forked; has what tests use of ``subprocess.Popen``."""
 
-    def __init__(self, answers: socket.socket, streams: Sequence[IO[str]]) -> None:
+    def __init__(self, answers: socket.socket, streams: Sequence[IO[Any]]) -> None:
         self._answers = answers
         self.stdin, self.stdout, self.stderr = streams
         self.returncode: int | None = None
@@ -111,7 +126,13 @@ class ForkServer:
         self._connected()
 
     def start(self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> ForkedProcess:
-        """Start ``heron-mqtt`` with these words behind it, in a session of its own, its streams pipes."""
+        """Start ``heron-mqtt``, or a script, in a session of its own, its streams pipes.
+
+        Args:
+            words: The whole command line: ``heron-mqtt``, or Python and a script, is its beginning.
+            cwd: Where.
+            environment: All of it.
+        """
         pipes = [os.pipe() for _ in range(3)]
         given = [pipes[0][0], pipes[1][1], pipes[2][1]]
         try:
@@ -257,8 +278,13 @@ def _taken_on(request: dict[str, Any], given: list[int]) -> list[str]:
     return words
 
 
-def _heron(words: list[str]) -> NoReturn:
-    sys.argv = ["heron-mqtt", *words]
+def _program(words: list[str]) -> NoReturn:
+    if words[0] == sys.executable:
+        sys.argv = words[1:]
+        sys.path.insert(0, str(Path(words[1]).resolve().parent))
+        runpy.run_path(words[1], run_name="__main__")
+        sys.exit()
+    sys.argv = ["heron-mqtt", *words[1:]]
     from heron_mqtt.cli.main import main
 
     main()
@@ -275,4 +301,4 @@ if __name__ == "__main__":
     gc.freeze()
     _words = serve(socket.socket(fileno=os.dup(0)))
     if _words is not None:
-        _heron(_words)
+        _program(_words)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from heron_mqtt.testing.faults.programs import (
     until,
     write_toml,
 )
-from support.fork_server import ForkServer
+from support.fork_server import ForkedProcess, ForkServer, is_forked
 
 __all__ = [
     "HERON",
@@ -28,6 +31,8 @@ __all__ = [
     "descendants",
     "heron",
     "run_heron",
+    "run_heron_into",
+    "script",
     "until",
     "write_toml",
 ]
@@ -37,20 +42,40 @@ HERON = str(Path(sys.executable).with_name("heron-mqtt"))
 
 
 class HeronProgram(Program):
-    """A program; where it is ``heron-mqtt``, its modules are imported already.
+    """A program; where it is ``heron-mqtt`` or a script, what it imports is imported already.
 
     ``HERON_FRESH_PROCESSES`` starts that one, too, from nothing.
     """
 
     def _started(self, arguments: list[str], cwd: Path | None, environment: dict[str, str]) -> Started:
-        if arguments[0] != HERON or environment.get("HERON_FRESH_PROCESSES"):
+        if not is_forked(arguments, environment):
             return super()._started(arguments, cwd, environment)
-        return FORK_SERVER.start(arguments[1:], cwd, environment)
+        return FORK_SERVER.start(arguments, cwd, environment)
 
 
 def heron(*arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> Program:
     """Start ``heron-mqtt``; its modules are imported already, unless ``HERON_FRESH_PROCESSES`` is set."""
     return HeronProgram([HERON, *arguments], cwd=cwd, environment=environment)
+
+
+def script(path: Path, *arguments: str, cwd: Path | None = None) -> Program:
+    """Start a script of ours by this Python; forked as ``heron`` is."""
+    return HeronProgram([sys.executable, str(path), *arguments], cwd=cwd)
+
+
+def run_heron_into(stdout: int, *arguments: str) -> Ended:
+    """Run ``heron-mqtt`` to its end with this descriptor as its standard output."""
+    with Path(os.devnull).open("rb") as nothing, tempfile.TemporaryFile("w+") as err:
+        command, streams = [HERON, *arguments], (nothing.fileno(), stdout, err.fileno())
+        if is_forked(command, os.environ):
+            answers = FORK_SERVER.ask(command, None, os.environ, streams)
+            code = ForkedProcess(answers, (nothing, nothing, err)).wait(START_S)
+        else:
+            code = subprocess.run(
+                command, stdin=nothing, stdout=stdout, stderr=err, timeout=START_S, check=False
+            ).returncode
+        err.seek(0)
+        return Ended(code, "", err.read())
 
 
 def run_heron(*arguments: str, cwd: Path | None = None, within_s: float = START_S) -> Ended:

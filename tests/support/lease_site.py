@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.heron_command import Program
+from support.heron_command import Program, script
 from support.observer import Observed, Observer
 from support.safety_runs import proxy, run, write
 
@@ -76,10 +75,10 @@ class LeaseSite:
 def watched(url: str, folder: Path, lease_s: float, *, is_remote: bool) -> Iterator[LeaseSite]:
     """Watch a battery in plain paho, which obeys a scenario's gateway."""
     host, port = url.removeprefix("mqtt://").split(":")
-    device = [sys.executable, str(BARE_DEVICE), host, port, "small", "MG1", "ess"]
+    device = script(BARE_DEVICE, host, port, "small", "MG1", "ess")
     changes: dict[str, Any] = {"lease_s": lease_s, "realtime_s": 0.5, "steps": 4000}
     scenario = write(folder, **changes, **{"microgrids.MG1.remote": is_remote})
-    with Observer(url) as observer, Program(device):
+    with device, Observer(url) as observer:
         yield LeaseSite(url, scenario, observer, folder)
 
 
