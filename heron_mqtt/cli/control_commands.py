@@ -137,7 +137,8 @@ def take(
     Example: heron-mqtt take MG1/ess --p-kw 5 --for 10m --broker mqtt://127.0.0.1:1883
     """
     from heron_mqtt.app.operator_client import Person, take_device
-    from heron_mqtt.app.operator_client.take import KW_PER_MW, parse_duration, parse_power
+    from heron_mqtt.app.operator_client.environments import KW_PER_MW
+    from heron_mqtt.app.operator_client.take import parse_duration, parse_power
 
     person = Person.checked(who, why)
     given = {"--p-kw": p_kw, "--p-mw": p_mw, "--q-kvar": q_kvar, "--for": for_}

@@ -31,6 +31,9 @@ MAX_NAMES = 10_000  # environments, agents and devices come from the network: wh
 MAX_OUTBOXES = 1_000
 PRESENT = {"online", "fault"}
 GOING = {"reset", "running"}
+KW_PER_MW = 1e3
+REST_SHARE, REST_MW = 0.05, 1e-4
+"""Power that counts as none in a stop: of the largest by the nameplate; without a nameplate, MW."""
 
 TELEMETRY = FieldsReader(Telemetry)
 """Most of what is heard is telemetry."""
@@ -44,6 +47,8 @@ class AgentSeen:
     owner: Owner | None = None
     confirm: StopConfirm | None = None
     """The newest confirmation of a stop or release that was heard live."""
+    confirm_at_s: float = 0.0
+    """When it came, by the loop's clock."""
 
     @property
     def is_present(self) -> bool:
@@ -68,6 +73,19 @@ class DeviceSeen(AgentSeen):
             return self.telemetry is not None
         return self.status.state in PRESENT
 
+    @property
+    def unsafe(self) -> str | None:
+        """What its newest telemetry says that contradicts a stop, for people; None = nothing does."""
+        if self.telemetry is None:
+            return None
+        p_mw = self.telemetry["p_mw"]
+        status = self.status
+        bounds = () if status is None else (status.p_min_mw, status.p_max_mw)
+        nameplate_mw = max((abs(bound) for bound in bounds if bound is not None), default=0.0)
+        if abs(p_mw) > (REST_SHARE * nameplate_mw or REST_MW):
+            return f"its telemetry says that it gives {KW_PER_MW * p_mw:g} kW"
+        return "its telemetry says that it is not safe" if self.telemetry.get("safe") is False else None
+
 
 @dataclass(slots=True)
 class EnvironmentSeen:
@@ -83,6 +101,8 @@ class EnvironmentSeen:
     run: RunState | None = None
     run_owner: Owner | None = None
     stop: StopRegister = field(init=False)
+    stop_at_s: float = 0.0
+    """When the newest message on ``estop`` came, by the loop's clock."""
     agents: dict[str, AgentSeen] = field(default_factory=dict)
     devices: dict[str, DeviceSeen] = field(default_factory=dict)
     outboxes: dict[str, tuple[OutboxReport, float]] = field(default_factory=dict)
@@ -115,6 +135,7 @@ class EnvironmentSeen:
         if levels == ["estop"]:
             if heard.fields is None and heard.malformed is None and heard.retained:
                 return  # nothing is kept there
+            self.stop_at_s = heard.at_s
             self.stop.take(
                 Received(heard.fields or {}, heard.channel, heard.retained, malformed=heard.malformed)
             )
@@ -148,10 +169,10 @@ class EnvironmentSeen:
                 self.run_owner = _held(heard, self.run_owner)
             case ["estop", "confirm", agent]:
                 if not heard.retained and (who := self._agent(agent)) is not None:
-                    who.confirm = _read(StopConfirm, heard)
+                    who.confirm, who.confirm_at_s = _read(StopConfirm, heard), heard.at_s
             case ["estop", "confirm", agent, name]:
                 if not heard.retained and (device := self.device(agent, name)) is not None:
-                    device.confirm = _read(StopConfirm, heard)
+                    device.confirm, device.confirm_at_s = _read(StopConfirm, heard), heard.at_s
             case ["agents", agent, leaf]:
                 if (who := self._agent(agent)) is not None:
                     _take_presence(who, leaf, heard)

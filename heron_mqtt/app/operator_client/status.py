@@ -219,6 +219,9 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
     for label, device in sorted(view.devices.items()):
         for what, since in _device_problems(device, view, listen_s):
             yield Problem(f"device {label} {what}", since)
+        is_stopped = view.stop.is_active and device.is_present and device.telemetry_at_s > view.stop_at_s
+        if is_stopped and device.unsafe is not None:
+            yield Problem(f"device {label} is not safe in the emergency stop: {device.unsafe}")
         if device.lease is None:
             continue
         if device.lease.state == "held" and device.lease.holder == label:  # no setpoint: its own end

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from heron_mqtt.app.operator_client.environments import (
+    KW_PER_MW,
     AgentSeen,
     DeviceSeen,
     Environments,
@@ -20,7 +21,6 @@ from heron_mqtt.app.operator_client.environments import (
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, QUIET_S, Heard, Observer, PublishingObserver
 from heron_mqtt.app.operator_client.requests import Person
-from heron_mqtt.app.operator_client.take import KW_PER_MW
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.messages import EmergencyStop
@@ -46,6 +46,7 @@ class StopReport:
         missing: Those that did not, each with what is known of it.
         not_ours: Devices with power that nothing of ours can set, each with what is known of it: they are
             only read, or only watched, and the stop has changed nothing there.
+        doubted: A device confirmed, and had power in its last telemetry before: newer is waited for.
     """
 
     env_id: str
@@ -54,6 +55,7 @@ class StopReport:
     confirmed: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     not_ours: dict[str, str] = field(default_factory=dict)
+    doubted: bool = False
 
     @property
     def is_proven(self) -> bool:
@@ -182,7 +184,8 @@ async def _confirmations(
     while True:
         _judge(view, report, published_s, wait_s)
         waited_s = loop.time() - begin_s
-        if waited_s >= wait_s or (waited_s >= QUIET_S and report.confirmed and not report.missing):
+        is_settled = report.confirmed and not report.missing and not report.doubted
+        if waited_s >= wait_s or (waited_s >= QUIET_S and is_settled):
             return
         await asyncio.sleep(min(LOOK_EVERY_S, wait_s - waited_s))
 
@@ -190,6 +193,7 @@ async def _confirmations(
 def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s: float) -> None:
     """Sort who is known into those who have confirmed and those who have not."""
     report.confirmed, report.missing, report.not_ours = {}, {}, {}
+    report.doubted = False
     for agent, member in sorted(view.agents.items()):
         if member.is_present:
             _note(report, f"gateway {agent}", *_by_confirmation(member, report.active, wait_s))
@@ -198,6 +202,12 @@ def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s
             confirmed, how = _by_confirmation(device, report.active, wait_s)
             if not confirmed and device.telemetry is not None and device.telemetry_at_s > published_s:
                 confirmed, how = _by_telemetry(device, report.active, how)
+            if confirmed and report.active and device.unsafe is not None:
+                # What it measured before it confirmed may be out of date: only newer telemetry contradicts.
+                if device.telemetry_at_s > max(published_s, device.confirm_at_s):
+                    confirmed, how = False, device.unsafe
+                else:
+                    report.doubted = True
             if not confirmed and _is_not_ours(device, report.active):
                 report.not_ours[printable(f"device {label}")] = _measured(device)
                 continue

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from heron_mqtt.app.operator_client.environments import Environments, EnvironmentSeen
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.app.operator_client.status import environment
-from heron_mqtt.app.operator_client.stop import StopReport
+from heron_mqtt.app.operator_client.stop import StopReport, _judge
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.cli.status_table import print_status, status_console
 
@@ -136,6 +136,25 @@ def test_a_stop_is_proven_only_where_somebody_confirmed_and_nobody_is_missing() 
     assert StopReport("lab", True, confirmed={"a": "confirmed"}).is_proven
     assert not StopReport("lab", True, confirmed={"a": "confirmed"}, missing={"b": "silent"}).is_proven
     assert not StopReport("lab", True, failure="denied", confirmed={"a": "confirmed"}).is_proven
+
+
+@pytest.mark.parametrize(
+    ("fields", "contradicts"),
+    [({"p_mw": 0.5}, True), ({"p_mw": 0.0, "safe": False}, True), ({"p_mw": 0.04, "safe": True}, False)],
+)
+def test_telemetry_contradicts_the_confirmation_of_a_stop(fields: dict[str, Any], contradicts: bool) -> None:
+    view = EnvironmentSeen("lab")
+    birth = {"type": "status", "state": "online", "p_min_mw": -1.0, "p_max_mw": 1.0}
+    view.take(heard("devices/MG1/ess/status", birth))
+    view.take(heard("estop", {"type": "estop", "active": True, "boot": "b", "seq": 0}))
+    confirm = {"type": "estop_confirm", "active": True, "safe": True}
+    view.take(heard("estop/confirm/MG1/ess", confirm, at_s=2.0))
+    view.take(heard("devices/MG1/ess/telemetry", {"type": "telemetry", **fields}, at_s=3.0))
+    report = StopReport("lab", True)
+    _judge(view, report, 1.0, 5.0)
+    assert (list(report.missing), report.is_proven) == (["device MG1/ess"] * contradicts, not contradicts)
+    problems = environment(view, 4.0, 2.0)["problems"]
+    assert any("MG1/ess is not safe in the emergency stop" in each for each in problems) == contradicts
 
 
 def test_text_of_others_does_not_reach_the_terminal_as_commands() -> None:
