@@ -107,7 +107,7 @@ class InMemoryBroker(MessageBroker):
             raise BrokerClosed("the InMemoryBroker is closed; nothing more will arrive")
         with self._lock:
             subscription = self._dispatcher.add(channel, callback)
-            for name, payload in self._retained.items():
+            for name, payload in tuple(self._retained.items()):  # a callback may publish one, too
                 if topics.matches(channel, name):
                     subscription.deliver(Received(decode(payload), name, retained=True), running_loop())
         return subscription

@@ -99,6 +99,26 @@ async def test_a_late_subscriber_gets_the_last_retained_message(retaining_broker
     assert got[0].retained is True
 
 
+async def test_what_is_heard_of_a_retained_message_may_be_answered_by_another(
+    retaining_broker: MessageBroker,
+) -> None:
+    got: list[Received] = []
+
+    def answer(message: Received) -> None:
+        got.append(message)
+        if len(got) == 1:
+            retaining_broker.publish("operators/op/answer", {"value": 1.0}, retain=True)
+
+    await retaining_broker.publish(PRICE, {"value": 3.0}, retain=True)
+    await retaining_broker.publish("operators/op/other", {"value": 9.0}, retain=True)
+    await retaining_broker.subscribe(PRICE, answer)
+    await until(lambda: got)
+    late: list[Received] = []
+    await retaining_broker.subscribe("operators/op/answer", late.append)
+    await until(lambda: late)
+    assert late == [{"value": 1.0}]
+
+
 async def test_retained_messages_come_through_filters(retaining_broker: MessageBroker) -> None:
     for agent in ("MG1", "MG2"):
         await retaining_broker.publish(
