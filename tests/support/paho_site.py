@@ -82,9 +82,10 @@ class Site:
         self.say(
             f"devices/{label}/status", {"type": "status", "state": "online", "kind": "battery"}, retain=True
         )
-        self.talk(label, {"p_mw": 0.001, "safe": False})
+        state: Json = {"p_mw": 0.001, "safe": False}
+        self.talk(label, state)
         if confirms:
-            self._confirm_stops(f"estop/confirm/{label}", confirm)
+            self._confirm_stops(f"estop/confirm/{label}", confirm, state)
 
     def bare_device(self, label: str, *, obeys: bool = True) -> None:
         """Be a device that confirms nothing, and says in its telemetry whether it is safe."""
@@ -108,8 +109,10 @@ class Site:
         self._talkers.append(threading.Thread(target=go_on, daemon=True))
         self._talkers[-1].start()
 
-    def _confirm_stops(self, channel: str, changes: Json) -> None:
+    def _confirm_stops(self, channel: str, changes: Json, state: Json | None = None) -> None:
         def on_stop(stop: Json) -> None:
+            if state is not None and changes.get("safe", True):
+                state.update({"p_mw": 0.0, "safe": True} if stop["active"] else {"safe": False})
             said = {
                 "active": stop["active"],
                 "safe": True,
@@ -126,7 +129,8 @@ class Site:
         except ValueError:
             fields = None
         self.seen.append((message.topic, fields, bool(message.retain)))
-        if message.topic == f"heron/{self.env_id}/estop" and fields and not message.retain:
+        if message.topic == f"heron/{self.env_id}/estop" and message.payload and not message.retain:
+            fields = fields or {"active": True}  # what cannot be read is a stop
             for answer in tuple(self.answers.values()):
                 answer(fields)
 
