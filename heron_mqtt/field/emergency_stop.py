@@ -18,6 +18,7 @@ from heron_mqtt.messaging.base import Received
 ALWAYS = {"always": True}
 """``extra`` of a log record: it is shown even if one like it was shown just before."""
 REMEMBERED_RELEASES = 1_000
+AT_REST_SHARE = 0.05  # of the nameplate: less power counts as none, while a stop is in force
 _OF_A_RELEASE = ("active", "who", "why", "sender", "boot", "seq")
 
 Heard = Literal["stopped", "repeated", "released", "unchanged"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import ConfigError, MessageError, NotReady
-from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.emergency_stop import AT_REST_SHARE, StopRegister
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import (
     AuthorityState,
@@ -32,8 +32,7 @@ MAX_OUTBOXES = 1_000
 PRESENT = {"online", "fault"}
 GOING = {"reset", "running"}
 KW_PER_MW = 1e3
-REST_SHARE, REST_MW = 0.05, 1e-4
-"""Power that counts as none in a stop: of the largest by the nameplate; without a nameplate, MW."""
+REST_MW = 1e-4  # power that counts as none in a stop, where the birth gives no nameplate
 
 TELEMETRY = FieldsReader(Telemetry)
 """Most of what is heard is telemetry."""
@@ -82,7 +81,7 @@ class DeviceSeen(AgentSeen):
         status = self.status
         bounds = () if status is None else (status.p_min_mw, status.p_max_mw)
         nameplate_mw = max((abs(bound) for bound in bounds if bound is not None), default=0.0)
-        if abs(p_mw) > (REST_SHARE * nameplate_mw or REST_MW):
+        if abs(p_mw) > (AT_REST_SHARE * nameplate_mw or REST_MW):
             return f"its telemetry says that it gives {KW_PER_MW * p_mw:g} kW"
         return "its telemetry says that it is not safe" if self.telemetry.get("safe") is False else None
 

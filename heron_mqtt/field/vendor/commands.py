@@ -15,7 +15,7 @@ from typing import Any
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import Command, MessageContext, RegisterCommand, RenderedValue
+from heron_mqtt.field.vendor.outgoing import ZERO, Command, MessageContext, RegisterCommand, RenderedValue
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging.topics import escape
 
@@ -180,7 +180,7 @@ class Commander:
             NotTaken: The device refused it, or does not answer.
         """
         self._drop_later()
-        messages, self.values = self._mapping.write(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0), context)
+        messages, self.values = self._mapping.write(ZERO, context)
         self._told = frozenset()
         await self._send(messages)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -277,17 +277,16 @@ class SetpointWriter:
         What depends on inputs of the device or on learned levels is found when it is sent.
         """
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
-        for key, write in (("messages", lambda: self.encode(ZERO, context)), ("release", self._try_release)):
+        writes: dict[str, Callable[[], object]] = {"messages": lambda: self.encode(ZERO, context)}
+        if self._releases:
+            writes["release"] = lambda: self.release(context)
+        for key, write in writes.items():
             try:
                 write()
             except NotExpressible as exc:
                 problems.add(f"setpoint.{key}", str(exc))
             except MessageError:
                 pass
-
-    def _try_release(self) -> None:
-        if self._releases:
-            self.release(MessageContext(BuiltIns(lambda: 0.0, lambda: "0")))
 
     def _check_use(self, problems: Problems) -> None:
         used = {name for m in self._messages for name in m.names}
@@ -318,15 +317,8 @@ class SetpointWriter:
 
     def lasting(self, names: Iterable[str]) -> list[str]:
         """Return the values by which two messages differ in what they mean; of packed bytes those in them."""
-        found: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            value = self._values[name := waiting.pop()]
-            if value.table.pack is not None:
-                waiting += value.packed & self._values.keys()
-            elif not value.is_fleeting:
-                found.add(name)
-        return sorted(found)
+        every = {name: self._values[name] for name in self.packed(names)}
+        return sorted(n for n, value in every.items() if value.table.pack is None and not value.is_fleeting)
 
     def packed(self, names: Iterable[str]) -> frozenset[str]:
         """Return these values, and those that are packed in them."""

@@ -17,6 +17,7 @@ from typing import Any
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
+from heron_mqtt.field.emergency_stop import AT_REST_SHARE
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
@@ -36,7 +37,6 @@ log = logging.getLogger("heron_mqtt.vendor")
 SEND_WITHIN_S = 2.0
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
 CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
-AT_REST_SHARE = 0.05  # of the nameplate: less power counts as none, while a stop is in force
 LEAVES_POWER_S = 5.0  # how long a device may take to 0 after it was told of a stop, before it is told again
 INSIST_S = 60.0  # the longest time between two tellings of a device that does not go to 0
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
