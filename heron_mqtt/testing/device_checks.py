@@ -17,6 +17,7 @@ from heron_mqtt.testing.device_harness import LONGEST_LEASE_S, CheckFailed, Devi
 
 Check = Callable[[DeviceHarness], None]
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
+SCENARIO_LEASE_S = 30.0  # `lease_s` of a scenario that does not say another
 FLOOD = 400
 """Messages of a flood: more than a gateway ever sends at once, and nothing that a broker would cut off."""
 
@@ -325,6 +326,61 @@ def check_lease_runs_out(device: DeviceHarness) -> None:
     _need(device.is_safe(device.later_telemetry()), "a renewal after the end brought the power back")
     sender.do(p_mw)
     sender.release()
+
+
+def check_long_lease_runs_out(device: DeviceHarness) -> None:
+    """A lease as scenarios have it ends in time as a short one does; this takes half a minute."""
+    device.make_free()
+    sender = device.sender()
+    begin = time.monotonic()
+    sender.do(0.4 * device.full_mw, lease_s=SCENARIO_LEASE_S)
+    mark = device.now
+    limit_s = SCENARIO_LEASE_S + 2.0 + device.settle_s
+    _is_safe_within(device, mark, limit_s + device.within_s, f"one of {SCENARIO_LEASE_S:g} s was not renewed")
+    held_s = time.monotonic() - begin
+    _need(held_s <= limit_s, f"it held for {held_s:.1f} s a lease of {SCENARIO_LEASE_S:g} s, without renewal")
+
+
+def check_no_reactive_power_stays(device: DeviceHarness) -> None:
+    """The safe state is 0 Mvar, too: after the end of a lease, a release and a stop.
+
+    A device without reactive power of its own may refuse such a setpoint, or leave that part out.
+    """
+    device.make_free()
+    asked_mw = 0.4 * device.full_mw
+    asked = {"q_mvar": 0.2 * abs(device.full_mw)}
+
+    def is_driven(lease_s: float) -> bool:
+        answer = sender.answer(sender.send(asked_mw, lease_s=lease_s, **asked))
+        return answer.get("rejected") is None
+
+    def ends(how: str, since: int) -> None:
+        what = f"0 MW and 0 Mvar after {how}"
+        limit_s = device.within_s + device.settle_s
+        device.until(
+            lambda: any(_is_at_rest(device, m.json) for m in device.heard("telemetry", since)), what, limit_s
+        )
+
+    sender = device.sender()
+    if not is_driven(2.0):
+        return
+    ends("the end of its lease", device.now)
+    if is_driven(30.0):
+        mark = device.now
+        sender.send(0.0, release=True)
+        ends("a release", mark)
+    if is_driven(30.0):
+        ends("a stop", device.stop())
+        device.release_stop()
+
+
+def _is_at_rest(device: DeviceHarness, telemetry: Json) -> bool:
+    """Whether telemetry says neither active nor reactive power; a load goes on with what it cannot shed."""
+    if device.full_mw < 0.0:
+        return device.is_safe(telemetry)
+    q_mvar = telemetry.get("q_mvar", 0.0)
+    is_number = isinstance(q_mvar, int | float) and not isinstance(q_mvar, bool)
+    return device.is_safe(telemetry) and is_number and device.is_at(0.0, {"p_mw": q_mvar})
 
 
 def check_lease_counts_from_the_echo(device: DeviceHarness) -> None:

@@ -45,6 +45,16 @@ ALLOWED = {
 
 DEFECTS = {
     "ignores the lease": _defect("lease-end", "if holder is not None and now() >= lease_ends:", "if False:"),
+    "ignores a long lease": _defect(
+        "long-lease",
+        "if holder is not None and now() >= lease_ends:",
+        "if holder is not None and now() >= lease_ends + (5.0 if lease_s > 20.0 else 0.0):",
+    ),
+    "keeps its reactive power": _defect(
+        "reactive",
+        'number(told, "q_mvar", 0.0)  #',
+        'power["q_mvar"] = number(told, "q_mvar", 0.0) or power.get("q_mvar", 0.0)  #',
+    ),
     "has the wrong sign": _defect(
         "sign", 'power["p_mw"] = min(max(p_mw, -P_MAX_MW), P_MAX_MW)', 'power["p_mw"] = -p_mw'
     ),

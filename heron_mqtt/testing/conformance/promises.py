@@ -137,6 +137,13 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     ),
     _bench(4, "ramp", "its power changes no faster than its ramp", _check_ramp, "pace", _ramp),
     _wire(3, "lease-end", "without renewal it is safe at the end of the lease", checks.check_lease_runs_out),
+    _wire(
+        3,
+        "long-lease",
+        "a lease of half a minute ends in time, too",
+        checks.check_long_lease_runs_out,
+        "pace lease-end",
+    ),
     _wire(1, "stale", "a setpoint older than its lease is refused", checks.check_stale_echo),
     _wire(
         1,
@@ -187,6 +194,13 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     ),
     _wire(5, "confirm", "a stop and its release are confirmed", checks.check_stop_is_confirmed),
     _wire(5, "stop", "a stop is safe, and no setpoint ends it", checks.check_stop, "pace confirm"),
+    _wire(
+        3,
+        "reactive",
+        "no reactive power stays when its lease ends, after a release, or in a stop",
+        checks.check_no_reactive_power_stays,
+        "pace lease-end stop",
+    ),
     _wire(
         2, "lease-told", "the owner of its lease is on `lease`", checks.check_lease_is_told, "pace owner stop"
     ),
