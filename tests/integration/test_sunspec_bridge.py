@@ -24,6 +24,7 @@ from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.emulators import sunspec_bridge as bridge
 from support.heron_command import Ended, Program, run_heron, script
+from support.modbus_front import Answers, ModbusFront, half, nonsense, refusal, silence
 from support.mosquitto_server import Mosquitto
 from support.sunspec_gateway import Gateway
 from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
@@ -496,6 +497,39 @@ async def test_the_program_that_could_not_hand_its_inverter_back_does_not_end_as
         assert done.code == (0 if recovers else 1)
         assert (box[124, "StorCtl_Mod"] == 0) is recovers
         assert recovers or "MG1/ess: it could not be handed back" in done.err.splitlines()[-1]
+
+
+@pytest.mark.slow_but("nonsense")
+@pytest.mark.parametrize("answers", [silence, refusal, half, nonsense], ids=lambda each: each.__name__)
+async def test_the_program_ends_in_time_and_says_so_where_a_box_does_not_answer_as_it_should(
+    mosquitto: Mosquitto, env_id: str, answers: Answers
+) -> None:
+    box = await EmulatedInverter(BATTERY).start()
+    async with (
+        ModbusFront(box.port) as front,
+        bridged(
+            box,
+            *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+            *("--modbus", f"127.0.0.1:{front.port}", "--unit", "1", "--period", "0.1", "--timeout", "0.3"),
+        ) as program,
+        MqttBroker(mosquitto.url, env_id=env_id) as broker,
+    ):
+        gateway = Gateway(broker, env_id)
+        await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+        await gateway.ask(-0.002, 30.0)
+        front.answers = answers
+        await until(lambda: gateway.states()[-1] == "fault", "the fault")
+        os.kill(program.pid, signal.SIGTERM)
+        begun_s = asyncio.get_running_loop().time()
+        done = await ended(program)
+        assert asyncio.get_running_loop().time() - begun_s < 10.0  # 1 s for the safe state, 2 s to hand back
+        await until(lambda: gateway.states()[-1] == "offline", "the last word")
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    last = done.err.splitlines()[-1]
+    assert last.startswith(
+        "heron-mqtt device sunspec_bridge: MG1/ess: it could not be handed back: 127.0.0.1"
+    )
 
 
 async def test_an_inverter_that_is_dark_when_its_lease_ends_is_no_fault_and_is_told_when_it_answers(

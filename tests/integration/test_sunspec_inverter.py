@@ -19,6 +19,7 @@ from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Reg
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.inverter import Inverter, NotControllable, Settings
+from support.modbus_front import ModbusFront, nonsense, twice, whole
 from support.sunspec_server import BATTERY, DER, FLOAT, PV, EmulatedInverter
 from support.waiting import until
 
@@ -530,6 +531,42 @@ async def test_nothing_is_asked_before_the_connect_delay_is_over() -> None:
     finally:
         connection.close()
         await box.stop()
+
+
+async def test_a_box_that_answers_everything_twice_is_read_and_set() -> None:
+    box = await EmulatedInverter(DER).start()
+    async with ModbusFront(box.port, twice) as front:
+        connection = ModbusConnection(TcpAddress("127.0.0.1", front.port), timeout_s=0.5)
+        try:
+            registers = Registers(connection, 1)
+            assert await registers.read(box.base, 250) == box.image[:250]
+            inverter = await Inverter.connect(registers, Settings())
+            assert (await inverter.measure()).p_mw == -0.0015
+            await inverter.set(0.003, 0.0, 5.0)
+            assert box[704, "WSet"] == 3000
+            assert connection.connections == 1
+        finally:
+            connection.close()
+            await box.stop()
+
+
+async def test_an_answer_that_cannot_be_decoded_is_a_fault_at_once_and_harms_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    box = await EmulatedInverter(PV).start()
+    async with ModbusFront(box.port, nonsense) as front:
+        connection = ModbusConnection(TcpAddress("127.0.0.1", front.port), timeout_s=30.0)
+        try:
+            registers = Registers(connection, 1)
+            what = r"unit 1: reading 2 registers at 40000: no answer \(what it sent cannot be decoded\)$"
+            with pytest.raises(ModbusFault, match=what):
+                await registers.read(box.base, 2)
+            front.answers = whole
+            assert await registers.read(box.base, 2) == box.image[:2]
+        finally:
+            connection.close()
+            await box.stop()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_rtu_frames_over_tcp_and_units_behind_one_connection() -> None:

@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
-from heron_mqtt.errors import MessageError
+from heron_mqtt.errors import HeronError, MessageError
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
@@ -253,12 +253,19 @@ class FieldDevice(PresentDevice, abc.ABC):
             return
         self.is_safe = True
         try:
-            async with asyncio.timeout(GOODBYE_S):
+            async with asyncio.timeout(GOODBYE_S) as bound:
                 done = self.go_safe("the program ends")
                 if inspect.isawaitable(done):
                     await done
         except Exception as exc:
-            log.error("%s: could not go to the safe state at the end: %s", self.label, exc, exc_info=exc)
+            is_late = isinstance(exc, TimeoutError) and bound.expired()
+            why = f"it took longer than {GOODBYE_S:g} s" if is_late else str(exc)
+            is_bug = not is_late and not isinstance(exc, HeronError)
+            log.error(
+                "%s: could not go to the safe state at the end: %s",
+                *(self.label, why),
+                exc_info=exc if is_bug else None,
+            )
 
     def _tell_holder_at_the_end(self) -> None:
         """Say that the lease is free; where that fails the goodbye must still be said."""
@@ -267,7 +274,12 @@ class FieldDevice(PresentDevice, abc.ABC):
         try:
             self._tell_holder()
         except Exception as exc:
-            log.error("%s: could not say at the end whose it is: %s", self.label, exc, exc_info=exc)
+            is_bug = not isinstance(exc, HeronError)
+            log.error(
+                "%s: could not say at the end whose it is: %s",
+                *(self.label, exc),
+                exc_info=exc if is_bug else None,
+            )
 
     async def _serve(self, once: bool) -> None:
         """Keep the time until the first answer (``once``), or until the name is taken over."""

@@ -38,6 +38,7 @@ EXCEPTIONS = {
 }
 """Modbus Application Protocol V1.1b3, section 7."""
 UNANSWERED_UNTIL_CLOSED = 3
+FRAMES_AT_ONCE = 4  # frames of full size that may be there at once: some boxes and gateways answer twice
 
 _REFUSALS: tuple[type[Exception], ...] = (ValueError,)  # of a serial port that cannot do what it is told
 if sys.platform != "win32":
@@ -101,6 +102,7 @@ class ModbusConnection:
         connect_delay_s: float = 0.0,
     ) -> None:
         self._client = _client(place, timeout_s, framing)
+        _bound_bad_answers(self._client)
         self._place = place
         self._timeout_s = timeout_s
         self._connect_delay_s = connect_delay_s
@@ -420,3 +422,22 @@ def _client(place: ModbusPlace, timeout_s: float, framing: Framing) -> ModbusBas
     return AsyncModbusTcpClient(
         place.host, port=place.port, framer=framer, timeout=timeout_s, retries=0, reconnect_delay=0
     )
+
+
+def _bound_bad_answers(client: ModbusBaseClient) -> None:
+    """Let frames that are no answer, and answers that come twice, harm their own request at most."""
+    from pymodbus.exceptions import ModbusException
+
+    manager = client.ctx
+    manager.max_buffer_size *= FRAMES_AT_ONCE  # with more bytes than that it forgets all of them
+    take = manager.callback_data
+
+    def callback_data(data: bytes, addr: tuple[Any, ...] | None = None) -> int:
+        try:
+            return take(data, addr)
+        except ModbusException:  # to asyncio it would be a bug, and the request would wait for its timeout
+            if not manager.response_future.done():
+                manager.response_future.set_exception(ConnectionError("what it sent cannot be decoded"))
+            return len(data)
+
+    manager.callback_data = callback_data  # type: ignore[method-assign]

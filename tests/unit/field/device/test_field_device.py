@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from heron_mqtt.errors import Displaced, NameTaken
+from heron_mqtt.errors import Displaced, HeronError, NameTaken
 from heron_mqtt.field import moving_deadline
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.presence import leaving_others_alone
@@ -1045,7 +1045,33 @@ def test_hardware_that_does_not_come_to_rest_is_given_a_second_at_the_end(
         assert site.said["lease"][-1]["state"] == "free"
 
     serve(ended, period_s=0.0)
-    assert "could not go to the safe state at the end" in caplog.text
+    [line] = [r for r in caplog.records if "could not go to the safe state" in r.getMessage()]
+    assert (line.getMessage(), line.exc_info) == (
+        "MG1/ess: could not go to the safe state at the end: it took longer than 1 s",
+        None,
+    )
+
+
+@pytest.mark.parametrize("error", [HeronError("box: Modbus exception 4"), KeyError("p"), TimeoutError()])
+def test_at_the_end_a_bug_keeps_its_traceback_and_an_error_with_a_name_is_one_line(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ended(site: ClockedSite) -> None:
+        site.send(0.5)
+        await asyncio.sleep(0.1)
+
+        def go_safe(reason: str) -> None:
+            raise error
+
+        site.device.go_safe = go_safe  # type: ignore[method-assign]
+        assert site.running is not None
+        site.running.cancel()
+        await asyncio.gather(site.running, return_exceptions=True)
+        assert site.said["status"][-1]["state"] == "offline"
+
+    serve(ended, period_s=0.0)
+    [line] = [r for r in caplog.records if "could not go to the safe state at the end" in r.getMessage()]
+    assert (line.exc_info is None) is isinstance(error, HeronError)
 
 
 def test_what_a_reconnection_has_begun_ends_with_the_device() -> None:
