@@ -73,10 +73,8 @@ async def serve(url: str, device_url: str, env_id: str) -> None:
             try:
                 await device.run(on_online=lambda: print(f"{device.label} is online at {url}", flush=True))
             finally:
-                if device.is_owed_its_end:
-                    print(
-                        f"{device.label} was not handed back, it may hold its last setpoint", file=sys.stderr
-                    )
+                if device.left_undone is not None:  # exit code 1, whatever has ended the program
+                    raise HeronError(f"{device.label}: {device.left_undone}")
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ counts once: the same one again (same boot and seq) was meant for an earlier sto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -19,6 +20,7 @@ ALWAYS = {"always": True}
 """``extra`` of a log record: it is shown even if one like it was shown just before."""
 REMEMBERED_RELEASES = 1_000
 AT_REST_SHARE = 0.05  # of the nameplate: less power counts as none, while a stop is in force
+AT_REST_MW = 1e-4  # the same where there is no nameplate
 _OF_A_RELEASE = ("active", "who", "why", "sender", "boot", "seq")
 
 Heard = Literal["stopped", "repeated", "released", "unchanged"]
@@ -111,6 +113,17 @@ class StopRegister:
         except MessageError:
             return False
         return True
+
+
+def is_at_rest(p_mw: float, power_range_mw: Sequence[float | None]) -> bool:
+    """Whether a power counts as none while a stop is in force.
+
+    Args:
+        p_mw: MW.
+        power_range_mw: The bounds of the nameplate, MW; None for one that is not known.
+    """
+    nameplate_mw = max((abs(bound) for bound in power_range_mw if bound is not None), default=0.0)
+    return abs(p_mw) <= (AT_REST_SHARE * nameplate_mw or AT_REST_MW)
 
 
 def _identity(message: Received) -> tuple[str, int] | None:

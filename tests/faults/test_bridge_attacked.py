@@ -173,3 +173,23 @@ def test_a_bridge_that_could_not_hand_its_box_back_does_not_end_as_if_it_had(ben
         ended = program.wait()
     assert ended.code == 1
     assert "MG1/ess: it was not handed back" in ended.err
+
+
+@pytest.mark.slow_but("0")
+@pytest.mark.parametrize("left_w", [0, 2_100], ids=str)
+def test_a_bridge_that_ends_in_a_stop_says_whether_its_box_is_at_0(bench: Bench, left_w: int) -> None:
+    """With power, quickly: ``test_at_its_end_in_a_stop_it_says_...`` in ``unit/field/vendor``."""
+    with bench.bridge() as program:
+        bench.online()
+        bench.set(0.002)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        bench.box.on_write = lambda _address, _word: bench.box.put(0, left_w, area="input")
+        bench.stop(active=True)
+        bench.says(stopped=True, safe=left_w == 0, p_mw=left_w / 1e6)
+        program.signal(signal.SIGTERM)
+        ended = program.wait()
+    assert bench.box[MODE] == 2, "it is not handed back"
+    assert ended.code == (1 if left_w else 0)
+    gave = "an emergency stop is in force, and it gave 2.1 kW when it was measured last"
+    at_zero = "MG1/ess: an emergency stop is in force: the device stays at 0 and is not handed back"
+    assert ended.err.splitlines()[-1].endswith(f"MG1/ess: {gave}" if left_w else at_zero)

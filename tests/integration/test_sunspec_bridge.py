@@ -203,9 +203,26 @@ async def test_a_stop_reaches_an_inverter_that_answers_no_question(make: Any, mo
     await site.gateway.ask(0.003, 30.0)
     site.box.refuse_reads = ExcCodes.DEVICE_FAILURE
     site.gateway.stop(True)
+    await until(lambda: zero_is_held(site.box), "zero")
     await until(lambda: confirmed, "what it says of the stop")
-    assert (confirmed[-1]["active"], confirmed[-1]["safe"]) == (True, True)
+    assert not any(each["safe"] for each in confirmed), "nobody knows its power"
+    site.box.refuse_reads = None
+    await until(lambda: confirmed[-1]["safe"], "its confirmation")
+
+
+async def test_a_stop_is_confirmed_as_safe_once_the_power_is_0_and_no_earlier(make: Any) -> None:
+    site = await make(BATTERY, period_s=0.0)
+    confirmed = confirmations(site)
+    await site.gateway.ask(0.003, 30.0)
+    site.box.follows = False
+    site.gateway.stop(True)
+    await until(lambda: confirmed, "what it says of the stop")
     assert zero_is_held(site.box)
+    assert not any(each["safe"] for each in confirmed)
+    assert [site.gateway.telemetry[-1][name] for name in ("p_mw", "safe", "stopped")] == [0.003, False, True]
+    site.box.follows = True
+    await until(lambda: confirmed[-1]["safe"], "its confirmation")
+    assert [site.gateway.telemetry[-1][name] for name in ("p_mw", "safe")] == [0.0, True]
 
 
 def zero_is_held(box: EmulatedInverter) -> bool:
@@ -530,6 +547,44 @@ async def test_the_program_ends_in_time_and_says_so_where_a_box_does_not_answer_
     assert last.startswith(
         "heron-mqtt device sunspec_bridge: MG1/ess: it could not be handed back: 127.0.0.1"
     )
+
+
+@pytest.mark.slow_but("True")
+@pytest.mark.parametrize("rests", [False, True])
+async def test_the_program_says_at_its_end_whether_its_inverter_is_at_0_in_a_stop(
+    mosquitto: Mosquitto, env_id: str, rests: bool
+) -> None:
+    """With power, quickly: ``test_an_inverter_that_still_gives_power_in_a_stop_is_no_good_end``."""
+    box = await EmulatedInverter(BATTERY).start()
+    async with (
+        bridged(
+            box,
+            *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+            *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1"),
+        ) as program,
+        MqttBroker(mosquitto.url, env_id=env_id) as broker,
+    ):
+        gateway = Gateway(broker, env_id)
+        await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+        await gateway.ask(0.003, 30.0)
+        box.follows = rests
+        asked = ("--broker", mosquitto.url, "--env-id", env_id, "--wait", "1")
+        pressed = await asyncio.to_thread(run_heron, "estop", "on", *asked)
+        assert pressed.code == (0 if rests else 1)
+        assert zero_is_held(box)
+        assert ("NOT CONFIRMED" in pressed.err) is not rests
+        await asyncio.to_thread(run_heron, "estop", "off", *asked)
+        await asyncio.to_thread(run_heron, "estop", "on", *asked)
+        os.kill(program.pid, signal.SIGTERM)
+        done = await ended(program)
+    assert done.code == (0 if rests else 1)
+    gave = "an emergency stop is in force, and it gave 3 kW when it was measured last"
+    said = (
+        "WARNING heron_mqtt.sunspec: MG1/ess: an emergency stop is in force: it stays at 0 and is not handed"
+    )
+    left = f"heron-mqtt device sunspec_bridge: MG1/ess: it is not known to be at 0: {gave}"
+    assert done.err.splitlines()[-1].startswith(said if rests else left)
+    assert zero_is_held(box)
 
 
 async def test_an_inverter_that_is_dark_when_its_lease_ends_is_no_fault_and_is_told_when_it_answers(

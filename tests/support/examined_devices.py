@@ -109,25 +109,15 @@ def sunspec(modbus: str, place: str, folder: Path, proof: bool) -> Prepared:
 
 
 class FollowingInverter(EmulatedInverter):
-    """A storage inverter whose power is what its registers demand.
-
-    It takes itself back when its connection is lost, as inverters do that watch their controller.
+    """A storage inverter that takes itself back when its connection is lost, as do those that watch their
+    controller.
     """
 
     def _on_connect(self, connected: bool) -> None:
         super()._on_connect(connected)
         if not connected:
             self[124, "StorCtl_Mod"] = 0
-
-    def run_timers(self) -> None:
-        """Let the output follow: OutWRte is the discharge, InWRte the charge, of WChaMax."""
-        super().run_timers()
-        if self[124, "StorCtl_Mod"] == 0:
-            self[103, "W"] = 0
-            return
-        discharge, charge = self[124, "OutWRte"], self[124, "InWRte"]
-        rate = discharge if discharge > 0 else -charge
-        self[103, "W"] = round(self[124, "WChaMax"] * rate / 10_000)
+            self.follow()
 
 
 @contextlib.contextmanager

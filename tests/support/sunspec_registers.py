@@ -70,6 +70,7 @@ class ImageRegisters:
         await self.connect()
         at = address - self.box.base
         self.box.image[at : at + len(words)] = words
+        self.box.follow()
         self.written.append(
             [
                 f"{name}={self.box[model, name]}"

@@ -1,5 +1,7 @@
 """A SunSpec inverter behind a Modbus TCP server on a free loopback port, with reversion timers of its own.
 
+Its power follows what its controls (models 123, 124, 704) hold; without one it is what a test has put there.
+
 Its registers are built from the SunSpec Alliance's definitions, which pysunspec2 carries, by a few lines of
 its own and not by those of the bridge. Its clock is a number that a test moves.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -129,6 +132,8 @@ class EmulatedInverter:
         self.answers_reads.set()
         self.writes_left: int | None = None  # so many writes are taken, further ones are refused
         self.forgets = False  # it acknowledges what is written, and does nothing
+        self.follows = True  # False: its registers are written, and its power stays what it is
+        self._own_w: float | None = None  # its power without a control, while one holds it
         self.requests: list[tuple[int, int, list[int]]] = []  # function, address, words written
         self._armed: dict[str, float] = {}
         self._places: dict[tuple[int, str], tuple[int, int]] = {}
@@ -187,7 +192,10 @@ class EmulatedInverter:
         return place in self._places
 
     def __setitem__(self, place: tuple[int, str], value: int) -> None:
-        start, size = self._places[place]
+        self._put(*place, value)
+
+    def _put(self, model: int, name: str, value: float) -> None:
+        start, size = self._places[model, name]
         self.image[start : start + size] = _words(value, size)
 
     def places(self) -> dict[tuple[int, str], tuple[int, int]]:
@@ -230,6 +238,7 @@ class EmulatedInverter:
             at = address - self.base
             self.image[at : at + count] = [int(v) for v in values]
             self._arm(at, count)
+        self.follow()
         registers[: len(self.image)] = self.image
         return None
 
@@ -239,6 +248,69 @@ class EmulatedInverter:
             if self.now_s >= deadline:
                 del self._armed[function]
                 self._revert(function)
+
+    def follow(self) -> None:
+        """Let the power be what the controls hold, at once; without any, what it was before them."""
+        if not self.follows or self._measuring() is None:
+            return
+        own_w = self.p_w if self._own_w is None else self._own_w
+        held_w = self._held_w(own_w)
+        if held_w is not None:
+            self.p_w, self._own_w = held_w, own_w
+        elif self._own_w is not None:
+            self.p_w, self._own_w = own_w, None
+
+    def _held_w(self, own_w: float) -> float | None:
+        """Return the power that the controls leave, W; None = none of them is enabled."""
+        held_w = None
+        if (123, "WMaxLim_Ena") in self and self[123, "WMaxLim_Ena"] == 1:
+            held_w = min(own_w, self._scaled(123, "WMaxLimPct") / 100.0 * self._w_max())
+        if (124, "StorCtl_Mod") in self and self[124, "StorCtl_Mod"] == 3:
+            charge_w = self._scaled(124, "WChaMax", "WChaMax_SF")
+            rates = [self._scaled(124, name, "InOutWRte_SF") / 100.0 for name in ("InWRte", "OutWRte")]
+            held_w = min(max(own_w, -rates[0] * charge_w), rates[1] * charge_w)
+        if (704, "WSetEna") not in self:
+            return held_w
+        if self[704, "WSetEna"] == 1 and self[704, "WSetMod"] == 1:
+            held_w = self._scaled(704, "WSet")
+        elif self[704, "WSetEna"] == 1:
+            held_w = self._scaled(704, "WSetPct") / 100.0 * self._w_max()
+        if self[704, "WMaxLimPctEna"] == 1:
+            own_w = own_w if held_w is None else held_w
+            held_w = min(own_w, self._scaled(704, "WMaxLimPct") / 100.0 * self._w_max())
+        return held_w
+
+    @property
+    def p_w(self) -> float:
+        """What it measures, W, positive = injected."""
+        model = self._measuring()
+        assert model is not None
+        return self._scaled(model, "W")
+
+    @p_w.setter
+    def p_w(self, p_w: float) -> None:
+        model = self._measuring()
+        assert model is not None
+        if self._kinds[model, "W"] == "float32":
+            self._put(model, "W", float(p_w))
+        else:
+            self[model, "W"] = round(p_w / 10 ** self[model, "W_SF"])
+
+    def _measuring(self) -> int | None:
+        return next((model for model in (701, 103, 113) if (model, "W") in self), None)
+
+    def _w_max(self) -> float:
+        places = ((702, "WMax", "W_SF"), (121, "WMax", "WMax_SF"), (120, "WRtg", "WRtg_SF"))
+        return next((self._scaled(*place) for place in places if place[:2] in self), math.inf)
+
+    def _scaled(self, model: int, name: str, scale: str = "") -> float:
+        if self._kinds[model, name] == "float32":
+            start, size = self._places[model, name]
+            value: float = struct.unpack(">f", struct.pack(">2H", *self.image[start : start + size]))[0]
+            return value
+        place = (model, scale or f"{name}_SF")
+        exponent = self[place] if place in self._places else 0
+        return self[model, name] * 10.0**exponent
 
     def _arm(self, at: int, count: int) -> None:
         """A write to a function's points starts its timer anew, if it has one and is enabled."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import ConfigError, MessageError, NotReady
-from heron_mqtt.field.emergency_stop import AT_REST_SHARE, StopRegister
+from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import (
     AuthorityState,
@@ -32,7 +32,6 @@ MAX_OUTBOXES = 1_000
 PRESENT = {"online", "fault"}
 GOING = {"reset", "running"}
 KW_PER_MW = 1e3
-REST_MW = 1e-4  # power that counts as none in a stop, where the birth gives no nameplate
 
 TELEMETRY = FieldsReader(Telemetry)
 """Most of what is heard is telemetry."""
@@ -77,11 +76,8 @@ class DeviceSeen(AgentSeen):
         """What its newest telemetry says that contradicts a stop, for people; None = nothing does."""
         if self.telemetry is None:
             return None
-        p_mw = self.telemetry["p_mw"]
-        status = self.status
-        bounds = () if status is None else (status.p_min_mw, status.p_max_mw)
-        nameplate_mw = max((abs(bound) for bound in bounds if bound is not None), default=0.0)
-        if abs(p_mw) > (AT_REST_SHARE * nameplate_mw or REST_MW):
+        p_mw, status = self.telemetry["p_mw"], self.status
+        if not is_at_rest(p_mw, () if status is None else (status.p_min_mw, status.p_max_mw)):
             return f"its telemetry says that it gives {KW_PER_MW * p_mw:g} kW"
         return "its telemetry says that it is not safe" if self.telemetry.get("safe") is False else None
 

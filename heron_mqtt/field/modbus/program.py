@@ -301,6 +301,8 @@ async def serve_unit(
 async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> None:
     """Hand a device back, and try it again while there is time: it may be busy for a moment only.
 
+    In a stop it is not handed back, but must be at 0.
+
     Raises:
         NotHandedBack: It was not.
     """
@@ -317,7 +319,8 @@ async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> 
                     why = str(exc)
                 await asyncio.sleep(GOODBYE_PAUSE_S)
     except TimeoutError:
-        raise NotHandedBack(f"{device.label}: it could not be handed back: {why}") from None
+        what = "it is not known to be at 0" if device.stopped else "it could not be handed back"
+        raise NotHandedBack(f"{device.label}: {what}: {why}") from None
 
 
 async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised: bool) -> None:

@@ -6,6 +6,7 @@ import logging
 from typing import Any, Literal
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.device.rest_watch import RestWatch
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.controls import Left
@@ -24,9 +25,9 @@ class SunSpecDevice(FieldDevice):
     earlier controller, such as a bridge that was killed, has left a setpoint in force: that is ended. What
     could not be written, because it did not answer, is written when it answers again. Zero power, as safe
     state or at a stop, is read back with every measurement: an inverter that restarted has forgotten it,
-    and is told again. One that is only
-    read takes every setpoint without doing anything: what it measures is the answer, and it says of an
-    emergency stop that it is not safe.
+    and is told again. At a stop it is safe only once its power was measured after it was told, and is next
+    to 0; while it is not, it is told again. One that is only read takes every setpoint without doing
+    anything: what it measures is the answer, and it says of an emergency stop that it is not safe.
 
     Args:
         inverter: Connected.
@@ -43,11 +44,16 @@ class SunSpecDevice(FieldDevice):
         self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
         self._owes = self._is_owed(inverter.found)
         self._doubted = False  # it acknowledged zero power and did not hold it
+        bounds_mw = [None if w is None else w / W_PER_MW for w in inverter.nameplate.power_range_w]
+        self._rest = RestWatch(bounds_mw, lambda what: self._broker.stats.report("device", self.label, what))
+        self._p_mw: float | None = None  # in a stop: what it has measured since it was told of it
 
     @property
     def owes_safe_state(self) -> bool:
-        """Whether the inverter has still to be told of the safe state."""
-        return self._owes
+        """Whether it has still to be told of the safe state, or is not known to be at 0 in a stop."""
+        if not self.stopped or not self._inverter.is_controlled:
+            return self._owes
+        return self._owes or self._told != "zero" or not self._rest.is_at_rest(self._p_mw)
 
     @property
     def is_settable(self) -> bool:
@@ -76,11 +82,16 @@ class SunSpecDevice(FieldDevice):
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
-        if self._heeds_left:
-            await self._heed_what_was_left()
-        if self._owes or self._told is not None:
-            await self._stay_safe()
-        telemetry = await self._inverter.measure()
+        try:
+            if self._heeds_left:
+                await self._heed_what_was_left()
+            if self._owes or self._told is not None:
+                await self._stay_safe()
+            telemetry = await self._inverter.measure()
+        except (ModbusFault, SunSpecError) as exc:
+            self._watch_rest(None, str(exc))
+            raise
+        self._watch_rest(telemetry.p_mw)
         if self._has_written and not self._owes:
             try:
                 await self._inverter.heartbeat()
@@ -89,6 +100,19 @@ class SunSpecDevice(FieldDevice):
                     raise
         return telemetry
 
+    def _watch_rest(self, p_mw: float | None, why_unknown: str = "") -> None:
+        """Look, in a stop, whether the inverter follows what its registers hold."""
+        if not (self.stopped and self.is_safe and self._inverter.is_controlled):
+            return
+        self._p_mw = p_mw
+        if self._told == "zero" and not self._owes:
+            now_s = self._monotonic()
+            self._owes = self._rest.must_be_told_again(p_mw, now_s, why_unknown=why_unknown)
+        if self.owes_safe_state:
+            self.rest_lost()
+        else:
+            self.rest_reached()
+
     async def go_safe(self, reason: str) -> None:
         """Go to the safe state; at an emergency stop that is zero power in any case."""
         if not self._inverter.is_controlled:
@@ -96,6 +120,8 @@ class SunSpecDevice(FieldDevice):
             return
         self._owes, self._heeds_left = True, False
         self._has_written = True
+        self._p_mw = None
+        self._rest.forget()
         await self._be_safe()
 
     def nameplate(self) -> dict[str, Any]:
@@ -109,18 +135,24 @@ class SunSpecDevice(FieldDevice):
         }
 
     async def hand_back(self) -> None:
-        """Leave the inverter to its own control, unless it was never told anything, or is stopped.
+        """Leave the inverter to its own control, unless it was never told anything. In a stop it stays at 0.
 
         Raises:
-            SunSpecError, ModbusFault: It could not be told so, or of the stop.
+            SunSpecError, ModbusFault: It could not be told so; or, in a stop, it is not known to be at 0.
         """
+        if not self._inverter.is_controlled:
+            return
         if not self.stopped:
             if self._has_written:
                 await self._inverter.release()
-        elif self._owes:
-            await self._be_safe()
+            return
+        if self.owes_safe_state:
             if self._owes:
-                raise SunSpecError("an emergency stop is in force, and it was not brought to zero power")
+                await self._be_safe()
+            self._p_mw = (await self._inverter.measure()).p_mw
+        if (left := self._rest.left_with(self._p_mw, has_taken_it=not self._owes)) is not None:
+            raise SunSpecError(left)
+        log.warning("%s: an emergency stop is in force: it stays at 0 and is not handed back", self.label)
 
     @property
     def _wanted(self) -> SafeState:
@@ -170,6 +202,8 @@ class SunSpecDevice(FieldDevice):
         try:
             await (self._inverter.hold_zero() if wanted == "zero" else self._inverter.release())
             self._told, self._told_by = wanted, self._inverter.connections
+            if self.stopped:
+                self._rest.note_told(self._monotonic())
             if wanted == "zero" and not await self._took_zero():
                 self.rest_lost()
                 return
@@ -180,7 +214,8 @@ class SunSpecDevice(FieldDevice):
             raise
         if wanted == self._wanted:  # else there is another one to be told by now
             self._owes = False
-            self.rest_reached()
+            if not self.owes_safe_state:
+                self.rest_reached()
 
     async def _took_zero(self) -> bool:
         """Whether it has zero power in its registers now; what cannot be read counts as taken."""

@@ -227,13 +227,13 @@ async def _serve_one(
 
 
 async def _require_handed_back(device: VendorDevice) -> None:
-    """See that the device was handed back at the end.
+    """See that the device was handed back at the end, or is at 0 in a stop.
 
     Raises:
-        NotHandedBack: It was not.
+        NotHandedBack: It was not, or it is not known to be.
     """
-    if device.is_owed_its_end:
-        raise NotHandedBack(f"{device.label}: it was not handed back, and may hold its last setpoint")
+    if (left := device.left_undone) is not None:
+        raise NotHandedBack(f"{device.label}: {left}")
 
 
 async def read_once(connection: ModbusConnection, unit: int, mapping: DeviceMapping) -> list[ReportLine]:

@@ -17,7 +17,7 @@ from typing import Any
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
-from heron_mqtt.field.emergency_stop import AT_REST_SHARE
+from heron_mqtt.field.device.rest_watch import RestWatch
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
@@ -37,8 +37,6 @@ log = logging.getLogger("heron_mqtt.vendor")
 SEND_WITHIN_S = 2.0
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
 CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
-LEAVES_POWER_S = 5.0  # how long a device may take to 0 after it was told of a stop, before it is told again
-INSIST_S = 60.0  # the longest time between two tellings of a device that does not go to 0
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
 
 
@@ -51,8 +49,8 @@ class VendorDevice(FieldDevice):
     - A setpoint beyond the nameplate is clipped to it, whichever program sends it.
     - When the lease runs out, on a demotion below those that send, and at the end, the release of the mapping
       is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
-      stop is. While its power says that it is not at 0 it is told again, and is not safe; nor is one that is
-      not told, because it can only be read or is in ``shadow``.
+      stop is. It is safe only while its power is known and next to 0, also one that is not told, because it
+      can only be read or is in ``shadow``. While its power says that it is not at 0 it is told again.
     - ``lease`` says ``held`` until the device has taken its release, also while a stop keeps it at 0: what an
       earlier program of its name left, because it was killed, ended in a stop or could not hand it back, is
       handed back once it is heard.
@@ -126,10 +124,9 @@ class VendorDevice(FieldDevice):
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
         self._caught_up_at = -math.inf
-        self._stop_told_at = -math.inf
-        self._leaves_stop = False  # it was told of the stop, and its power says that it is not at 0
-        self._is_rest_unknown = False  # it was told of the stop, and its power is not known
-        self._insist_s = LEAVES_POWER_S
+        self._rest = RestWatch(
+            power_range_mw, lambda what: self._broker.stats.report("device", self.label, what)
+        )
         self._level: Level | None = None
         self._rises = False  # to a level that sends, once its gates pass
         self._keeping: list[asyncio.Task[None]] = []
@@ -216,7 +213,7 @@ class VendorDevice(FieldDevice):
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
                 await self._commander.stop(self._context())  # also where it is another one's
-                self._stop_told_at = self._monotonic()
+                self._rest.note_told(self._monotonic())
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
                 self._is_driven = self._owes_end = False
         elif self._is_driven or self._is_held_by_stop:
@@ -251,55 +248,28 @@ class VendorDevice(FieldDevice):
     @property
     def owes_safe_state(self) -> bool:
         """Whether the device has still to be told of a stop or an end, or is not at 0 in a stop."""
-        if self._owes_end:
-            return True
-        if not self._is_held_by_stop:
-            return self.stopped and not self._is_at_rest()
-        # Having taken the stop is not being at 0: a power that is known and is not 0 contradicts it.
-        has_power = self._is_at_rest() is False
-        return self.stopped and (has_power or self._leaves_stop or self._is_rest_unknown)
+        # Having taken the stop is not being at 0.
+        return self._owes_end or (self.stopped and not self._rest.is_at_rest(self._known_p_mw()))
 
-    def _is_at_rest(self) -> bool | None:
-        """Whether the device's power is next to 0; None = it is not known."""
+    def _known_p_mw(self) -> float | None:
+        """Return the device's power, MW, positive = injected; None = it is not known."""
         telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
-        if telemetry is None:
-            return None
-        return abs(telemetry.p_mw) <= AT_REST_SHARE * max(abs(bound) for bound in self._range)
+        return None if telemetry is None else telemetry.p_mw
 
     def _watch_rest(self) -> None:
         """Look, in a stop, whether the device is at 0: it may have restarted, or another one told it."""
         if not (self.stopped and self.is_safe) or self._owes_end:
             return
-        rests, now_s = self._is_at_rest(), self._monotonic()
         if self._is_held_by_stop:
-            settled_at = self._stop_told_at + self._settle_s
-            if rests:
-                self._forget_doubts()
-            elif now_s >= settled_at + LEAVES_POWER_S:
-                self._doubt_rest(is_known=rests is not None)
-            if self._leaves_stop and rests is not None and now_s >= settled_at + self._insist_s:
-                self._insist_s = min(INSIST_S, 2.0 * self._insist_s)
-                self._owes_end = True
+            p_mw, now_s = self._known_p_mw(), self._monotonic()
+            why = "" if p_mw is not None else self._state.why("p_mw", now_s) or "its last message is too old"
+            self._owes_end = self._rest.must_be_told_again(
+                p_mw, now_s, settle_s=self._settle_s, why_unknown=why
+            )
         if self.owes_safe_state:
             self.rest_lost()
         else:
             self.rest_reached()
-
-    def _doubt_rest(self, *, is_known: bool) -> None:
-        """Say once, of a device that took a stop, that its power is not 0 or is not known."""
-        if is_known and not self._leaves_stop:
-            self._leaves_stop = True
-            what = "an emergency stop is in force, and its power is not 0: the stop is sent again"
-            self._broker.stats.report("device", self.label, what)
-        elif not is_known and not self._is_rest_unknown:
-            self._is_rest_unknown = True
-            why = self._state.why("p_mw", self._monotonic()) or "its last message is too old"
-            what = f"an emergency stop is in force, and whether it is at 0 is not known: its power: {why}"
-            self._broker.stats.report("device", self.label, what)
-
-    def _forget_doubts(self) -> None:
-        self._leaves_stop = self._is_rest_unknown = False
-        self._insist_s = LEAVES_POWER_S
 
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
@@ -335,9 +305,15 @@ class VendorDevice(FieldDevice):
         return self._is_driven or self._is_held_by_stop
 
     @property
-    def is_owed_its_end(self) -> bool:
-        """Whether the device was neither handed back nor told of the stop that is in force."""
-        return self._is_driven or (self._is_held_by_stop and not self.stopped)
+    def left_undone(self) -> str | None:
+        """What is wrong, for people, where its program ends now; None = nothing.
+
+        It was not handed back; or a stop is in force, and the device has not taken it or is not known to be
+        at 0. One that is not told of stops, because it can only be read or is in ``shadow``, is not ours.
+        """
+        if self.stopped and (self._is_held_by_stop or self._owes_end):
+            return self._rest.left_with(self._known_p_mw(), has_taken_it=not self._owes_end)
+        return "it was not handed back, and may hold its last setpoint" if self.is_driven else None
 
     @property
     def confirm(self) -> str:
@@ -366,6 +342,7 @@ class VendorDevice(FieldDevice):
                 end()
             self._commander.close()
             await self._hand_back()
+            self._tell_end_in_stop()
 
     # -- what the device says ----------------------------------------------------------------------
 
@@ -538,15 +515,10 @@ class VendorDevice(FieldDevice):
         await self._hand_back()
 
     async def _hand_back(self) -> None:
-        """Hand the device back at the end: no lease is renewed any more."""
-        if not self.is_driven:
+        """Hand the device back at the end: no lease is renewed any more. In a stop it stays where it is."""
+        is_held = self._is_held_by_stop and self.stopped and not self._owes_end
+        if not (self._is_driven or self._owes_end or (self._is_held_by_stop and not is_held)):
             return
-        if self.stopped:
-            log.warning(
-                "%s: an emergency stop is in force: the device stays at 0 and is not handed back", self.label
-            )
-            if not self._is_driven:
-                return
         if not self._link.connected:
             why = f"no connection to {self._link.peer}"
             log.warning("%s: the device was not handed back: there is %s", self.label, why)
@@ -559,11 +531,22 @@ class VendorDevice(FieldDevice):
             why = str(exc) or f"{self._link.peer} does not answer"
             self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
 
+    def _tell_end_in_stop(self) -> None:
+        """Say at the end what is known of a device that a stop is to keep at 0."""
+        if not (self.stopped and (self._is_held_by_stop or self._owes_end)):
+            return
+        if (left := self.left_undone) is not None:
+            self._broker.stats.report("device", self.label, f"nothing watches it any more: {left}")
+        else:
+            log.warning(
+                "%s: an emergency stop is in force: the device stays at 0 and is not handed back", self.label
+            )
+
     async def _on_estop(self, message: Received) -> None:
         was = self.stopped
         await super()._on_estop(message)
         if not self.stopped:
-            self._forget_doubts()
+            self._rest.forget()
         if was and not self.stopped and self._is_held_by_stop:
             await self._end_lease("the emergency stop is over")
 

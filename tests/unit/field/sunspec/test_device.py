@@ -128,11 +128,15 @@ async def test_the_safe_state_is_zero_or_release_and_at_a_stop_zero_in_any_case(
         site.stop(stopped)
         await site.device.go_safe("lease")
         assert site.points() == points
+        if stopped:  # having taken it is not being at 0
+            assert (site.take_noted(), site.device.owes_safe_state) == ([], True)
+            await site.device.measure()
         assert site.take_noted() == ["reached"]
         assert not site.device.owes_safe_state
         await site.device.measure()
         await site.device.measure()
-        assert (site.points(), site.take_noted()) == ([], []), "it is there, and is told nothing more"
+        assert site.points() == [], "it is there, and is told nothing more"
+        assert set(site.take_noted()) == ({"reached"} if stopped else set())
 
 
 async def test_before_the_first_setpoint_nothing_is_written_nor_handed_back() -> None:
@@ -373,7 +377,9 @@ async def test_a_stop_that_comes_while_the_release_is_written_is_owed() -> None:
 # -- its end -----------------------------------------------------------------------------------------
 
 
-async def test_a_stopped_inverter_is_not_handed_back_but_told_of_the_stop_if_it_was_not() -> None:
+async def test_a_stopped_inverter_is_not_handed_back_but_told_of_the_stop_if_it_was_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     site = await bridged()
     await site.device.apply(told(0.01))
     site.stop()
@@ -381,6 +387,7 @@ async def test_a_stopped_inverter_is_not_handed_back_but_told_of_the_stop_if_it_
     site.points()
     await site.device.hand_back()
     assert site.points() == []
+    assert "MG1/ess: an emergency stop is in force: it stays at 0 and is not handed back" in caplog.text
     site.registers.fault = SILENCE
     with pytest.raises(ModbusFault):
         await site.device.go_safe("stop")
@@ -399,4 +406,92 @@ async def test_a_stop_that_was_not_brought_to_the_inverter_is_no_good_end() -> N
     await site.device.go_safe("stop")
     with pytest.raises(SunSpecError) as caught:
         await site.device.hand_back()
-    assert str(caught.value) == "an emergency stop is in force, and it was not brought to zero power"
+    power = "it gave 0 kW when it was measured last"  # in the dark, as the user says
+    assert str(caught.value) == f"an emergency stop is in force that it has not taken, and {power}"
+
+
+async def test_an_inverter_that_still_gives_power_in_a_stop_is_no_good_end() -> None:
+    site = await bridged()
+    site.box.follows = False
+    site.stop()
+    await site.device.go_safe("stop")
+    with pytest.raises(SunSpecError) as caught:
+        await site.device.hand_back()
+    gave = "it gave 40 kW when it was measured last"
+    assert str(caught.value) == f"an emergency stop is in force, and {gave}"
+    site.box.follows = True
+    site.box.follow()
+    await site.device.hand_back()
+    site.registers.read_fault = REFUSED
+    await site.device.go_safe("stop")
+    with pytest.raises(ModbusFault):
+        await site.device.hand_back()
+
+
+# -- at rest in a stop ---------------------------------------------------------------------------------
+
+
+async def test_in_a_stop_it_is_safe_only_while_its_measured_power_is_next_to_0() -> None:
+    site = await bridged()  # 50 kW
+    site.box.follows = False
+    site.stop()
+    await site.device.go_safe("stop")
+    await site.device.measure()
+    assert (site.take_noted(), site.device.owes_safe_state) == (["lost"], True)
+    for p_w, owes in ((2_500, False), (2_510, True), (-2_500, False), (-2_510, True), (0, False)):
+        site.box.p_w = p_w
+        await site.device.measure()
+        assert (site.take_noted(), site.device.owes_safe_state) == (["lost" if owes else "reached"], owes), (
+            p_w
+        )
+    site.registers.read_fault = REFUSED
+    with pytest.raises(ModbusFault):
+        await site.device.measure()
+    assert (site.take_noted(), site.device.owes_safe_state) == (["lost"], True), "its power is not known"
+    site.stop(False)
+    assert not site.device.owes_safe_state
+
+
+async def test_power_that_was_measured_before_the_stop_says_nothing_of_it() -> None:
+    site = await bridged()
+    site.box.p_w = 0
+    await site.device.measure()
+    site.stop()
+    assert site.device.owes_safe_state, "it was not told yet"
+    await site.device.measure()
+    assert (site.take_noted(), site.device.owes_safe_state) == (["lost"], True), "it was not told yet"
+    await site.device.go_safe("stop")
+    assert (site.take_noted(), site.device.owes_safe_state) == ([], True), "it was not measured since"
+    await site.device.measure()
+    assert (site.take_noted(), site.device.owes_safe_state) == (["reached"], False)
+
+
+async def test_without_a_stop_its_power_says_nothing_of_its_safe_state() -> None:
+    site = await bridged()
+    site.box.follows = False
+    await site.device.go_safe("lease")
+    await site.device.measure()
+    assert (site.take_noted(), site.device.owes_safe_state) == (["reached"], False)
+
+
+async def test_an_inverter_that_holds_zero_and_gives_power_is_reported_once_and_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = await bridged()
+    now_s = 0.0
+    monkeypatch.setattr(site.device, "_monotonic", lambda: now_s)
+    site.box.follows = False
+    site.stop()
+    await site.device.go_safe("stop")
+    site.points()
+    told_at = []
+    for second in range(80):
+        now_s = float(second)
+        await site.device.measure()
+        if site.points():
+            told_at.append(second)
+    assert told_at == [6, 17, 38, 79], "5 s after it was told, then after 10, 20, 40 s; with the next look"
+    assert [report.what for report in site.device._broker.stats.reports] == [
+        "an emergency stop is in force, and its power is not 0: the stop is sent again"
+    ]
+    assert site.device.owes_safe_state

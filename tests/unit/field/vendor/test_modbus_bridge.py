@@ -168,12 +168,10 @@ def test_it_has_to_be_said_what_the_device_is_called(
 
 
 async def test_a_device_that_was_not_handed_back_is_an_error_of_the_program() -> None:
-    owing: Any = SimpleNamespace(is_owed_its_end=True, label="MG1/ess")
-    with pytest.raises(
-        NotHandedBack, match=r"^MG1/ess: it was not handed back, and may hold its last setpoint$"
-    ):
+    owing: Any = SimpleNamespace(left_undone="it was not handed back", label="MG1/ess")
+    with pytest.raises(NotHandedBack, match=r"^MG1/ess: it was not handed back$"):
         await modbus_bridge._require_handed_back(owing)
-    free: Any = SimpleNamespace(is_owed_its_end=False, label="MG1/ess")
+    free: Any = SimpleNamespace(left_undone=None, label="MG1/ess")
     await modbus_bridge._require_handed_back(free)
 
 

@@ -530,7 +530,7 @@ async def test_a_stop_that_did_not_reach_it_is_not_confirmed_and_is_caught_up(ma
 async def test_a_box_that_leaves_the_stop_by_itself_is_not_safe_and_is_told_again(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.2)
+    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.2)
     site = await make()
     confirms: list[Any] = []
     site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirms.append)
@@ -547,7 +547,7 @@ async def test_a_box_that_leaves_the_stop_by_itself_is_not_safe_and_is_told_agai
 async def test_in_a_stop_an_unknown_power_is_told_apart_from_one_that_is_not_0(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.2)
+    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.2)
     site = await make(stale_after_s=0.3)
     confirms: list[Any] = []
     site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirms.append)

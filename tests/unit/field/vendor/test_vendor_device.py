@@ -26,6 +26,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.scenario import scenario_from_dict
 from support.waiting import until
 
+NOT_HANDED_BACK = "it was not handed back, and may hold its last setpoint"
 TELEMETRY = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}]
 PLAIN: dict[str, Any] = {
     "name": "plain box",
@@ -1197,18 +1198,18 @@ async def test_a_demotion_hands_the_device_back_and_ends_its_lease_but_not_in_a_
     site.level("limited")
     await site.settled()
     assert [topic for topic, _ in site.wire.sent] == ["box/set"]
-    assert (site.leases[-1]["state"], site.device.is_owed_its_end) == ("held", True)
+    assert (site.leases[-1]["state"], site.device.left_undone) == ("held", NOT_HANDED_BACK)
     site.level("shadow")
     await site.settled()
     assert site.wire.sent[-1] == ("box/mode", "auto")
     assert site.leases[-1]["state"] == "free"
-    assert (site.device.is_safe, site.device.is_driven, site.device.is_owed_its_end) == (True, False, False)
+    assert (site.device.is_safe, site.device.is_driven, site.device.left_undone) == (True, False, None)
     site.level("full")
     await site.answered(site.send(0.002))
     site.stop()
     await site.settled()
     assert site.wire.set_to() == [1000, 2000, 0]
-    assert (site.device.is_driven, site.device.is_owed_its_end) == (True, False)
+    assert (site.device.is_driven, site.device.left_undone) == (True, None)
     before = len(site.wire.sent)
     site.level("shadow")
     await site.settled()
@@ -1232,7 +1233,7 @@ async def test_an_end_that_did_not_reach_it_is_owed(make: Any) -> None:
     await site.settled()
     assert site.device.is_safe
     assert site.device.owes_safe_state is True
-    assert site.device.is_owed_its_end
+    assert site.device.left_undone == NOT_HANDED_BACK
 
 
 async def test_a_stop_that_could_not_be_sent_is_sent_at_the_end(make: Any) -> None:
@@ -1243,11 +1244,41 @@ async def test_a_stop_that_could_not_be_sent_is_sent_at_the_end(make: Any) -> No
     site.stop()
     await until(lambda: site.device.stopped and site.device.is_safe, "the stop")
     await site.device.idle()
-    assert site.device.is_owed_its_end
+    refused = "an emergency stop is in force that it has not taken"
+    assert site.device.left_undone == f"{refused}, and its power is not known"
+    site.wire.says("box/state", {"p": 0})
+    assert site.device.left_undone == f"{refused}, and it gave 0 kW when it was measured last"
     site.wire.delivers = True
     await site.end()
     assert site.wire.set_to() == [1000, 0]
     assert ("box/mode", "auto") not in site.wire.sent
+
+
+@pytest.mark.parametrize(
+    ("p_w", "says"),
+    [
+        (0, "MG1/ess: an emergency stop is in force: the device stays at 0 and is not handed back"),
+        (2_000, "it gave 2 kW when it was measured last"),
+        (None, "its power is not known"),
+    ],
+)
+async def test_at_its_end_in_a_stop_it_says_what_is_known_of_the_power(
+    make: Any, caplog: pytest.LogCaptureFixture, p_w: int | None, says: str
+) -> None:
+    site = await make(RELEASED)
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+    if p_w is not None:
+        site.wire.says("box/state", {"p": p_w})
+    await site.end()
+    is_good = p_w == 0
+    left = f"an emergency stop is in force, and {says}"
+    assert site.device.left_undone == (None if is_good else left)
+    told = says if is_good else f"device on MG1/ess: nothing watches it any more: {left}"
+    assert [r.getMessage() for r in caplog.records].count(told) == 1
+    assert site.wire.set_to() == [1000, 0]
 
 
 async def test_after_a_new_connection_or_an_absence_the_stop_is_said_again(make: Any) -> None:

@@ -1,0 +1,90 @@
+"""Whether hardware that was told of an emergency stop is at rest, by its power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from heron_mqtt.field.emergency_stop import is_at_rest
+
+KW_PER_MW = 1e3
+LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told of a stop, before it is told again
+INSIST_S = 60.0  # the longest time between two tellings of hardware that does not go to 0
+
+
+class RestWatch:
+    """Watches hardware that is told of stops by someone else, which asks here whether to tell it again.
+
+    It is at rest only while its power is known and next to 0. One whose power is not 0 some time after it was
+    told is told again, at longer and longer intervals. What is wrong is reported once, until it is at rest.
+
+    Args:
+        power_range_mw: Its nameplate, MW, positive = injected; None for a bound that is not known.
+        report: Told in words for people what is wrong.
+    """
+
+    def __init__(self, power_range_mw: Sequence[float | None], report: Callable[[str], None]) -> None:
+        self._range = power_range_mw
+        self._report = report
+        self._told_at = -math.inf
+        self._insist_s = LEAVES_POWER_S
+        self._reported: set[bool] = set()  # for each kind of trouble: whether the power was known
+
+    def is_at_rest(self, p_mw: float | None) -> bool | None:
+        """Whether a power, MW, is next to 0; None = it is not known."""
+        return None if p_mw is None else is_at_rest(p_mw, self._range)
+
+    def note_told(self, now_s: float) -> None:
+        """Take note that the hardware was told of the stop now."""
+        self._told_at = now_s
+
+    def forget(self) -> None:
+        """Forget what was wrong: it is at rest, or the stop is over."""
+        self._reported.clear()
+        self._insist_s = LEAVES_POWER_S
+
+    def must_be_told_again(
+        self, p_mw: float | None, now_s: float, *, settle_s: float = 0.0, why_unknown: str = ""
+    ) -> bool:
+        """Look at the power that is known now; returns whether the hardware is to be told of the stop again.
+
+        Args:
+            p_mw: MW, positive = injected; None = it is not known.
+            now_s: By the clock of ``note_told``.
+            settle_s: How long after it was told its measurements may still be of before.
+            why_unknown: For people.
+        """
+        rests = self.is_at_rest(p_mw)
+        if rests:
+            self.forget()
+            return False
+        settled_at = self._told_at + settle_s
+        is_known = rests is not None
+        if now_s < settled_at + LEAVES_POWER_S:
+            return False
+        if is_known not in self._reported:
+            self._reported.add(is_known)
+            begin = "an emergency stop is in force, and"
+            self._report(
+                f"{begin} its power is not 0: the stop is sent again"
+                if is_known
+                else f"{begin} whether it is at 0 is not known: its power: {why_unknown}"
+            )
+        if not is_known or now_s < settled_at + self._insist_s:
+            return False
+        self._insist_s = min(INSIST_S, 2.0 * self._insist_s)
+        return True
+
+    def left_with(self, p_mw: float | None, *, has_taken_it: bool) -> str | None:
+        """Return what is wrong with hardware that nothing watches from now on, for people; None = nothing.
+
+        Args:
+            p_mw: Its power when it was measured last, MW; None = not known.
+            has_taken_it: Whether it has accepted the stop.
+        """
+        if has_taken_it and self.is_at_rest(p_mw):
+            return None
+        taken = "" if has_taken_it else " that it has not taken"
+        gave = f"it gave {KW_PER_MW * (p_mw or 0.0):g} kW when it was measured last"
+        known = "its power is not known" if p_mw is None else gave
+        return f"an emergency stop is in force{taken}, and {known}"
