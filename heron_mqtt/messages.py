@@ -244,6 +244,9 @@ class Telemetry(Message):
         None, ge=0, description="How long after its last setpoint it went safe by itself, wall-clock s."
     )
     stopped: bool | None = Field(None, description="Whether it knows of an emergency stop in force.")
+    settable: bool | None = Field(
+        None, description="False, in a stop: nothing here can set it; it is only read, or only watched."
+    )
     rejected: str | None = Field(None, max_length=MAX_REASON, description="Why the device would not do it.")
     ack_seq: int | None = Field(None, ge=0, description="seq of the setpoint this answers.")
     ack_boot: Identifier | None = Field(None, description="boot of the sender of that setpoint.")

@@ -74,14 +74,18 @@ def estop(
     who: Who = None,
     why: Why = "",
     wait: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long gateways and devices may take to confirm.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="How long gateways and devices may take to confirm, and to measure."
+        ),
     ] = 5.0,
 ) -> None:
     """Emergency stop: every device to its safe state until released, those that connect later too.
 
     Prints who has confirmed it. Exit code 0: it stands at the broker, and every gateway and device that is
-    known to be there has confirmed, but for devices that nothing here can set, which are named NOT OURS TO
-    STOP; 1: not so, or none is known; 2: wrong arguments, nothing was sent.
+    known to be there has confirmed, each device also by telemetry since then, but for devices that nothing
+    here can set, which are named NOT OURS TO STOP; 1: not so, or none is known; 2: wrong arguments, nothing
+    was sent.
 
     Example: heron-mqtt estop on --broker mqtt://127.0.0.1:1883 --why smoke
     """
@@ -105,9 +109,11 @@ def _print_stop(report: StopReport) -> None:
         typer.echo(f"  {name}: {how}")
     for name, why in report.missing.items():
         _warn(f"  {name}: {'NOT CONFIRMED' if report.active else 'STILL STOPPED or silent'}: {why}")
+    for name, why in report.unmeasured.items():
+        _warn(f"  {name}: {why}")
     for name, what in report.not_ours.items():
         _warn(f"  {name}: NOT OURS TO STOP: {what}")
-    if not report.confirmed and not report.missing and not report.not_ours:
+    if not (report.confirmed or report.missing or report.unmeasured or report.not_ours):
         _warn(f"no gateway or device is known {where}: there is no confirmation")
 
 

@@ -61,6 +61,8 @@ def _print_environment(console: Console, environment: Json) -> None:
         if outbox["messages"] or outbox["dropped"] or outbox["disk_errors"]:
             is_bad = outbox["dropped"] or outbox["disk_errors"]
             _fact(console, "outbox", f"{printable(client)} {_outbox(outbox)}", "red" if is_bad else "yellow")
+    for note in environment["notes"]:
+        _fact(console, "not ours", printable(note, 700), "yellow")
     for problem in environment["problems"]:
         _fact(console, "NOT WELL", printable(problem, 700), "red")
 

@@ -117,6 +117,26 @@ def test_a_stop_that_one_does_not_confirm_fails_loudly(site: Site, url: str, cli
     ]
 
 
+def test_a_stop_waits_for_the_power_of_a_device_that_confirms_it(site: Site, url: str, cli: Cli) -> None:
+    site.device("MG1/ess", every_s=1.2)
+    code, out, err = cli("estop", "on", "--broker", url, "--wait", "30")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:] == ["  device MG1/ess: confirmed"]
+    assert site.messages("devices/MG1/ess/telemetry"), "it has measured"
+
+
+def test_a_device_that_confirms_a_stop_and_measures_nothing_is_named_and_fails(
+    site: Site, url: str, cli: Cli
+) -> None:
+    site.gateway("MG1")
+    site.device("MG1/ess", every_s=60.0)
+    code, out, err = cli("estop", "on", "--broker", url, "--wait", "0.6")
+    assert (code, out.splitlines()[1:]) == (1, ["  gateway MG1: confirmed"])
+    assert err == "  device MG1/ess: confirmed, power not measured: no telemetry since within 0.6 s\n"
+    code, _, err = cli("estop", "off", "--broker", url, "--wait", "0.8")
+    assert (code, err) == (0, ""), "of a release nothing has to be measured"
+
+
 def test_telemetry_that_knows_of_the_stop_does_not_outweigh_a_device_that_is_not_safe(
     site: Site, url: str, cli: Cli
 ) -> None:

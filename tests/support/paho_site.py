@@ -77,13 +77,13 @@ class Site:
         if confirms:
             self._confirm_stops(f"estop/confirm/{agent}", confirm)
 
-    def device(self, label: str, *, confirms: bool = True, **confirm: Any) -> None:
-        """Be a device that follows the contract, telemetry every 0.2 s included."""
+    def device(self, label: str, *, confirms: bool = True, every_s: float = 0.2, **confirm: Any) -> None:
+        """Be a device that follows the contract, periodic telemetry included."""
         self.say(
             f"devices/{label}/status", {"type": "status", "state": "online", "kind": "battery"}, retain=True
         )
         state: Json = {"p_mw": 0.001, "safe": False}
-        self.talk(label, state)
+        self.talk(label, state, every_s)
         if confirms:
             self._confirm_stops(f"estop/confirm/{label}", confirm, state)
 
@@ -99,11 +99,11 @@ class Site:
 
         self.answers[label] = on_stop
 
-    def talk(self, label: str, telemetry: Json) -> None:
-        """Publish telemetry every 0.2 s."""
+    def talk(self, label: str, telemetry: Json, every_s: float = 0.2) -> None:
+        """Publish telemetry periodically."""
 
         def go_on() -> None:
-            while not self._telling.wait(0.2):
+            while not self._telling.wait(every_s):
                 self.say(f"devices/{label}/telemetry", {"type": "telemetry", **telemetry})
 
         self._talkers.append(threading.Thread(target=go_on, daemon=True))

@@ -72,6 +72,13 @@ class DeviceSeen(AgentSeen):
         return self.status.state in PRESENT
 
     @property
+    def is_not_ours(self) -> bool:
+        """Whether its program says, in a stop, that nothing here can set it: it is only read, or watched."""
+        told, telemetry = self.confirm, self.telemetry
+        is_told = told is not None and told.active and told.settable is False
+        return is_told or (telemetry is not None and telemetry.get("settable") is False)
+
+    @property
     def unsafe(self) -> str | None:
         """What its newest telemetry says that contradicts a stop, for people; None = nothing does."""
         if self.telemetry is None:

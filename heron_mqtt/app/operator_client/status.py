@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from heron_mqtt.app.operator_client.environments import (
     GOING,
+    KW_PER_MW,
     AgentSeen,
     DeviceSeen,
     Environments,
@@ -110,6 +111,7 @@ def environment(view: EnvironmentSeen, now_s: float, listen_s: float, *, with_ou
         },
         **({"outboxes": _outboxes(view, now_s)} if with_outboxes else {}),
         "unreadable": dict(sorted(view.unreadable.items())),
+        "notes": list(_notes(view)),
         "problems": [problem.text for problem in problems],
         "problems_since": [
             None if problem.since is None else problem.since.isoformat() for problem in problems
@@ -219,8 +221,7 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
     for label, device in sorted(view.devices.items()):
         for what, since in _device_problems(device, view, listen_s):
             yield Problem(f"device {label} {what}", since)
-        is_stopped = view.stop.is_active and device.is_present and device.telemetry_at_s > view.stop_at_s
-        if is_stopped and device.unsafe is not None:
+        if _is_unsafe_in_stop(device, view) and not device.is_not_ours:
             yield Problem(f"device {label} is not safe in the emergency stop: {device.unsafe}")
         if device.lease is None:
             continue
@@ -233,6 +234,22 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
             yield Problem(f"device {label} is led by {stranger}", device.lease.sent_at)
     for channel, why in sorted(view.unreadable.items()):
         yield Problem(f"{channel} cannot be read: {why}")
+
+
+def _is_unsafe_in_stop(device: DeviceSeen, view: EnvironmentSeen) -> bool:
+    is_stopped = view.stop.is_active and device.is_present and device.telemetry_at_s > view.stop_at_s
+    return is_stopped and device.unsafe is not None
+
+
+def _notes(view: EnvironmentSeen) -> Iterator[str]:
+    """Yield what a person should know and nothing here can change: it is no problem of ours."""
+    for label, device in sorted(view.devices.items()):
+        if _is_unsafe_in_stop(device, view) and device.is_not_ours and device.telemetry is not None:
+            p_kw = KW_PER_MW * device.telemetry["p_mw"]
+            yield (
+                f"device {label} measures {p_kw:g} kW in the emergency stop, and nothing here can set it: it "
+                f"is only read, or only watched"
+            )
 
 
 def _run_problems(view: EnvironmentSeen) -> Iterator[Problem]:

@@ -44,9 +44,9 @@ class StopReport:
         failure: Why it is not in force at the broker; None = it is.
         confirmed: Gateways and devices that confirmed, each with how.
         missing: Those that did not, each with what is known of it.
+        unmeasured: Devices that confirmed a stop, and of which no telemetry since then proves it.
         not_ours: Devices with power that nothing of ours can set, each with what is known of it: they are
             only read, or only watched, and the stop has changed nothing there.
-        doubted: A device confirmed, and had power in its last telemetry before: newer is waited for.
     """
 
     env_id: str
@@ -54,13 +54,16 @@ class StopReport:
     failure: str | None = None
     confirmed: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)
     not_ours: dict[str, str] = field(default_factory=dict)
-    doubted: bool = False
 
     @property
     def is_proven(self) -> bool:
-        """Whether it is in force, and all that can be told have confirmed, at least one of them."""
-        return self.failure is None and bool(self.confirmed) and not self.missing
+        """Whether it is in force, and all that can be told have confirmed, at least one of them.
+
+        A device has to have said its power since, or that it is safe: telemetry is periodic.
+        """
+        return self.failure is None and bool(self.confirmed) and not self.missing and not self.unmeasured
 
 
 async def set_stop(
@@ -184,7 +187,7 @@ async def _confirmations(
     while True:
         _judge(view, report, published_s, wait_s)
         waited_s = loop.time() - begin_s
-        is_settled = report.confirmed and not report.missing and not report.doubted
+        is_settled = report.confirmed and not report.missing and not report.unmeasured
         if waited_s >= wait_s or (waited_s >= QUIET_S and is_settled):
             return
         await asyncio.sleep(min(LOOK_EVERY_S, wait_s - waited_s))
@@ -192,36 +195,40 @@ async def _confirmations(
 
 def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s: float) -> None:
     """Sort who is known into those who have confirmed and those who have not."""
-    report.confirmed, report.missing, report.not_ours = {}, {}, {}
-    report.doubted = False
+    report.confirmed, report.missing, report.unmeasured, report.not_ours = {}, {}, {}, {}
     for agent, member in sorted(view.agents.items()):
         if member.is_present:
             _note(report, f"gateway {agent}", *_by_confirmation(member, report.active, wait_s))
     for label, device in sorted(view.devices.items()):
         if device.is_present:
-            confirmed, how = _by_confirmation(device, report.active, wait_s)
-            if not confirmed and device.telemetry is not None and device.telemetry_at_s > published_s:
-                confirmed, how = _by_telemetry(device, report.active, how)
-            if confirmed and report.active and device.unsafe is not None:
-                # What it measured before it confirmed may be out of date: only newer telemetry contradicts.
-                if device.telemetry_at_s > max(published_s, device.confirm_at_s):
-                    confirmed, how = False, device.unsafe
-                else:
-                    report.doubted = True
-            if not confirmed and _is_not_ours(device, report.active):
-                report.not_ours[printable(f"device {label}")] = _measured(device)
-                continue
-            _note(report, f"device {label}", confirmed, how)
+            _judge_device(label, device, report, published_s, wait_s)
+
+
+def _judge_device(
+    label: str, device: DeviceSeen, report: StopReport, published_s: float, wait_s: float
+) -> None:
+    name = f"device {label}"
+    confirmed, how = _by_confirmation(device, report.active, wait_s)
+    has_measured = device.telemetry is not None and device.telemetry_at_s > published_s
+    if not confirmed and has_measured:
+        confirmed, how = _by_telemetry(device, report.active, how)
+    unsafe = device.unsafe if report.active else None
+    # What it measured before it confirmed may be out of date: only newer telemetry contradicts.
+    if confirmed and unsafe is not None and device.telemetry_at_s > max(published_s, device.confirm_at_s):
+        confirmed, how = False, unsafe
+    is_unproven = report.active and (not has_measured or unsafe is not None)
+    if report.active and device.is_not_ours and (is_unproven or not confirmed):
+        report.not_ours[printable(name)] = _measured(device)
+    elif confirmed and is_unproven:
+        before = "" if unsafe is None else f"; before it confirmed, {unsafe}"
+        why = f"confirmed, power not measured: no telemetry since within {wait_s:g} s{before}"
+        report.unmeasured[printable(name)] = why
+    else:
+        _note(report, name, confirmed, how)
 
 
 def _note(report: StopReport, name: str, confirmed: bool, how: str) -> None:
     (report.confirmed if confirmed else report.missing)[printable(name)] = how
-
-
-def _is_not_ours(device: DeviceSeen, active: bool) -> bool:
-    """Whether a device has heard the stop from a program that says it cannot set it."""
-    told = device.confirm
-    return active and told is not None and told.active and told.settable is False
 
 
 def _measured(device: DeviceSeen) -> str:

@@ -160,10 +160,11 @@ def _stop_answer(report: StopReport) -> Json:
     lines = [f"{name}: {how}" for name, how in report.confirmed.items()]
     not_so = "NOT CONFIRMED" if report.active else "STILL STOPPED or silent"
     lines += [f"{name}: {not_so}: {why}" for name, why in report.missing.items()]
+    lines += [f"{name}: {why}" for name, why in report.unmeasured.items()]
     lines += [f"{name}: NOT OURS TO STOP: {what}" for name, what in report.not_ours.items()]
     if report.failure is not None:
         return _answer(False, f"emergency stop NOT {what} in {report.env_id}: {report.failure}", lines)
-    if not report.confirmed and not report.missing and not report.not_ours:
+    if not (report.confirmed or report.missing or report.unmeasured or report.not_ours):
         lines.append("no gateway or device is known there")
     if report.is_proven:
         by = "all that can be set" if report.not_ours else "all who are known"

@@ -377,6 +377,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             "rejected": rejected,
             "stopped": True if self.stopped else None,
         }
+        if self._stop.stop is not None and not self.is_settable:
+            news["settable"] = False
         if answered is not None:
             news["ack_boot"], news["ack_seq"] = answered
         shown = self.shown(telemetry.model_copy(update=news))

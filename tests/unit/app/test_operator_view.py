@@ -135,6 +135,7 @@ def test_a_stop_is_proven_only_where_somebody_confirmed_and_nobody_is_missing() 
     assert not StopReport("lab", True).is_proven
     assert StopReport("lab", True, confirmed={"a": "confirmed"}).is_proven
     assert not StopReport("lab", True, confirmed={"a": "confirmed"}, missing={"b": "silent"}).is_proven
+    assert not StopReport("lab", True, confirmed={"a": "confirmed"}, unmeasured={"b": "confirmed"}).is_proven
     assert not StopReport("lab", True, failure="denied", confirmed={"a": "confirmed"}).is_proven
 
 
@@ -155,6 +156,88 @@ def test_telemetry_contradicts_the_confirmation_of_a_stop(fields: dict[str, Any]
     assert (list(report.missing), report.is_proven) == (["device MG1/ess"] * contradicts, not contradicts)
     problems = environment(view, 4.0, 2.0)["problems"]
     assert any("MG1/ess is not safe in the emergency stop" in each for each in problems) == contradicts
+
+
+CONFIRM = {"type": "estop_confirm", "active": True, "safe": True}
+
+
+def stopped_device(**confirm: Any) -> EnvironmentSeen:
+    """Return an environment with a device of 1 MW that has confirmed at 2.0 s a stop of 1.0 s."""
+    view = EnvironmentSeen("lab")
+    birth = {"type": "status", "state": "online", "p_min_mw": -1.0, "p_max_mw": 1.0}
+    view.take(heard("devices/MG1/ess/status", birth))
+    view.take(heard("estop", {"type": "estop", "active": True, "boot": "b", "seq": 0}))
+    view.take(heard("estop/confirm/MG1/ess", {**CONFIRM, **confirm}, at_s=2.0))
+    return view
+
+
+def judged(view: EnvironmentSeen) -> StopReport:
+    report = StopReport("lab", True)
+    _judge(view, report, 1.0, 5.0)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("at_s", "fields", "unmeasured"),
+    [
+        (0.5, {"p_mw": 0.0}, "no telemetry since within 5 s"),
+        (
+            0.5,
+            {"p_mw": 0.5},
+            "no telemetry since within 5 s; before it confirmed, its telemetry says that it",
+        ),
+        (
+            1.5,
+            {"p_mw": 0.5},
+            "no telemetry since within 5 s; before it confirmed, its telemetry says that it",
+        ),
+        (1.5, {"p_mw": 0.0, "safe": True}, None),
+        (2.5, {"p_mw": 0.0}, None),
+        (None, {}, "no telemetry since within 5 s"),
+    ],
+)
+def test_a_stop_is_proven_by_power_that_came_since(
+    at_s: float | None, fields: dict[str, Any], unmeasured: str | None
+) -> None:
+    view = stopped_device()
+    if at_s is not None:
+        view.take(heard("devices/MG1/ess/telemetry", {"type": "telemetry", **fields}, at_s=at_s))
+    report = judged(view)
+    assert report.is_proven is (unmeasured is None)
+    assert report.missing == {}
+    if unmeasured is None:
+        assert report.confirmed == {"device MG1/ess": "confirmed"}
+    else:
+        [(name, why)] = report.unmeasured.items()
+        assert name == "device MG1/ess"
+        assert why.startswith(f"confirmed, power not measured: {unmeasured}")
+
+
+def test_a_release_is_proven_without_any_power() -> None:
+    view = stopped_device()
+    view.take(heard("estop/confirm/MG1/ess", {**CONFIRM, "active": False}, at_s=3.0))
+    report = StopReport("lab", False)
+    _judge(view, report, 2.5, 5.0)
+    assert report.is_proven
+
+
+@pytest.mark.parametrize("by", ["confirmation", "telemetry"])
+def test_what_nothing_here_can_set_is_no_problem_of_ours_but_a_note(by: str) -> None:
+    view = stopped_device(safe=False, settable=False) if by == "confirmation" else stopped_device()
+    told = {"type": "telemetry", "p_mw": 0.5, "safe": False, "stopped": True}
+    more = {} if by == "confirmation" else {"settable": False}
+    view.take(heard("devices/MG1/ess/telemetry", {**told, **more}, at_s=3.0))
+    report = judged(view)
+    assert list(report.not_ours) == ["device MG1/ess"]
+    assert report.not_ours["device MG1/ess"].endswith("it measures 500 kW")
+    seen = environment(view, 4.0, 2.0)
+    assert not any("not safe" in problem for problem in seen["problems"])
+    assert seen["notes"] == [
+        "device MG1/ess measures 500 kW in the emergency stop, and nothing here can set it: it is only read, "
+        "or only watched"
+    ]
+    view.take(heard("devices/MG1/ess/telemetry", {**told, **more, "p_mw": 0.0, "safe": True}, at_s=5.0))
+    assert environment(view, 6.0, 2.0)["notes"] == []
 
 
 def test_text_of_others_does_not_reach_the_terminal_as_commands() -> None:

@@ -62,6 +62,10 @@ function wrong({ problems, problems_since: times = [] }) {
   return el("ul", { class: "problems bad" }, ...lines, problems.length > PROBLEMS ? el("li", {}, `and ${problems.length - PROBLEMS} more`) : null);
 }
 
+function noted({ notes = [] }) {
+  return notes.slice(0, PROBLEMS).map((text) => el("p", { class: "soft" }, text));
+}
+
 function section(env_id) {
   const run = el("p", { class: "soft" }), problems = el("div", {}), grids = el("div", { hidden: "" }), drawing = el("div", {});
   const table = pagedTable({ things: `microgrids of ${env_id}`, columns: COLUMNS, size: PAGE, isQuiet: true });
@@ -72,7 +76,7 @@ function section(env_id) {
     root,
     update(environment, network) {
       run.textContent = runLine(environment);
-      problems.replaceChildren(wrong(environment));
+      problems.replaceChildren(wrong(environment), ...noted(environment));
       grids.hidden = Object.keys(environment.microgrids).length === 0;
       table.update(Object.entries(environment.microgrids).map(([label, one]) => ({ label, one })));
       if (network !== model) {

@@ -920,6 +920,8 @@ def test_of_what_can_only_be_read_a_stop_is_confirmed_as_not_settable() -> None:
         site.stop()
         await asyncio.sleep(0.1)
         assert site.said["confirm"][-1]["settable"] is False
+        assert "settable" not in site.said["telemetry"][0], "only in a stop"
+        assert site.said["telemetry"][-1]["settable"] is False
 
     serve(stopped, period_s=0.0)
 
