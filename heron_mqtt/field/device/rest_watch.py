@@ -26,9 +26,10 @@ class RestWatch:
     def __init__(self, power_range_mw: Sequence[float | None], report: Callable[[str], None]) -> None:
         self._range = power_range_mw
         self._report = report
-        self._told_at = -math.inf
+        self.told_at = -math.inf
+        """When the hardware was told of the stop last."""
         self._insist_s = LEAVES_POWER_S
-        self._reported: set[bool] = set()  # for each kind of trouble: whether the power was known
+        self._reported: set[bool | None] = set()  # each kind of trouble: whether the power was known; refused
 
     def is_at_rest(self, p_mw: float | None) -> bool | None:
         """Whether a power, MW, is next to 0; None = it is not known."""
@@ -36,12 +37,18 @@ class RestWatch:
 
     def note_told(self, now_s: float) -> None:
         """Take note that the hardware was told of the stop now."""
-        self._told_at = now_s
+        self.told_at = now_s
 
     def forget(self) -> None:
         """Forget what was wrong: it is at rest, or the stop is over."""
         self._reported.clear()
         self._insist_s = LEAVES_POWER_S
+
+    def note_refusal(self, why: str) -> None:
+        """Take note that the hardware has not accepted the stop that it was told."""
+        if None not in self._reported:
+            self._reported.add(None)
+            self._report(f"an emergency stop is in force, and it has not taken it: {why}: it is sent again")
 
     def must_be_told_again(
         self, p_mw: float | None, now_s: float, *, settle_s: float = 0.0, why_unknown: str = ""
@@ -58,7 +65,7 @@ class RestWatch:
         if rests:
             self.forget()
             return False
-        settled_at = self._told_at + settle_s
+        settled_at = self.told_at + settle_s
         is_known = rests is not None
         if now_s < settled_at + LEAVES_POWER_S:
             return False

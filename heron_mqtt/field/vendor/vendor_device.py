@@ -115,6 +115,9 @@ class VendorDevice(FieldDevice):
             monotonic=self._monotonic,
         )
         self._confirmation = Confirmation(mapping, self._count_problem)
+        self._stop_answer = Confirmation(mapping, self._count_problem)  # beside that of a setpoint
+        self._moved_at = -math.inf  # when it was told the newest setpoint that is not 0
+        self._measured_at = -math.inf  # when it said its power last
         self._heard = asyncio.Event()
         self._has_spoken = False
         self._silence: Status | None = None
@@ -169,7 +172,12 @@ class VendorDevice(FieldDevice):
             if self._claim is not None:
                 self._claim.take(self._state.learned)
             self._is_driven = True  # also where sending fails half way
-            told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
+            setpoint = self._clipped(setpoint)
+            try:
+                told = await self._commander.tell(setpoint, self._context(), renewal=renewal)
+            finally:
+                if setpoint.p_mw != 0.0:
+                    self._moved_at = self._monotonic()
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
         except (PlaceTaken, NotSent, NotTaken, MessageError) as exc:
@@ -212,8 +220,11 @@ class VendorDevice(FieldDevice):
         if self.stopped:
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
+                self._stop_answer.begin(None, math.inf)
+                self._rest.note_told(self._monotonic())  # what it says at once may come before we know it
                 await self._commander.stop(self._context())  # also where it is another one's
-                self._rest.note_told(self._monotonic())
+                if self._mapping.registers is not None:  # read while they were written, it is of before
+                    self._rest.note_told(self._monotonic())
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
                 self._is_driven = self._owes_end = False
         elif self._is_driven or self._is_held_by_stop:
@@ -249,27 +260,57 @@ class VendorDevice(FieldDevice):
     def owes_safe_state(self) -> bool:
         """Whether the device has still to be told of a stop or an end, or is not at 0 in a stop."""
         # Having taken the stop is not being at 0.
-        return self._owes_end or (self.stopped and not self._rest.is_at_rest(self._known_p_mw()))
+        return self._owes_end or (self.stopped and not (self._has_taken_stop() and self._rests_at_0()))
+
+    def _rests_at_0(self) -> bool | None:
+        """Whether its power is next to 0; None = it is not known."""
+        return self._rest.is_at_rest(self._known_p_mw())
 
     def _known_p_mw(self) -> float | None:
-        """Return the device's power, MW, positive = injected; None = it is not known."""
-        telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
-        return None if telemetry is None else telemetry.p_mw
+        """Return the device's power, MW, positive = injected; None = it is not known.
+
+        In a stop that it was told of, only what it said of the time after that counts.
+        """
+        now_s = self._monotonic()
+        telemetry = self._state.telemetry(now_s, self._stale_after_s)
+        if telemetry is None or not (self.stopped and self._is_held_by_stop) or self._offline():
+            return None if telemetry is None else telemetry.p_mw
+        # What it reports on change alone may stand since before the stop, if it was not moved since.
+        holds_since = now_s - self._state.age_s("p_mw", now_s)
+        is_of_after = holds_since >= self._rest.told_at + self._settle_s
+        is_of_after = is_of_after and self._measured_at >= self._moved_at + self._settle_s
+        return telemetry.p_mw if is_of_after else None
+
+    def _has_taken_stop(self) -> bool:
+        """Whether the device has accepted the stop that it was told, where it answers setpoints."""
+        if not self._is_held_by_stop or self.confirm != "answer" or not self._mapping.answers:
+            return True
+        answer = self._stop_answer.answer
+        return answer is not None and answer.accepted
 
     def _watch_rest(self) -> None:
         """Look, in a stop, whether the device is at 0: it may have restarted, or another one told it."""
         if not (self.stopped and self.is_safe) or self._owes_end:
             return
         if self._is_held_by_stop:
-            p_mw, now_s = self._known_p_mw(), self._monotonic()
-            why = "" if p_mw is not None else self._state.why("p_mw", now_s) or "its last message is too old"
-            self._owes_end = self._rest.must_be_told_again(
-                p_mw, now_s, settle_s=self._settle_s, why_unknown=why
-            )
+            self._owes_end = self._must_be_stopped_again()
         if self.owes_safe_state:
             self.rest_lost()
         else:
             self.rest_reached()
+
+    def _must_be_stopped_again(self) -> bool:
+        now_s = self._monotonic()
+        if not self._has_taken_stop():
+            answer = self._stop_answer.answer
+            if answer is None and now_s < self._rest.told_at + self._within_s:
+                return False
+            silence = f"no answer on {', '.join(self._stop_answer.topics)} within {self._within_s:g} s"
+            self._rest.note_refusal(silence if answer is None else answer.reason)
+            return True
+        p_mw = self._known_p_mw()
+        why = "" if p_mw is not None else self._state.why("p_mw", now_s) or "it has said none since the stop"
+        return self._rest.must_be_told_again(p_mw, now_s, settle_s=self._settle_s, why_unknown=why)
 
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
@@ -312,7 +353,8 @@ class VendorDevice(FieldDevice):
         at 0. One that is not told of stops, because it can only be read or is in ``shadow``, is not ours.
         """
         if self.stopped and (self._is_held_by_stop or self._owes_end):
-            return self._rest.left_with(self._known_p_mw(), has_taken_it=not self._owes_end)
+            has_taken_it = not self._owes_end and self._has_taken_stop()
+            return self._rest.left_with(self._known_p_mw(), has_taken_it=has_taken_it)
         return "it was not handed back, and may hold its last setpoint" if self.is_driven else None
 
     @property
@@ -356,7 +398,15 @@ class VendorDevice(FieldDevice):
                 self._tell_trouble()
         if not retained:
             self._confirmation.take_answer(topic, payload, self._commander.values)
+            self._take_answer_to_stop(topic, payload)
         self._after_news(was)
+
+    def _take_answer_to_stop(self, topic: str, payload: bytes) -> None:
+        before = self._stop_answer.answer
+        self._stop_answer.take_answer(topic, payload, self._commander.values)
+        if self._stop_answer.answer is not before:
+            self._watch_rest()
+            self._catch_up_soon()
 
     def _on_poll(self, poll: RegisterPoll) -> None:
         was = self._state.status()
@@ -403,14 +453,15 @@ class VendorDevice(FieldDevice):
             if note.is_change:
                 self._broker.stats.report("device", self.label, note.text)
         measured = not retained and "p_mw" in taken.fields
+        came_at = self._monotonic() if measured_at is None else measured_at
         if measured:
+            self._measured_at = came_at
             self._heard.set()
             self._has_spoken = True
             self._silence = None
             self._watch_rest()
             self._catch_up_soon()  # only now it is sure to hear it: it may have come back after us
         self._tell_trouble()  # before the answer, so that it counts
-        came_at = self._monotonic() if measured_at is None else measured_at
         self._confirmation.take_fields(taken.fields, came_at if measured else None)
 
     def _count_problem(self, topic: str, problem: str) -> None:
@@ -547,6 +598,7 @@ class VendorDevice(FieldDevice):
         await super()._on_estop(message)
         if not self.stopped:
             self._rest.forget()
+            self._stop_answer.end()
         if was and not self.stopped and self._is_held_by_stop:
             await self._end_lease("the emergency stop is over")
 

@@ -826,8 +826,11 @@ async def test_a_stop_that_is_pressed_again_is_sent_again(make: Any) -> None:
     site.level("full")
     site.wire.says("box/state", {"p": 0})
     site.stop()
-    await until(lambda: confirmed and confirmed[-1]["safe"], "the first stop")
-    assert site.wire.set_to() == [0]
+    await until(lambda: site.wire.set_to() == [0], "zero")
+    await site.settled()
+    assert confirmed[-1]["safe"] is False, "what it said before the stop says nothing of now"
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: confirmed[-1]["safe"], "the first stop")
     site.wire.says("box/state", {"p": 3000})  # another one has set it, and a person sees it
     site.stop()
     await until(lambda: site.wire.set_to() == [0, 0], "zero again, at once")
@@ -835,6 +838,49 @@ async def test_a_stop_that_is_pressed_again_is_sent_again(make: Any) -> None:
     assert confirmed[-1]["safe"] is False, "its power is not 0 yet"
     site.wire.says("box/state", {"p": 0})
     await until(lambda: confirmed[-1]["safe"], "it has taken the second one")
+
+
+async def test_power_of_before_a_setpoint_or_a_stop_confirms_no_stop(make: Any) -> None:
+    site = await make(RELEASED)
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    site.wire.says("box/state", {"p": 0})
+    site.send(0.002)  # it follows, and says nothing of it
+    await until(lambda: site.wire.set_to() == [2000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [2000, 0], "zero")
+    await site.settled()
+    assert confirmed[-1]["safe"] is False
+    assert site.telemetry[-1]["safe"] is False
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: confirmed[-1]["safe"], "a power of after the stop")
+
+
+async def test_a_stop_that_the_device_answers_is_taken_only_once_it_has_accepted_it(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.STOP_AGAIN_S", 0.0)
+    answers = [{"topic": "box/ack", "error": {"path": "error"}}]
+    site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "answers": answers}})
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    site.level("full")
+    site.wire.says("box/state", {"p": 0})
+    site.stop()
+    await until(lambda: len(site.wire.sent) == 1, "zero")
+    site.wire.says("box/state", {"p": 0})
+    await site.settled()
+    assert confirmed[-1]["safe"] is False, "it has not answered"
+    await asyncio.sleep(0.1)  # as long as an answer may take
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: len(site.wire.sent) == 2, "zero again: no answer came")
+    site.wire.says("box/ack", {"error": "locked"})
+    await until(lambda: len(site.wire.sent) == 3, "zero again: it was refused")
+    assert confirmed[-1]["safe"] is False
+    site.wire.says("box/ack", {"error": None})
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: confirmed[-1]["safe"], "accepted, and at 0")
+    assert "not taken it: no answer on box/ack" in site.broker.stats.reports[-1].what
 
 
 async def test_a_lease_that_cannot_be_told_at_the_end_holds_up_no_goodbye(
