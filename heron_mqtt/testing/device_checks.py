@@ -18,6 +18,7 @@ from heron_mqtt.testing.device_harness import LONGEST_LEASE_S, CheckFailed, Devi
 Check = Callable[[DeviceHarness], None]
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
 SCENARIO_LEASE_S = 30.0  # `lease_s` of a scenario that does not say another
+RELEASES_AFTER = 20  # of the 64 that a device remembers
 FLOOD = 400
 """Messages of a flood: more than a gateway ever sends at once, and nothing that a broker would cut off."""
 
@@ -329,16 +330,25 @@ def check_lease_runs_out(device: DeviceHarness) -> None:
 
 
 def check_long_lease_runs_out(device: DeviceHarness) -> None:
-    """A lease as scenarios have it ends in time as a short one does; this takes half a minute."""
+    """A lease as scenarios have it ends in time as a short one does; this takes half a minute.
+
+    Storage is charged: the other checks discharge it. What is as old as that lease by then is stale.
+    """
     device.make_free()
+    birth = device.birth()
+    stores = birth["p_min_mw"] < 0.0 < birth["p_max_mw"]
+    p_mw = -min(0.4 * device.full_mw, 0.8 * abs(birth["p_min_mw"])) if stores else 0.4 * device.full_mw
+    old = device.next_telemetry()
     sender = device.sender()
     begin = time.monotonic()
-    sender.do(0.4 * device.full_mw, lease_s=SCENARIO_LEASE_S)
+    sender.do(p_mw, lease_s=SCENARIO_LEASE_S)
     mark = device.now
     limit_s = SCENARIO_LEASE_S + 2.0 + device.settle_s
     _is_safe_within(device, mark, limit_s + device.within_s, f"one of {SCENARIO_LEASE_S:g} s was not renewed")
     held_s = time.monotonic() - begin
     _need(held_s <= limit_s, f"it held for {held_s:.1f} s a lease of {SCENARIO_LEASE_S:g} s, without renewal")
+    heard = {"heard_boot": old["boot"], "heard_seq": old["seq"]}
+    sender.refused(p_mw, lease_s=SCENARIO_LEASE_S / 3.0, echo=False, **heard)
 
 
 def check_no_reactive_power_stays(device: DeviceHarness) -> None:
@@ -348,10 +358,10 @@ def check_no_reactive_power_stays(device: DeviceHarness) -> None:
     """
     device.make_free()
     asked_mw = 0.4 * device.full_mw
-    asked = {"q_mvar": 0.2 * abs(device.full_mw)}
+    q_mvar = 0.2 * abs(device.full_mw)
 
     def is_driven(lease_s: float) -> bool:
-        answer = sender.answer(sender.send(asked_mw, lease_s=lease_s, **asked))
+        answer = sender.answer(sender.send(asked_mw, lease_s=lease_s, q_mvar=q_mvar))
         return answer.get("rejected") is None
 
     def ends(how: str, since: int) -> None:
@@ -623,6 +633,7 @@ def check_malformed_stops(device: DeviceHarness) -> None:
         written = json.dumps(payload) if isinstance(payload, dict) else str(payload)
         about = f"{what} (estop: {written[:80] or 'an empty message'})"
         device.telemetry(device.is_safe, f"the safe state after a stop: {about}", mark)
+        device.wait_for(device.confirm_topic, lambda m: m.get("active") is True, f"confirmed: {about}", mark)
         answer = sender.answer(sender.send(p_mw))
         _need(answer.get("rejected") and device.is_safe(answer), f"{about}: it is not stopped: {answer}")
         device.release_stop()
@@ -642,6 +653,9 @@ def check_repeated_stops(device: DeviceHarness) -> None:
     release: Json = {"type": "estop", "active": False, "boot": sender.boot, "seq": 1}
     device.stop()
     device.release_stop(**{k: v for k, v in release.items() if k in {"boot", "seq"}})
+    device.stop()
+    for seq in range(2, 2 + RELEASES_AFTER):  # so many releases later it is still known
+        device.release_stop(boot=sender.boot, seq=seq)
     device.stop()
     mark = device.stop(release)  # the old release again: meant for the stop before
     answer = sender.answer(sender.send(p_mw))

@@ -50,6 +50,16 @@ DEFECTS = {
         "if holder is not None and now() >= lease_ends:",
         "if holder is not None and now() >= lease_ends + (5.0 if lease_s > 20.0 else 0.0):",
     ),
+    "ignores the age of what a long lease echoes": _defect(
+        "long-lease",
+        'refused = "stale: older than its lease" if begin + for_s <= now() else None',
+        'refused = "stale: older than its lease" if for_s < 5.0 and begin + for_s <= now() else None',
+    ),
+    "confirms only a well-formed stop": _defect(
+        "malformed-stop",
+        "        go_safe()\n    fields = {",
+        "        go_safe()\n        if told.get('active') is not True:\n            return\n    fields = {",
+    ),
     "keeps its reactive power": _defect(
         "reactive",
         'number(told, "q_mvar", 0.0)  #',
@@ -88,6 +98,7 @@ DEFECTS = {
         "        if isinstance(told, dict) and isinstance(told.get('active'), bool):\n"
         "            take_stop(told)\n",
     ),
+    "remembers one release only": _defect("repeated-stop", "del releases[:-64]", "del releases[:-1]"),
     "takes an old release": _defect("repeated-stop", "if not (is_named and ident in releases):", "if True:"),
     "does not confirm a stop": _defect(
         "confirm", 'say(confirm, type="estop_confirm"', 'str("estop_confirm"); dict(type=""'
