@@ -191,5 +191,5 @@ def test_a_bridge_that_ends_in_a_stop_says_whether_its_box_is_at_0(bench: Bench,
     assert bench.box[MODE] == 2, "it is not handed back"
     assert ended.code == (1 if left_w else 0)
     gave = "an emergency stop is in force, and it gave 2.1 kW when it was measured last"
-    at_zero = "MG1/ess: an emergency stop is in force: the device stays at 0 and is not handed back"
+    at_zero = "the device stays at 0 and is not handed back (0 kW when it was measured last)"
     assert ended.err.splitlines()[-1].endswith(f"MG1/ess: {gave}" if left_w else at_zero)

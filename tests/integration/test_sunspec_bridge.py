@@ -579,10 +579,10 @@ async def test_the_program_says_at_its_end_whether_its_inverter_is_at_0_in_a_sto
         done = await ended(program)
     assert done.code == (0 if rests else 1)
     gave = "an emergency stop is in force, and it gave 3 kW when it was measured last"
-    said = (
-        "WARNING heron_mqtt.sunspec: MG1/ess: an emergency stop is in force: it stays at 0 and is not handed"
+    said = "WARNING heron_mqtt.sunspec: MG1/ess: an emergency stop is in force: the device stays at 0"
+    left = (
+        f"heron-mqtt device sunspec_bridge: MG1/ess: it is not known to be at 0 in the emergency stop: {gave}"
     )
-    left = f"heron-mqtt device sunspec_bridge: MG1/ess: it is not known to be at 0: {gave}"
     assert done.err.splitlines()[-1].startswith(said if rests else left)
     assert zero_is_held(box)
 

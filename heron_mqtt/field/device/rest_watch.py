@@ -95,3 +95,8 @@ class RestWatch:
         gave = f"it gave {KW_PER_MW * (p_mw or 0.0):g} kW when it was measured last"
         known = "its power is not known" if p_mw is None else gave
         return f"an emergency stop is in force{taken}, and {known}"
+
+    def kept(self, p_mw: float | None) -> str:
+        """Return for people that hardware at rest, with this power, MW, is left as the stop has it."""
+        text = "an emergency stop is in force: the device stays at 0 and is not handed back"
+        return f"{text} ({KW_PER_MW * (p_mw or 0.0):g} kW when it was measured last)"

@@ -319,7 +319,8 @@ async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> 
                     why = str(exc)
                 await asyncio.sleep(GOODBYE_PAUSE_S)
     except TimeoutError:
-        what = "it is not known to be at 0" if device.stopped else "it could not be handed back"
+        in_stop = "it is not known to be at 0 in the emergency stop"
+        what = in_stop if device.stopped else "it could not be handed back"
         raise NotHandedBack(f"{device.label}: {what}: {why}") from None
 
 

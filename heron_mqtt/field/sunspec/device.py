@@ -146,13 +146,13 @@ class SunSpecDevice(FieldDevice):
             if self._has_written:
                 await self._inverter.release()
             return
-        if self.owes_safe_state:
-            if self._owes:
-                await self._be_safe()
-            self._p_mw = (await self._inverter.measure()).p_mw
+        if self._owes:
+            await self._be_safe()
+        self._p_mw = None  # what it was before says nothing of the end
+        self._p_mw = (await self._inverter.measure()).p_mw
         if (left := self._rest.left_with(self._p_mw, has_taken_it=not self._owes)) is not None:
             raise SunSpecError(left)
-        log.warning("%s: an emergency stop is in force: it stays at 0 and is not handed back", self.label)
+        log.warning("%s: %s", self.label, self._rest.kept(self._p_mw))
 
     @property
     def _wanted(self) -> SafeState:

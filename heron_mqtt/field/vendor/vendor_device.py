@@ -589,9 +589,7 @@ class VendorDevice(FieldDevice):
         if (left := self.left_undone) is not None:
             self._broker.stats.report("device", self.label, f"nothing watches it any more: {left}")
         else:
-            log.warning(
-                "%s: an emergency stop is in force: the device stays at 0 and is not handed back", self.label
-            )
+            log.warning("%s: %s", self.label, self._rest.kept(self._known_p_mw()))
 
     async def _on_estop(self, message: Received) -> None:
         was = self.stopped

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest
 from heron_mqtt.messages import MAX_INTEGER
 from heron_mqtt.messaging.base import Received
 
@@ -244,3 +244,22 @@ def test_a_word_of_another_names_whoever_has_said_it() -> None:
     assert register.stop.active
     assert register.stop.who == "w" * 200
     assert register.identity == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("power_range_mw", "largest_mw"),
+    [
+        ((-1.0, 0.5), 0.05),
+        ((0.0, 0.02), 0.001),
+        ((None, 0.02), 0.001),
+        ((0.0, 0.0), 1e-4),
+        ((None, None), 1e-4),
+        ((), 1e-4),
+    ],
+)
+def test_power_up_to_a_twentieth_of_the_nameplate_is_none_and_100_w_without_one(
+    power_range_mw: tuple[float | None, ...], largest_mw: float
+) -> None:
+    for p_mw in (largest_mw, -largest_mw, 0.0):
+        assert is_at_rest(p_mw, power_range_mw)
+        assert not is_at_rest(1.001 * (p_mw or 1.0), power_range_mw)

@@ -279,7 +279,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-DEVICE: Any = SimpleNamespace(label="MG1/ess")
+DEVICE: Any = SimpleNamespace(label="MG1/ess", stopped=False)
+STOPPED: Any = SimpleNamespace(label="MG1/ess", stopped=True)
 
 
 async def test_handing_back_is_tried_again_until_it_succeeds(clock: list[float]) -> None:
@@ -311,13 +312,14 @@ async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(
         raise NotHandedBack("it does not know how")
 
     line = "MG1/ess: it could not be handed back: "
-    for hand_back, text in (
-        (busy, f"{line}it is busy"),
-        (silent, f"{line}no answer within 0.05 s"),
-        (final, "it does not know how"),
+    for device, hand_back, text in (
+        (DEVICE, busy, f"{line}it is busy"),
+        (DEVICE, silent, f"{line}no answer within 0.05 s"),
+        (DEVICE, final, "it does not know how"),
+        (STOPPED, busy, "MG1/ess: it is not known to be at 0 in the emergency stop: it is busy"),
     ):
         with pytest.raises(NotHandedBack) as caught:
-            await program._handed_back(DEVICE, hand_back)
+            await program._handed_back(device, hand_back)
         assert str(caught.value) == text
     assert set(clock) == {0.2}
 

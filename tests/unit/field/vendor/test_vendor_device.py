@@ -26,6 +26,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.scenario import scenario_from_dict
 from support.waiting import until
 
+STAYS = "MG1/ess: an emergency stop is in force: the device stays at 0 and is not handed back"
 NOT_HANDED_BACK = "it was not handed back, and may hold its last setpoint"
 TELEMETRY = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}]
 PLAIN: dict[str, Any] = {
@@ -1303,7 +1304,7 @@ async def test_a_stop_that_could_not_be_sent_is_sent_at_the_end(make: Any) -> No
 @pytest.mark.parametrize(
     ("p_w", "says"),
     [
-        (0, "MG1/ess: an emergency stop is in force: the device stays at 0 and is not handed back"),
+        (0, f"{STAYS} (0 kW when it was measured last)"),
         (2_000, "it gave 2 kW when it was measured last"),
         (None, "its power is not known"),
     ],
