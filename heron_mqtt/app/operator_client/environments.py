@@ -42,6 +42,8 @@ class AgentSeen:
     """What is known of one agent."""
 
     status: Status | None = None
+    status_at_s: float = 0.0
+    """When it came, by the loop's clock."""
     owner: Owner | None = None
     confirm: StopConfirm | None = None
     """The newest confirmation of a stop or release that was heard live."""
@@ -72,6 +74,12 @@ class DeviceSeen(AgentSeen):
         return self.status.state in PRESENT
 
     @property
+    def may_have_power(self) -> bool:
+        """Whether it may give power although it is offline: it measures, or a setpoint was never ended."""
+        is_heard = self.telemetry is not None and self.telemetry_at_s > self.status_at_s
+        return is_heard or (self.lease is not None and self.lease.state == "held")
+
+    @property
     def is_not_ours(self) -> bool:
         """Whether its program says, in a stop, that nothing here can set it: it is only read, or watched."""
         told, telemetry = self.confirm, self.telemetry
@@ -86,6 +94,9 @@ class DeviceSeen(AgentSeen):
         p_mw, status = self.telemetry["p_mw"], self.status
         if not is_at_rest(p_mw, () if status is None else (status.p_min_mw, status.p_max_mw)):
             return f"its telemetry says that it gives {KW_PER_MW * p_mw:g} kW"
+        q_mvar = self.telemetry.get("q_mvar") or 0.0
+        if not is_at_rest(q_mvar, () if status is None else (status.p_min_mw, status.p_max_mw)):
+            return f"its telemetry says that it gives {KW_PER_MW * q_mvar:g} kvar"
         return "its telemetry says that it is not safe" if self.telemetry.get("safe") is False else None
 
 
@@ -260,7 +271,7 @@ def the_only_one(alive: Sequence[str], address: str) -> str:
 
 def _take_presence(member: AgentSeen, leaf: str, heard: Heard) -> None:
     if leaf == "status":
-        member.status = _read(Status, heard)
+        member.status, member.status_at_s = _read(Status, heard), heard.at_s
     elif leaf == "owner":
         member.owner = _held(heard, member.owner)
 

@@ -8,6 +8,7 @@ to be there has to confirm.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from heron_mqtt.app.operator_client.environments import (
@@ -29,7 +30,14 @@ from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.stamping import MessageStamper, new_boot
 
-CHANNELS = (*PRESENCE, "devices/+/+/telemetry", "estop", "estop/confirm/+", "estop/confirm/+/+")
+CHANNELS = (
+    *PRESENCE,
+    "devices/+/+/telemetry",
+    "devices/+/+/lease",
+    "estop",
+    "estop/confirm/+",
+    "estop/confirm/+/+",
+)
 ACKNOWLEDGED_S, READ_BACK_S, CONFIRM_S = 5.0, 2.0, 5.0
 LOOK_EVERY_S = 0.05
 
@@ -41,6 +49,7 @@ class StopReport:
     Attributes:
         env_id: The environment.
         active: True: it was pressed; False: released.
+        ident: boot and seq of the message that pressed or released it.
         failure: Why it is not in force at the broker; None = it is.
         confirmed: Gateways and devices that confirmed, each with how.
         missing: Those that did not, each with what is known of it.
@@ -51,6 +60,7 @@ class StopReport:
 
     env_id: str
     active: bool
+    ident: tuple[str | None, int | None] = (None, None)
     failure: str | None = None
     confirmed: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -102,6 +112,7 @@ async def set_stop(
         report = StopReport(env_id, active)
         stamper = MessageStamper(person.sender, env_id, boot=boot)
         stop = stamper.stamp(topics.ESTOP, EmergencyStop(active=active, who=person.who, why=person.why))
+        report.ident = boot, stop["seq"]
         view.forget_confirmations()
         published_s = asyncio.get_running_loop().time()
         report.failure = await _publish(observer, env_id, stop)
@@ -198,18 +209,27 @@ def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s
     report.confirmed, report.missing, report.unmeasured, report.not_ours = {}, {}, {}, {}
     for agent, member in sorted(view.agents.items()):
         if member.is_present:
-            _note(report, f"gateway {agent}", *_by_confirmation(member, report.active, wait_s))
+            _note(report, f"gateway {agent}", *_by_confirmation(member, report, view, wait_s))
     for label, device in sorted(view.devices.items()):
-        if device.is_present:
-            _judge_device(label, device, report, published_s, wait_s)
+        if device.is_present or device.may_have_power:
+            _judge_device(label, device, report, view, published_s, wait_s)
 
 
 def _judge_device(
-    label: str, device: DeviceSeen, report: StopReport, published_s: float, wait_s: float
+    label: str,
+    device: DeviceSeen,
+    report: StopReport,
+    view: EnvironmentSeen,
+    published_s: float,
+    wait_s: float,
 ) -> None:
     name = f"device {label}"
-    confirmed, how = _by_confirmation(device, report.active, wait_s)
-    has_measured = device.telemetry is not None and device.telemetry_at_s > published_s
+    confirmed, how = _by_confirmation(device, report, view, wait_s)
+    if not device.is_present:
+        how += "; its lease is held: its hardware may hold its last setpoint" if _is_held(device) else ""
+    measured_s = -math.inf if device.telemetry is None else device.telemetry_at_s
+    age_s = 0.0 if device.telemetry is None else device.telemetry.get("age_s") or 0.0
+    has_measured = measured_s - age_s > published_s
     if not confirmed and has_measured:
         confirmed, how = _by_telemetry(device, report.active, how)
     unsafe = device.unsafe if report.active else None
@@ -227,6 +247,10 @@ def _judge_device(
         _note(report, name, confirmed, how)
 
 
+def _is_held(device: DeviceSeen) -> bool:
+    return device.lease is not None and device.lease.state == "held"
+
+
 def _note(report: StopReport, name: str, confirmed: bool, how: str) -> None:
     (report.confirmed if confirmed else report.missing)[printable(name)] = how
 
@@ -240,9 +264,11 @@ def _measured(device: DeviceSeen) -> str:
     return f"{why}; it measures {p_kw:g} kW"
 
 
-def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bool, str]:
+def _by_confirmation(
+    member: AgentSeen, report: StopReport, view: EnvironmentSeen, wait_s: float
+) -> tuple[bool, str]:
     """Return whether a gateway or device has confirmed, and how or why not."""
-    told = member.confirm
+    told, active = member.confirm, report.active
     if told is None:
         state = member.status.state if member.status is not None else "known without a birth"
         return False, f"no message within {wait_s:g} s (it is {state})"
@@ -251,6 +277,9 @@ def _by_confirmation(member: AgentSeen, active: bool, wait_s: float) -> tuple[bo
             False,
             "it reports that a stop is in force" if told.active else "it reports that none is in force",
         )
+    if (told.stop_boot, told.stop_seq) not in {report.ident, view.stop.identity}:
+        which = "does not say which message it confirms" if told.stop_boot is None else "confirms another one"
+        return False, f"it {which}"
     if active and not told.safe:
         return False, "it has received the stop, but is not in its safe state"
     return True, "confirmed"

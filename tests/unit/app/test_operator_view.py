@@ -158,7 +158,8 @@ def test_telemetry_contradicts_the_confirmation_of_a_stop(fields: dict[str, Any]
     assert any("MG1/ess is not safe in the emergency stop" in each for each in problems) == contradicts
 
 
-CONFIRM = {"type": "estop_confirm", "active": True, "safe": True}
+CONFIRM = {"type": "estop_confirm", "active": True, "safe": True, "stop_boot": "b", "stop_seq": 0}
+AT_REST = {"type": "telemetry", "p_mw": 0.0}
 
 
 def stopped_device(**confirm: Any) -> EnvironmentSeen:
@@ -172,7 +173,7 @@ def stopped_device(**confirm: Any) -> EnvironmentSeen:
 
 
 def judged(view: EnvironmentSeen) -> StopReport:
-    report = StopReport("lab", True)
+    report = StopReport("lab", True, ("b", 0))
     _judge(view, report, 1.0, 5.0)
     return report
 
@@ -211,6 +212,69 @@ def test_a_stop_is_proven_by_power_that_came_since(
         [(name, why)] = report.unmeasured.items()
         assert name == "device MG1/ess"
         assert why.startswith(f"confirmed, power not measured: {unmeasured}")
+
+
+@pytest.mark.parametrize(
+    ("ident", "why"),
+    [
+        ({"stop_boot": "zz"}, "it confirms another one"),
+        ({"stop_seq": 1}, "it confirms another one"),
+        ({"stop_boot": None, "stop_seq": None}, "it does not say which message it confirms"),
+    ],
+)
+def test_the_confirmation_of_another_stop_confirms_none(ident: dict[str, Any], why: str) -> None:
+    view = stopped_device(**ident)
+    view.take(heard("devices/MG1/ess/telemetry", AT_REST, at_s=3.0))
+    report = judged(view)
+    assert (report.confirmed, report.missing) == ({}, {"device MG1/ess": why})
+    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "safe": True}, at_s=4.0))
+    assert judged(view).confirmed == {"device MG1/ess": "its telemetry says that it is safe"}
+
+
+def test_the_stop_that_came_last_may_be_confirmed_too() -> None:
+    view = stopped_device(stop_boot="c", stop_seq=7)
+    view.take(heard("devices/MG1/ess/telemetry", AT_REST, at_s=3.0))
+    assert not judged(view).is_proven
+    view.take(heard("estop", {"type": "estop", "active": True, "boot": "c", "seq": 7}, at_s=1.5))
+    assert judged(view).is_proven
+
+
+def test_what_was_measured_before_a_stop_proves_nothing_however_late_it_comes() -> None:
+    view = stopped_device()
+    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "safe": True, "age_s": 100.0}, at_s=3.0))
+    assert list(judged(view).unmeasured) == ["device MG1/ess"]
+    view.devices["MG1/ess"].confirm = None
+    assert list(judged(view).missing) == ["device MG1/ess"]
+    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "safe": True, "age_s": 1.5}, at_s=3.0))
+    assert judged(view).is_proven
+
+
+def test_reactive_power_contradicts_a_stop() -> None:
+    view = stopped_device()
+    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": 0.04}, at_s=3.0))
+    assert judged(view).is_proven
+    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": -0.5}, at_s=3.0))
+    assert judged(view).missing == {"device MG1/ess": "its telemetry says that it gives -500 kvar"}
+
+
+@pytest.mark.parametrize("by", ["telemetry", "lease"])
+def test_one_that_is_offline_and_may_have_power_has_to_confirm(by: str) -> None:
+    view = stopped_device()
+    view.take(heard("devices/MG1/ess/telemetry", AT_REST, at_s=3.0))
+    bad = "devices/MG2/bad"
+    view.take(heard(f"{bad}/status", {"type": "status", "state": "offline"}, retained=True))
+    assert judged(view).is_proven
+    if by == "telemetry":
+        view.take(heard(f"{bad}/telemetry", {"type": "telemetry", "p_mw": 0.02}, at_s=3.0))
+        why = "no message within 5 s (it is offline)"
+    else:
+        view.take(heard(f"{bad}/lease", {"type": "lease", "state": "held", "holder": "MG2"}, retained=True))
+        why = "no message within 5 s (it is offline)"
+        why += "; its lease is held: its hardware may hold its last setpoint"
+    assert judged(view).missing == {"device MG2/bad": why}
+    view.take(heard(f"{bad}/status", {"type": "status", "state": "offline"}, at_s=4.0))
+    view.take(heard(f"{bad}/lease", {"type": "lease", "state": "free"}, at_s=4.0))
+    assert judged(view).is_proven
 
 
 def test_a_release_is_proven_without_any_power() -> None:
