@@ -309,7 +309,7 @@ def check_flood(device: DeviceHarness) -> None:
 
 
 def check_lease_runs_out(device: DeviceHarness) -> None:
-    """A renewal extends a lease and is not answered; at its end the device is safe; none brings it back."""
+    """A renewal extends a lease and nothing else, unanswered; at its end the device is safe, for good."""
     device.make_free()
     p_mw = 0.4 * device.full_mw
     sender = device.sender()
@@ -317,9 +317,11 @@ def check_lease_runs_out(device: DeviceHarness) -> None:
     device.pause(1.2)
     begin = time.monotonic()
     mark = device.now
-    sender.send(p_mw, lease_s=2.0, renewal=True)
+    sender.send(0.5 * p_mw, lease_s=2.0, renewal=True)
     safe = device.telemetry(device.is_safe, "the safe state", mark)
     held_s = time.monotonic() - begin
+    moved = [m.json for m in device.heard("telemetry", mark) if device.is_at(0.5 * p_mw, m.json)]
+    _need(device.settle_s > 0.0 or not moved, f"a renewal set its power: {moved[:1]}")
     _need(held_s >= 1.1, f"safe {held_s:.2f} s after a renewal by 2 s: it was not heard")
     _need(safe.get("safe") is not False, f"it is at 0 and says that it is not safe: {safe}")
     _need(safe.get("ack_seq") == first["ack_seq"], f"a renewal was acknowledged: {safe}")

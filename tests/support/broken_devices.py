@@ -45,6 +45,12 @@ ALLOWED = {
 
 DEFECTS = {
     "ignores the lease": _defect("lease-end", "if holder is not None and now() >= lease_ends:", "if False:"),
+    "sets the power of a renewal": _defect(
+        "lease-end",
+        "            lease_ends, lease_s, heard_at = max(lease_ends, begin + for_s), for_s, now()",
+        "            power['p_mw'] = p_mw\n"
+        "            lease_ends, lease_s, heard_at = max(lease_ends, begin + for_s), for_s, now()",
+    ),
     "ignores a long lease": _defect(
         "long-lease",
         "if holder is not None and now() >= lease_ends:",

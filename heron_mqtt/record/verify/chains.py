@@ -12,6 +12,7 @@ from heron_mqtt.errors import DataError
 from heron_mqtt.record import chain, schema
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.recorder import versions_here
+from heron_mqtt.record.run_part import RunPart
 from heron_mqtt.record.schema import TABLES, RowTable
 from heron_mqtt.record.verify.finding import Finding
 
@@ -47,6 +48,7 @@ def check_chains(record: RecordFile, head: str | None = None) -> Finding:
             f"the head before step {part.first[1]} was resumed is {before}, not {part.head}",
         )
         befores.append((part, before))
+        _check_resumption(record, part, found)
     whole = chain.whole((name, one.rows, one.head) for name, one in chains.items())
     if head is not None:
         said = head.lower()
@@ -58,6 +60,19 @@ def check_chains(record: RecordFile, head: str | None = None) -> Finding:
     elif not found.failed:
         found.note = f"head {whole[:16]}: compare it with what the run printed"
     return found
+
+
+def _check_resumption(record: RecordFile, part: RunPart, found: Finding) -> None:
+    """See that a run could go on where a part says that it did: a run that is finished is not resumed.
+
+    Otherwise a record could be lengthened behind its end, and the head of that end would still hold.
+    """
+    at, done = part.first[1], part.rows.get("step_row", 0)
+    found.check(at == done, f"it is said to be resumed in step {at}, and {done} steps were in it then")
+    planned = record.options.get("steps")
+    diverged = record.query("SELECT step FROM step_row WHERE id <= ? AND diverged IS NOT NULL", done)
+    is_finished = bool(diverged) or (planned is not None and done >= planned)
+    found.check(not is_finished, f"it is said to be resumed in step {at}, and its run had ended by then")
 
 
 class _Chain(NamedTuple):

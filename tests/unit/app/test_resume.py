@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -174,6 +175,29 @@ def test_what_stood_there_before_a_run_was_resumed_cannot_be_changed(case: Case,
     )
     with RecordFile(forged(changed)) as record:  # all of the chain is written anew
         assert "the head before step 3 was resumed" in check_chains(record).first
+
+
+@pytest.mark.parametrize("step", [None, 3])
+def test_a_record_cannot_be_lengthened_behind_the_end_of_its_run(
+    case: Case, tmp_path: Path, step: int | None
+) -> None:
+    """As if it had been resumed after its last step, or in one that it had taken: the head before stands."""
+    with RecordFile(case.whole) as record:
+        head, done = record.head, record.heads()["step_row"][0]
+        rows = {name: count for name, (count, _) in record.heads().items()}
+    data = json.dumps({"rows": rows, "head": head})
+    put_in = (
+        "INSERT INTO event_row (id, at_s, episode, step, kind, what, data, hash) "
+        f"SELECT max(id) + 1, max(at_s), 1, {done if step is None else step}, 'resumed', '', '{data}', x'' "
+        "FROM event_row"
+    )
+    changed = tampered(case.whole, tmp_path / "x.heron", put_in)
+    with RecordFile(forged(changed)) as record:
+        assert record.heads()["event_row"][0] > 0
+        found = check_chains(record, head)
+    assert found.failed
+    due = "its run had ended by then" if step is None else f"in step 3, and {done} steps were in it then"
+    assert due in found.first
 
 
 def test_a_run_killed_before_its_first_step_begins_anew_in_its_record(case: Case, tmp_path: Path) -> None:
