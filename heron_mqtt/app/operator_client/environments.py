@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
@@ -63,6 +64,8 @@ class DeviceSeen(AgentSeen):
     telemetry: Json | None = None
     """Fields of the newest that was heard live, as in ``Telemetry``; what the broker had kept has no age."""
     telemetry_at_s: float = 0.0
+    telemetry_ident: tuple[Any, Any] = (None, None)
+    """boot and seq of it."""
     authority: AuthorityState | None = None
     lease: LeaseState | None = None
 
@@ -72,6 +75,16 @@ class DeviceSeen(AgentSeen):
         if self.status is None:
             return self.telemetry is not None
         return self.status.state in PRESENT
+
+    def is_new(self, ident: tuple[Any, Any]) -> bool:
+        """Whether telemetry with this boot and seq is newer than the newest, and not of an earlier life."""
+        (boot, seq), (last_boot, last_seq) = ident, self.telemetry_ident
+        if boot is None or seq is None:
+            return last_boot is None  # numbered telemetry is not outweighed by what says no number
+        if boot == last_boot and isinstance(seq, int | float) and isinstance(last_seq, int | float):
+            return seq > last_seq
+        born = None if self.status is None or self.status.state == "offline" else self.status.boot
+        return born is None or str(boot) == born
 
     @property
     def may_have_power(self) -> bool:
@@ -281,8 +294,13 @@ def _take_device(device: DeviceSeen, leaf: str, heard: Heard) -> None:
         if heard.malformed is not None and not heard.retained:
             raise MessageError(heard.malformed)
         # what was kept in an outbox says nothing of now
-        if heard.fields is not None and not heard.retained and heard.fields.get("held_s") is None:
-            device.telemetry, device.telemetry_at_s = TELEMETRY.of_fields(heard.fields), heard.at_s
+        fields = heard.fields
+        if fields is None or heard.retained or fields.get("held_s") is not None:
+            return
+        ident = fields.get("boot"), fields.get("seq")
+        if device.is_new(ident):
+            device.telemetry, device.telemetry_at_s = TELEMETRY.of_fields(fields), heard.at_s
+            device.telemetry_ident = ident
     elif leaf == "authority_state":
         device.authority = _read(AuthorityState, heard)
     elif leaf == "lease":

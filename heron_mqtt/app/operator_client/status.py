@@ -34,6 +34,8 @@ CHANNELS = (
 LISTEN_S = 2.0
 OUTBOX_TOLD_S = 30.0
 """A client with an outbox reports it every 10 s at least: an older report is out of date."""
+OLD_S = 60.0  # of a measurement: no mapping or device of ours takes longer unless told so
+BEYOND_SHARE = 0.1  # of the nameplate: so far beyond it a power is a mistake, not a measurement
 
 Json = dict[str, Any]
 
@@ -298,9 +300,29 @@ def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float)
             yield Problem("measures, and has no birth on its status channel")
         case _:
             pass
+    if device.telemetry is not None:
+        yield from _telemetry_problems(device, device.telemetry)
     authority = device.authority
     if authority is not None and authority.ceiling not in {None, authority.level}:
         why = f": {authority.reason}" if authority.reason else ""
         yield Problem(f"is at {authority.level}, below {authority.ceiling}{why}", authority.sent_at)
     if device.is_present and _knows_of_stop(device) and not view.stop.is_active:
         yield Problem("knows of an emergency stop that the broker does not keep")
+
+
+def _telemetry_problems(device: DeviceSeen, telemetry: Json) -> Iterator[Problem]:
+    """Yield what makes the newest telemetry say little of the power of now."""
+    age_s = telemetry.get("age_s") or 0.0
+    if age_s > OLD_S:
+        yield Problem(f"has a measurement that is {age_s:.0f} s old")
+    low_mw, high_mw = (
+        (None, None) if device.status is None else (device.status.p_min_mw, device.status.p_max_mw)
+    )
+    if low_mw is None or high_mw is None:
+        return
+    slack_mw = BEYOND_SHARE * max(abs(low_mw), abs(high_mw))
+    if not low_mw - slack_mw <= telemetry["p_mw"] <= high_mw + slack_mw:
+        p_kw, low_kw, high_kw = (KW_PER_MW * mw for mw in (telemetry["p_mw"], low_mw, high_mw))
+        yield Problem(
+            f"measures {p_kw:g} kW, beyond its nameplate, {low_kw:g} to {high_kw:g} kW: wrong unit?"
+        )

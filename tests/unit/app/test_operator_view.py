@@ -249,6 +249,42 @@ def test_what_was_measured_before_a_stop_proves_nothing_however_late_it_comes() 
     assert judged(view).is_proven
 
 
+def test_telemetry_that_was_recorded_is_no_telemetry_of_now() -> None:
+    view = EnvironmentSeen("lab")
+    said = {"type": "telemetry", "p_mw": 0.5, "boot": "b2", "seq": 7}
+    channel = "devices/MG1/ess/telemetry"
+    view.take(heard(channel, said, at_s=1.0))
+    for old in ({"seq": 7}, {"seq": 6}, {"boot": None, "seq": None}):
+        view.take(heard(channel, {**said, "p_mw": 0.0, "safe": True, **old}, at_s=2.0))
+        assert (view.devices["MG1/ess"].telemetry or {})["p_mw"] == 0.5
+    view.take(heard(channel, {**said, "p_mw": 0.4, "seq": 8}, at_s=2.0))
+    birth = {"type": "status", "state": "online", "boot": "b2"}
+    view.take(heard("devices/MG1/ess/status", birth, retained=True))
+    view.take(heard(channel, {**said, "p_mw": 0.0, "boot": "b1", "seq": 99}, at_s=3.0))
+    assert (view.devices["MG1/ess"].telemetry or {})["p_mw"] == 0.4, "of a life before the one that was born"
+    view.take(heard("devices/MG1/ess/status", {**birth, "boot": "b3"}))
+    view.take(heard(channel, {**said, "p_mw": 0.3, "boot": "b3", "seq": 0}, at_s=4.0))
+    assert (view.devices["MG1/ess"].telemetry or {})["p_mw"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"age_s": 500.0}, "has a measurement that is 500 s old"),
+        ({"p_mw": 5.0}, "measures 5000 kW, beyond its nameplate, -50 to 50 kW: wrong unit?"),
+        ({"p_mw": -0.056}, "measures -56 kW, beyond its nameplate, -50 to 50 kW: wrong unit?"),
+        ({"p_mw": 0.054, "age_s": 3.0}, None),
+    ],
+)
+def test_telemetry_that_says_little_of_now_is_a_problem(fields: dict[str, Any], problem: str | None) -> None:
+    view = EnvironmentSeen("lab")
+    birth = {"type": "status", "state": "online", "p_min_mw": -0.05, "p_max_mw": 0.05}
+    view.take(heard("devices/MG1/ess/status", birth))
+    view.take(heard("devices/MG1/ess/telemetry", {"type": "telemetry", "p_mw": 0.0, **fields}, at_s=3.0))
+    found = [each for each in environment(view, 4.0, 2.0)["problems"] if "MG1/ess" in each]
+    assert found == ([] if problem is None else [f"device MG1/ess {problem}"])
+
+
 def test_reactive_power_contradicts_a_stop() -> None:
     view = stopped_device()
     view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": 0.04}, at_s=3.0))
