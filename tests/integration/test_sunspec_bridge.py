@@ -603,7 +603,9 @@ async def test_an_inverter_that_is_dark_when_its_lease_ends_is_no_fault_and_is_t
     await until(lambda: site.box[123, "WMaxLimPct"] == 0, "the safe state that was owed")
 
 
-async def test_an_inverter_that_is_only_read_says_of_a_stop_that_it_is_not_safe(make: Any) -> None:
+async def test_an_inverter_that_is_only_read_says_of_a_stop_that_it_is_not_safe_while_it_has_power(
+    make: Any,
+) -> None:
     site = await make(PV, read_only=True)
     confirmed: list[dict[str, Any]] = []
     site.gateway.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
@@ -612,6 +614,9 @@ async def test_an_inverter_that_is_only_read_says_of_a_stop_that_it_is_not_safe(
     site.gateway.stop(True)
     await until(lambda: confirmed, "the confirmation")
     assert (confirmed[-1]["active"], confirmed[-1]["safe"]) == (True, False)
+    site.box.p_w = 0
+    await until(lambda: confirmed[-1]["safe"], "its own rest")
+    await until(lambda: site.gateway.telemetry[-1]["safe"], "the same in telemetry")
     assert site.box.writes() == []
 
 

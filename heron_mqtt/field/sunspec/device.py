@@ -27,7 +27,7 @@ class SunSpecDevice(FieldDevice):
     state or at a stop, is read back with every measurement: an inverter that restarted has forgotten it,
     and is told again. At a stop it is safe only once its power was measured after it was told, and is next
     to 0; while it is not, it is told again. One that is only read takes every setpoint without doing
-    anything: what it measures is the answer, and it says of an emergency stop that it is not safe.
+    anything: what it measures is the answer, and at a stop it is safe while that is next to 0.
 
     Args:
         inverter: Connected.
@@ -51,9 +51,10 @@ class SunSpecDevice(FieldDevice):
     @property
     def owes_safe_state(self) -> bool:
         """Whether it has still to be told of the safe state, or is not known to be at 0 in a stop."""
-        if not self.stopped or not self._inverter.is_controlled:
+        if not self.stopped:
             return self._owes
-        return self._owes or self._told != "zero" or not self._rest.is_at_rest(self._p_mw)
+        is_untold = self._inverter.is_controlled and (self._owes or self._told != "zero")
+        return is_untold or not self._rest.is_at_rest(self._p_mw)
 
     @property
     def is_settable(self) -> bool:
@@ -102,7 +103,7 @@ class SunSpecDevice(FieldDevice):
 
     def _watch_rest(self, p_mw: float | None, why_unknown: str = "") -> None:
         """Look, in a stop, whether the inverter follows what its registers hold."""
-        if not (self.stopped and self.is_safe and self._inverter.is_controlled):
+        if not (self.stopped and self.is_safe):
             return
         self._p_mw = p_mw
         if self._told == "zero" and not self._owes:
@@ -115,13 +116,12 @@ class SunSpecDevice(FieldDevice):
 
     async def go_safe(self, reason: str) -> None:
         """Go to the safe state; at an emergency stop that is zero power in any case."""
+        self._p_mw = None
+        self._rest.forget()
         if not self._inverter.is_controlled:
-            self.is_safe = not self.stopped
             return
         self._owes, self._heeds_left = True, False
         self._has_written = True
-        self._p_mw = None
-        self._rest.forget()
         await self._be_safe()
 
     def nameplate(self) -> dict[str, Any]:

@@ -100,19 +100,22 @@ async def test_what_it_does_not_take_is_rejected_and_a_renewal_of_it_only_told(
     assert site.points() == []
 
 
-async def test_an_inverter_that_is_only_read_is_told_nothing_and_of_a_stop_says_it_is_not_safe() -> None:
+async def test_an_inverter_that_is_only_read_is_told_nothing_and_safe_in_a_stop_without_power() -> None:
     site = await bridged(read_only=True)
     await site.device.apply(told(0.01))
     await site.device.renew(told(0.01))
-    site.device.is_safe = True
     site.stop()
     await site.device.go_safe("stop")
-    assert not site.device.is_safe
+    assert site.device.owes_safe_state, "nobody knows its power"
+    for p_w, owes in ((40_000, True), (0, False), (40_000, True)):
+        site.box.p_w = p_w
+        await site.device.measure()
+        assert (site.take_noted(), site.device.owes_safe_state) == (["lost" if owes else "reached"], owes)
     site.stop(False)
     await site.device.go_safe("lease")
-    assert site.device.is_safe
     assert (await site.device.measure()).p_mw == 0.04
     assert not site.device.owes_safe_state
+    assert list(site.device._broker.stats.reports) == [], "there is nothing to tell it again"
     await site.device.hand_back()
     assert site.points() == []
 
