@@ -211,7 +211,7 @@ async def test_a_stop_reaches_an_inverter_that_answers_no_question(make: Any, mo
 
 
 async def test_a_stop_is_confirmed_as_safe_once_the_power_is_0_and_no_earlier(make: Any) -> None:
-    site = await make(BATTERY, period_s=0.0)
+    site = await make(BATTERY)
     confirmed = confirmations(site)
     await site.gateway.ask(0.003, 30.0)
     site.box.follows = False

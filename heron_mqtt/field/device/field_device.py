@@ -44,7 +44,6 @@ log = logging.getLogger("heron_mqtt.device")
 T = TypeVar("T")
 
 TELEMETRY_LIFE_S = 2.0
-STOP_LOOK_S = 1.0  # between two measurements in a stop, of hardware that is not known to be at rest
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
 
 
@@ -327,10 +326,6 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Say when the next telemetry is due, counted from now."""
         longest_s = self._lease.telemetry_every_s
         every_s = min(self._period_s, longest_s) if self._period_s > 0.0 else longest_s
-        if (
-            self._stop.stop is not None and self.owes_safe_state
-        ):  # what is owed is caught up, and seen, by measuring
-            every_s = min(every_s, STOP_LOOK_S)
         self._next_telemetry_at = self._monotonic() + every_s
         self._telemetry_due.moved()
 

@@ -148,7 +148,6 @@ class SunSpecDevice(FieldDevice):
             return
         if self._owes:
             await self._be_safe()
-        self._p_mw = None  # what it was before says nothing of the end
         self._p_mw = (await self._inverter.measure()).p_mw
         if (left := self._rest.left_with(self._p_mw, has_taken_it=not self._owes)) is not None:
             raise SunSpecError(left)

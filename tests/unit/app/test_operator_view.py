@@ -340,6 +340,15 @@ def test_what_nothing_here_can_set_is_no_problem_of_ours_but_a_note(by: str) -> 
     assert environment(view, 6.0, 2.0)["notes"] == []
 
 
+def test_what_nothing_here_can_set_needs_no_power_for_the_proof_of_a_stop() -> None:
+    view = stopped_device(settable=False)
+    view.take(heard("agents/MG1/status", {"type": "status", "state": "online"}))
+    view.take(heard("estop/confirm/MG1", CONFIRM, at_s=2.0))
+    report = judged(view)
+    assert report.is_proven
+    assert report.not_ours["device MG1/ess"].endswith("its power is not known")
+
+
 def test_text_of_others_does_not_reach_the_terminal_as_commands() -> None:
     assert printable("\x1b[2Ja\nb") == "?[2Ja?b"
     assert len(printable("x" * 1_000)) == 200
