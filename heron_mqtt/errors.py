@@ -23,7 +23,8 @@
 
 What is caught before it reaches a user stands beside what raises it, and is a ``HeronError`` as well:
 ``NotSent`` and ``NotTaken`` (a setpoint that a vendor's device did not get or take), ``ModbusFault`` and
-``SunSpecError`` (a device that does not answer, or wrongly), ``NotHandedBack`` (exit code 1 of a bridge).
+``SunSpecError`` (a device that does not answer, or wrongly), ``NotHandedBack`` (exit code 1 of a bridge),
+``NotAsAsked`` (a gateway grants a request and says in the same answer that something else is in force).
 
 A user's mistake ends in one of these, with one line that says what, where, what was expected and
 what to do; the command line prints that line and no traceback. Anything else that escapes is a bug

@@ -407,8 +407,13 @@ class AuthorityState(Message):
     )
     demoted: bool | None = Field(None, description="A request lowered the ceiling.")
     manual_by: Identifier | None = Field(None, description="Who has the device in hand.")
-    manual_p_mw: float | None = Field(None, description="The power that this person asks for, MW.")
+    manual_p_mw: float | None = Field(
+        None, description="The power that this person has asked for, which the device can hold, MW."
+    )
     manual_s: float | None = Field(None, ge=0, description="For how long from now, s.")
+
+
+ROUNDING_MW = 1e-9  # 1 mW: what a person asks for in kW was divided by 1000
 
 
 class Take(Message):

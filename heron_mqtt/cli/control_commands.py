@@ -137,8 +137,8 @@ def take(
 ) -> None:
     """Take one device in hand for a bounded time, within nameplate, band and lease; or give it back.
 
-    Powers are positive where they are injected into the grid. Exit code 0: granted; 1: refused, or no
-    gateway answered; 2: wrong arguments.
+    Powers are positive where they are injected into the grid. Exit code 0: granted, and the answer says what
+    was asked; 1: refused, no gateway answered, or the answer says something else; 2: wrong arguments.
 
     Example: heron-mqtt take MG1/ess --p-kw 5 --for 10m --broker mqtt://127.0.0.1:1883
     """
@@ -177,7 +177,8 @@ def authority(
 ) -> None:
     """Promote or demote a device of a running scenario.
 
-    Exit code 0: granted; 1: a gate refused (it is named), or no gateway answered; 2: wrong arguments.
+    Exit code 0: granted, and the answer says so; 1: a gate refused (it is named), no gateway answered, or the
+    answer says another level; 2: wrong arguments.
 
     Example: heron-mqtt authority MG1/ess shadow --broker mqtt://127.0.0.1:1883
     """

@@ -451,18 +451,28 @@ def test_the_table_fits_80_columns_and_obeys_no_control_characters(site: Site, u
 # -- take and authority --------------------------------------------------------------------------------
 
 
-def answering(site: Site, *, granted: bool) -> None:
-    """Play the gateway that answers requests."""
+TAKEN = ["take", "MG1/ess", "--p-kw", "5", "--for", "10m"]
+
+
+def answering(site: Site, *, granted: bool, **changes: Any) -> None:
+    """Play the gateway that answers requests; ``changes`` to what it says is in force."""
     site.run_state()
 
     def on_message(_client: Any, _data: Any, message: Any) -> None:
         site.seen.append((message.topic, json.loads(message.payload or b"null"), bool(message.retain)))
         if message.payload and message.topic.endswith(("/take", "/authority")):
             asked = json.loads(message.payload)
+            held = (
+                {"manual_by": asked["who"], "manual_p_mw": asked["p_mw"], "manual_s": asked["for_s"] - 0.01}
+                if granted and asked.get("for_s")
+                else {}
+            )
             site.say(
                 "devices/MG1/ess/authority_state",
                 {"type": "authority_state", "level": "limited", "granted": granted, "reason": "because"}
-                | {"request_seq": asked["seq"], "request_boot": asked["boot"]},
+                | {"request_seq": asked["seq"], "request_boot": asked["boot"]}
+                | held
+                | changes,
             )
 
     site._client.on_message = on_message
@@ -480,6 +490,42 @@ def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli
     assert code == 0
     assert site.messages("devices/MG1/ess/take")[1]["for_s"] == 0.0
     assert cli("authority", "MG1/ess", "limited", "--broker", url)[:2] == (0, "MG1/ess: limited\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "difference"),
+    [
+        (
+            ["authority", "MG1/ess", "shadow"],
+            {"level": "full"},
+            "shadow was asked for and granted, but the level in force is full",
+        ),
+        (TAKEN, {"manual_by": None}, "0.005 MW in hand of ann was granted, but it is in nobody's hand"),
+        (TAKEN, {"manual_by": "b\u202eob"}, "0.005 MW in hand of ann was granted, but it is in hand of b?ob"),
+        (TAKEN, {"manual_p_mw": 0.004}, "0.005 MW was asked for and granted, but 0.004 MW is in force"),
+        (TAKEN, {"manual_p_mw": None}, "0.005 MW was asked for and granted, but no power is in force"),
+        (TAKEN, {"manual_s": 6.0}, "600 s were asked for and granted, but 6 s is in force"),
+        (TAKEN, {"manual_s": None}, "600 s were asked for and granted, but no time is in force"),
+        (
+            ["take", "MG1/ess", "--release"],
+            {"manual_by": "bob", "manual_p_mw": 0.005, "manual_s": 9.0},
+            "it was to be given back, which was granted, but it is in hand of bob",
+        ),
+    ],
+)
+def test_an_answer_that_grants_something_else_than_was_asked_fails_and_a_take_is_withdrawn(
+    command: list[str], changes: dict[str, Any], difference: str, site: Site, url: str, cli: Cli
+) -> None:
+    answering(site, granted=True, **changes)
+    code, out, err = cli(*command, "--broker", url, "--who", "ann")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"heron-mqtt: MG1/ess: {difference}; see heron-mqtt status")
+    assert f"who else may publish on heron/{site.env_id}/devices/MG1/ess/authority_state" in err
+    if "--for" in command:
+        assert until(lambda: len(site.messages("devices/MG1/ess/take")) == 2)
+        asked, withdrawn = site.messages("devices/MG1/ess/take")
+        assert (withdrawn["for_s"], withdrawn["why"]) == (0.0, "withdrawn: the answer says something else")
+        assert (withdrawn["request_boot"], withdrawn["request_seq"]) == (asked["boot"], asked["seq"])
 
 
 def test_a_take_without_an_answer_is_withdrawn(

@@ -7,8 +7,9 @@ import contextlib
 from dataclasses import dataclass
 
 from heron_mqtt.app.operator_client.environments import find_environment
-from heron_mqtt.errors import BrokerError, ConfigError, NotReady
-from heron_mqtt.messages import AuthorityRequest, AuthorityState, Take
+from heron_mqtt.app.operator_client.text import printable
+from heron_mqtt.errors import BrokerError, ConfigError, HeronError, NotReady
+from heron_mqtt.messages import ROUNDING_MW, AuthorityRequest, AuthorityState, Take
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -17,6 +18,10 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 MAX_WHO, MAX_WHY = 100, 500  # characters; who is part of the sender's name, too
 ANSWER_S, WITHDRAWN_S = 5.0, 1.0
+
+
+class NotAsAsked(HeronError):
+    """A request was granted, and the same answer says that something else is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,9 @@ async def ask_gateway(
 ) -> AuthorityState:
     """Publish a request for ``AGENT/DEVICE`` and return what its gateway answers.
 
-    A take without an answer is withdrawn: it must not act once the gateway or the broker goes on. The
-    withdrawal names it, so that it ends no other person's hold.
+    A take without an answer, or with one that says something else than was asked, is withdrawn: it must not
+    act once the gateway or the broker goes on. The withdrawal names it, so that it ends no other person's
+    hold.
 
     Args:
         url: Of the broker.
@@ -90,6 +96,7 @@ async def ask_gateway(
     Raises:
         ConfigError: ``device`` is not AGENT/DEVICE.
         NotReady: No gateway answered in time, or it is not clear which environment is meant.
+        NotAsAsked: It was granted, and what the gateway says is in force is something else.
         BrokerError: The broker is not there or refuses.
     """
     agent, name = split_device(device)
@@ -109,25 +116,60 @@ async def ask_gateway(
             if is_ours and not answered.done():
                 answered.set_result(answer)
 
+        async def withdraw(why: str) -> None:
+            if not isinstance(request, Take) or request.for_s <= 0.0:
+                return  # nothing was taken
+            withdrawn = Take(
+                for_s=0.0,
+                who=request.who,
+                why=f"withdrawn: {why}",
+                request_seq=seq,
+                request_boot=stamper.boot,
+            )
+            with contextlib.suppress(BrokerError, TimeoutError):
+                async with asyncio.timeout(WITHDRAWN_S):
+                    await broker.publish(asked, stamper.stamp(asked, withdrawn))
+
         await broker.subscribe(state, on_state)
         await broker.publish(asked, stamper.stamp(asked, request))
         try:
             async with asyncio.timeout(timeout_s):
-                return await answered
+                answer = await answered
         except TimeoutError:
-            if isinstance(request, Take) and request.for_s > 0.0:  # it may be late: it must not act then
-                withdrawn = Take(
-                    for_s=0.0,
-                    who=request.who,
-                    why="withdrawn: no answer",
-                    request_seq=seq,
-                    request_boot=stamper.boot,
-                )
-                with contextlib.suppress(BrokerError, TimeoutError):
-                    async with asyncio.timeout(WITHDRAWN_S):
-                        await broker.publish(asked, stamper.stamp(asked, withdrawn))
+            await withdraw("no answer")
             raise NotReady(
                 f"no gateway answered for {device} in environment {env_id!r} at {broker.options.address} "
                 f"within {timeout_s:g} s: is the run going on, is the device one of its scenario, and may "
                 f"this user publish on {broker.topic_of(asked)}?"
             ) from None
+        if (difference := _not_as_asked(request, answer)) is not None:
+            await withdraw("the answer says something else")
+            raise NotAsAsked(
+                f"{device}: {printable(difference, 600)}; see heron-mqtt status, and who else may publish on "
+                f"{broker.topic_of(state)}"
+            )
+        return answer
+
+
+def _not_as_asked(request: AuthorityRequest | Take, answer: AuthorityState) -> str | None:
+    """Return in what a granted answer says something else than was asked, for people; None = in nothing."""
+    if not answer.granted:
+        return None
+    if isinstance(request, AuthorityRequest):
+        if answer.level == request.level:
+            return None
+        return f"{request.level} was asked for and granted, but the level in force is {answer.level}"
+    if request.for_s <= 0.0:
+        if answer.manual_by is None:
+            return None
+        return f"it was to be given back, which was granted, but it is in hand of {answer.manual_by}"
+    if answer.manual_by != request.who:
+        in_force = "in nobody's hand" if answer.manual_by is None else f"in hand of {answer.manual_by}"
+        return f"{request.p_mw:g} MW in hand of {request.who} was granted, but it is {in_force}"
+    if answer.manual_p_mw is None or abs(answer.manual_p_mw - request.p_mw) > ROUNDING_MW:
+        held = "no power" if answer.manual_p_mw is None else f"{answer.manual_p_mw:g} MW"
+        return f"{request.p_mw:g} MW was asked for and granted, but {held} is in force"
+    if answer.manual_s is None or abs(answer.manual_s - request.for_s) > ANSWER_S:
+        left = "no time" if answer.manual_s is None else f"{answer.manual_s:g} s"
+        return f"{request.for_s:g} s were asked for and granted, but {left} is in force"
+    return None

@@ -18,9 +18,10 @@ from heron_mqtt.field.gateway.authority import (
     Evidence,
 )
 from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import Band, SetpointLimits, reactive_room_mvar, standing_range_mw
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level, Take
+from heron_mqtt.messages import ROUNDING_MW, AuthorityRequest, AuthorityState, Level, Take
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -28,7 +29,6 @@ from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.authority")
 
-ROUNDING_MW = 1e-9  # 1 mW: kW that were divided by 1000
 PUT_RIGHT_EVERY_S = 1.0
 
 
@@ -67,6 +67,7 @@ class AuthorityDesk:
         on_change: Called with a device and its new level.
         now: Clock for the record, UTC.
         monotonic: Clock for how long a person holds a device, s.
+        bounds: Returns what bounds a device's setpoint whatever its state, and the band in force.
         why_no_manual_control: Why manual control cannot begin now (a stop, no live environment); else None.
         may_have_waited: Whether what is read now may have waited as long as this process stood still.
     """
@@ -82,6 +83,7 @@ class AuthorityDesk:
         on_change: Callable[[str, Level], None],
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = steady_s,
+        bounds: Callable[[str], tuple[SetpointLimits, Band | None]],
         why_no_manual_control: Callable[[], str | None],
         may_have_waited: Callable[[], bool],
     ) -> None:
@@ -101,6 +103,7 @@ class AuthorityDesk:
         self._heard_requests: dict[tuple[str, str, int], None] = {}
         self._has_begun = False
         self._put_right_at: dict[str, float] = {}
+        self._bounds = bounds
         self._why_no_manual_control = why_no_manual_control
         self._may_have_waited = may_have_waited
         self._gaps_mw = {name: settings.gap_mw for name, settings in devices.items()}
@@ -262,19 +265,28 @@ class AuthorityDesk:
         """
         refusal: str | None = None
         asked_by = "in hand of" if asked.request_seq is None else "withdrawn by"
-        p_mw = _at_edge(asked.p_mw, self._gaps_mw[name])
+        gap_mw, (limits, band) = self._gaps_mw[name], self._bounds(name)
+        range_mw = standing_range_mw(limits, band)
+        p_mw = _at_edge(asked.p_mw, (*gap_mw, *range_mw))
+        room_mvar = reactive_room_mvar(limits.s_max_mva, p_mw)
+        q_mvar = _at_edge(asked.q_mvar, (-room_mvar, room_mvar))
         what = "given back" if asked.for_s <= 0.0 else f"{p_mw:g} MW for {asked.for_s:g} s"
         if asked.for_s > 0.0:
             if not self.sends(name):
                 refusal = f"no setpoints are sent to the device at level {self.level(name)}"
             else:
                 refusal = HAS_WAITED if has_waited else self._why_no_manual_control()
-            refusal = refusal or _why_not_held(p_mw, self._gaps_mw[name])
+            refusal = refusal or _why_not_held(p_mw, gap_mw, range_mw)
+            if not refusal and abs(q_mvar) > room_mvar:
+                refusal = (
+                    f"{q_mvar:g} Mvar is beyond the device's apparent power beside {p_mw:g} MW; expected "
+                    f"{-room_mvar:g} to {room_mvar:g} Mvar"
+                )
         if not refusal:
             if asked.for_s > 0.0:
                 ends_at = self._monotonic() + asked.for_s
                 request = (asked.boot, asked.seq)
-                self._manual[name] = Manual(asked.who, asked.why, p_mw, asked.q_mvar, ends_at, request)
+                self._manual[name] = Manual(asked.who, asked.why, p_mw, q_mvar, ends_at, request)
             elif asked.request_seq is None:
                 self._manual.pop(name, None)
             else:
@@ -419,8 +431,14 @@ class AuthorityDesk:
         self._broker.publish(channel, self._stamper.stamp(channel, state), **self._retain)
 
 
-def _why_not_held(p_mw: float, gap_mw: tuple[float, float]) -> str | None:
-    """Return why a device cannot hold a power; None if it can, or if it is bounded as any other."""
+def _why_not_held(p_mw: float, gap_mw: tuple[float, float], range_mw: tuple[float, float]) -> str | None:
+    """Return why a device cannot hold a power, whatever its state; None if it can."""
+    low, high = range_mw
+    if not low <= p_mw <= high:
+        return (
+            f"{p_mw:g} MW is beyond the device's nameplate, or the band of its level; expected {low:g} to "
+            f"{high:g} MW"
+        )
     low, high = gap_mw
     if not low < p_mw < high:
         return None
@@ -428,6 +446,6 @@ def _why_not_held(p_mw: float, gap_mw: tuple[float, float]) -> str | None:
     return f"{p_mw:g} MW is between 0 and the device's minimum power; expected {wanted}"
 
 
-def _at_edge(p_mw: float, gap_mw: tuple[float, float]) -> float:
-    """Return the edge of the gap that a power is meant to be: 4.1 kW / 1000 is a rounding below 0.0041 MW."""
-    return next((edge for edge in gap_mw if abs(p_mw - edge) <= ROUNDING_MW), p_mw)
+def _at_edge(power: float, edges: tuple[float, ...]) -> float:
+    """Return the edge that a power is meant to be: 4.1 kW / 1000 is a rounding below 0.0041 MW."""
+    return next((edge for edge in edges if abs(power - edge) <= ROUNDING_MW), power)

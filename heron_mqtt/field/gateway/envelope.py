@@ -35,6 +35,20 @@ class Band:
     p_max_mw: float
 
 
+def standing_range_mw(limits: SetpointLimits, band: Band | None = None) -> tuple[float, float]:
+    """Return the powers that a device may be sent, whatever its state: nameplate, apparent power, band.
+
+    Lowest and highest, MW, positive = injected.
+    """
+    low, high = max(limits.p_min_mw, -limits.s_max_mva), min(limits.p_max_mw, limits.s_max_mva)
+    return (low, high) if band is None else (max(low, band.p_min_mw), min(high, band.p_max_mw))
+
+
+def reactive_room_mvar(s_max_mva: float, p_mw: float) -> float:
+    """Return the largest reactive power that the apparent power leaves beside an active power, Mvar, >= 0."""
+    return math.sqrt(max(0.0, (s_max_mva - p_mw) * (s_max_mva + p_mw)))
+
+
 @dataclass(frozen=True, slots=True)
 class ClampedSetpoint:
     """A setpoint that may leave, and the bounds that changed it."""
@@ -76,7 +90,7 @@ def clamp(
         p = _clip(p, band.p_min_mw, band.p_max_mw, "band of limited authority", hit)
     p = _clip(p, -limits.s_max_mva, limits.s_max_mva, "apparent power", hit)
     held = p if p_available_mw is None else min(p, p_available_mw)
-    room_mvar = math.sqrt(max(0.0, (limits.s_max_mva - held) * (limits.s_max_mva + held)))
+    room_mvar = reactive_room_mvar(limits.s_max_mva, held)
     q = _clip(q, -room_mvar, room_mvar, "apparent power", hit)
     return ClampedSetpoint(p, q, tuple(dict.fromkeys(hit)))
 

@@ -15,7 +15,7 @@ from heron_mqtt.field.gateway.authority import RULES, Evidence
 from heron_mqtt.field.gateway.authority_desk import AuthorityDesk, Manual
 from heron_mqtt.field.gateway.clearance import apply_clearance
 from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
-from heron_mqtt.field.gateway.envelope import Band
+from heron_mqtt.field.gateway.envelope import Band, SetpointLimits
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
 from heron_mqtt.field.gateway.settings import DeviceSettings
@@ -86,6 +86,7 @@ class FieldGateway:
             on_change=self._authority_changed,
             now=now,
             monotonic=monotonic,
+            bounds=lambda name: (self._whatever_state[name], self._band(name)),
             why_no_manual_control=self._why_no_manual_control,
             may_have_waited=lambda: self.environment.has_just_paused,
         )
@@ -100,6 +101,10 @@ class FieldGateway:
         """Which environment is served, and whether it is alive."""
         self._twins = twins
         self._settings = dict(devices)
+        self._whatever_state = {
+            name: SetpointLimits(*nameplates[name], twins.limits(name).s_max_mva, *nameplates[name])
+            for name in devices
+        }
         self._broker = broker
         self._stamper = stamper
         self._notify = notify
@@ -133,7 +138,7 @@ class FieldGateway:
                 on_change=lambda name=name: self._heard(name),  # type: ignore[misc]
                 settings=settings.gateway,
                 nameplate_mw=nameplates[name],
-                s_max_mva=twins.limits(name).s_max_mva,
+                s_max_mva=self._whatever_state[name].s_max_mva,
                 kind=settings.kind,
                 take_over=take_over,
                 predecessors=predecessors,

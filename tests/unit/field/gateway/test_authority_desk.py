@@ -12,6 +12,7 @@ from heron_mqtt.field.gateway import authority_desk
 from heron_mqtt.field.gateway.authority import HAS_WAITED, Evidence
 from heron_mqtt.field.gateway.authority_desk import AuthorityDesk, Manual
 from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.messages import AuthorityRequest, Command, Level, Observation, Take
 from heron_mqtt.messaging.base import Features
@@ -164,10 +165,44 @@ async def test_a_hand_is_given_back_by_zero_seconds_and_told_while_it_lasts() ->
 
 
 @pytest.mark.parametrize(("level", "bound_mw"), [("full", 0.05), ("limited", 0.01)])
-async def test_a_hand_is_within_nameplate_and_band(level: Any, bound_mw: float) -> None:
+async def test_what_nameplate_or_band_do_not_allow_is_refused_with_what_they_do(
+    level: Any, bound_mw: float
+) -> None:
     made = await desk(level)
-    made.ask(p_mw=7.0)
-    assert made.sent_mw() == pytest.approx(bound_mw)
+    for p_mw in (7.0, -7.0, 1.0001 * bound_mw, -bound_mw - 1e-8):
+        told = made.ask(p_mw=p_mw)
+        assert (told["granted"], "manual_by" in told) == (False, False)
+        assert told["reason"] == (
+            f"{p_mw:g} MW is beyond the device's nameplate, or the band of its level; expected "
+            f"{-bound_mw:g} to {bound_mw:g} MW"
+        )
+        assert made.sent_mw() == pytest.approx(min(0.02, bound_mw)), "the agent goes on"
+    for p_mw in (bound_mw, -bound_mw, bound_mw + 5e-10):
+        told = made.ask(p_mw=p_mw)
+        assert told["granted"] is True
+        assert told["manual_p_mw"] == pytest.approx(p_mw, abs=1e-9)
+        assert abs(told["manual_p_mw"]) <= bound_mw
+        assert made.sent_mw() == told["manual_p_mw"]
+
+
+async def test_reactive_power_that_the_apparent_power_does_not_leave_is_refused() -> None:
+    made = await desk()
+    told = made.ask(p_mw=0.03, q_mvar=0.0401)
+    assert (told["granted"], told["reason"]) == (
+        False,
+        "0.0401 Mvar is beyond the device's apparent power beside 0.03 MW; expected -0.04 to 0.04 Mvar",
+    )
+    for q_mvar in (0.04, -0.04, 0.04 + 5e-10):
+        assert made.ask(p_mw=0.03, q_mvar=q_mvar)["granted"] is True
+        made.sent_mw()
+        assert made.rig.sent[-1]["q_mvar"] == pytest.approx(q_mvar, abs=1e-9)
+
+
+async def test_a_band_that_comes_after_a_take_bounds_what_is_sent() -> None:
+    made = await desk()
+    assert made.ask(p_mw=0.04)["granted"] is True
+    made.ask("authority", type="authority_request", level="limited", who="bob", why="")
+    assert made.sent_mw() == pytest.approx(BAND.p_max_mw)
 
 
 @pytest.mark.parametrize("level", ["simulated", "shadow"])
@@ -191,7 +226,7 @@ async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
         ((0.0, 0.02), 0.0, ""),
         ((-0.02, 0.0), -0.01, "-0.01 MW is between 0 and {least}; expected 0, or -0.02 MW or less"),
         ((-0.02, 0.0), -0.02, ""),
-        ((-0.02, 0.0), 0.01, ""),  # bounded by the nameplate, and said, as any other
+        ((-0.02, 0.0), 0.01, ""),
         ((0.0, 0.0), 0.01, ""),
         ((0.0, 0.02), 1e-9, ""),  # a milliwatt is meant to be nothing
     ],
@@ -441,6 +476,7 @@ class Alone:
             on_change=lambda name, level: self.changes.append((name, level)),
             now=lambda: NOON,
             monotonic=monotonic,
+            bounds=lambda name: (SetpointLimits(-1.0, 1.0, 1.0, -1.0, 1.0), None),
             why_no_manual_control=lambda: None,
             may_have_waited=lambda: False,
         )
