@@ -35,6 +35,10 @@ from heron_mqtt.errors import ConfigError
 MAX_SOCKETS = 32
 """Of people who have not logged in; who has is let in beyond them."""
 MAX_SOCKETS_OF_PEOPLE = 64
+READ = ("host", "origin", "cookie", "connection", "upgrade", "sec-", "x-heron-")
+"""How the names of headers begin that are read."""
+LISTS = {"connection", "upgrade", "sec-websocket-extensions", "sec-websocket-protocol"}
+"""Those of them that may stand more than once."""
 MAX_BYTES = 8_192  # of what a browser may send: a request with its reason
 log = logging.getLogger("heron_mqtt.dashboard.http")
 
@@ -120,8 +124,17 @@ class Dashboard:
             finally:
                 door.close()
 
-    def _respond(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _respond(self, _connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is no WebSocket; None lets the WebSocket begin."""
+        try:
+            return self._answer(request)
+        except Exception:  # a bug: websockets keeps it to itself, and answers 500
+            log.exception("no answer to a request for %.200s", request.path)
+            raise
+
+    def _answer(self, request: Request) -> Response | None:
+        if (why := _malformed(request)) is not None:
+            return answer(HTTPStatus.BAD_REQUEST, f"{why}\n")
         if not self._names.include(request.headers.get("Host", "")):
             why = "this host is not served here: --served-as NAME says that it is\n"
             return answer(HTTPStatus.FORBIDDEN, why)
@@ -157,6 +170,27 @@ class Dashboard:
         finally:
             self._sockets_of_people -= is_of_person
             self._sockets -= not is_of_person
+
+
+def _malformed(request: Request) -> str | None:
+    """Return why a request cannot be read; None = it can.
+
+    What is read of it must be there once: two readers, a proxy and we, could take different ones. And it
+    must be ASCII: ``websockets`` hands on other bytes as characters that cannot be encoded again. Only a
+    cookie may have others, which can be of any program on the same host.
+    """
+    if not request.path.isascii():
+        return "the address is not ASCII"
+    for name in request.headers:
+        said = name.lower()
+        if not said.startswith(READ):
+            continue
+        values = request.headers.get_all(name)
+        if len(values) > 1 and said not in LISTS:
+            return f"{said} stands {len(values)} times; expected once"
+        if said != "cookie" and not all(value.isascii() for value in values):
+            return f"{said} is not ASCII"
+    return None
 
 
 def _split(address: str) -> SplitResult | None:

@@ -98,12 +98,41 @@ def test_what_is_no_request_is_refused_and_leaves_no_traceback(page: str, progra
         b"GET /live HTTP/1.1\r\nHost: " + host + b"\r\nOrigin: http://[\r\n\r\n",
         b"GET /live HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n",
         b"\x16\x03\x01\x02\x00\r\n\r\n",
+        *(
+            b"GET " + path + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + 2 * (header + b"\r\n") + b"\r\n"
+            for path in (b"/", b"/session", b"/live")
+            for header in (
+                *(b"Host: " + host, b"Origin: http://" + host, b"Cookie: a=b", b"Sec-Fetch-Site: none"),
+                *(b"X-Heron-Page: 1", b"X-Heron-Ticket: x", b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),
+            )
+        ),
+        *(
+            b"GET /live HTTP/1.1\r\nHost: " + host + b"\r\nOrigin: http://" + host + b"\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            + said
+            + b"\r\n\r\n"
+            for said in (
+                b"Connection: Upgrade\r\nUpgrade: \xff",
+                b"Upgrade: websocket\r\nConnection: \xff",
+                b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: \xff",
+                b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Extensions: \xff",
+            )
+        ),
+        b"GET /live HTTP/1.1\r\nHost: " + host + b"\r\nSec-WebSocket-Key: \xff\xfe\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: " + host + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: " + host + b"\xff\r\n\r\n",
     ):
         with _raw(page, sent) as made:
             answer = made.recv(100)
             assert not answer or answer.split()[1] in {b"400", b"403"}, (sent[:30], answer)
     assert _status(page) == 200
     assert program.err[before:] == []
+
+
+def test_a_cookie_of_another_program_on_the_host_keeps_nobody_out(page: str) -> None:
+    request = b"GET /session HTTP/1.1\r\nHost: " + _host(page).encode() + b"\r\nX-Heron-Page: 1\r\n"
+    with _raw(page, request + b"Cookie: theirs=\xc3\xa9\xff\r\n\r\n") as made:
+        assert made.recv(100).split()[1] == b"200"
 
 
 def test_connections_that_say_nothing_give_way_to_a_person(page: str) -> None:
