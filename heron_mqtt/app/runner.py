@@ -297,6 +297,7 @@ async def _steps(
     clock = None if plan.realtime_s is None else StepClock(plan.realtime_s, env.rest_async)
     observations = first
     while env.agents:
+        await asyncio.sleep(0)  # else a centralized run awaits nothing: a signal would wait for its last step
         if clock is not None and await clock.next_step():
             summary.overruns += 1
         async with in_step or contextlib.nullcontext():

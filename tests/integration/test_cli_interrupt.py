@@ -108,6 +108,14 @@ def test_in_the_middle_of_a_run(small: Path, record_property: Record) -> None:
     assert program.err == []
 
 
+def test_in_the_middle_of_a_run_that_waits_for_nothing(small: Path, record_property: Record) -> None:
+    """A centralized run is direct calls: a signal must not wait for its last step."""
+    with heron("run", str(small), "--centralized", "--steps", str(LONG)) as program:
+        program.wait_for(f"step 8/{LONG}")
+        out = _end(program, signal.SIGTERM, record_property)
+    assert re.search(r"interrupted after \d+ steps", out)
+
+
 @pytest.mark.slow
 def test_while_it_waits_for_the_clock(small: Path, record_property: Record) -> None:
     """And with --json: what ran is one object, marked as interrupted."""
