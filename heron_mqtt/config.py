@@ -6,6 +6,7 @@ The tables that belong to the gateway are defined here; ``powergrid.scenario`` a
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ class Table(BaseModel):
 
 T = TypeVar("T", bound=BaseModel)
 
+NO_SUCH_FILE = "no such file"
 _SHOULD_BE = ": should be "
 _LOGIN = re.compile(r"//[^/@\s]*@")  # user and password in a URL: no error shows them
 
@@ -44,14 +46,24 @@ def shipped_config() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "config"
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file; False also where that cannot be said: its name is too long, or a loop."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def why_no_file(path: Path) -> str:
     """Return why a path is not a file that can be read; for messages."""
     try:
         path.stat()
     except FileNotFoundError:
-        return "a symbolic link that leads to no file" if path.is_symlink() else "no such file"
+        return "a symbolic link that leads to no file" if path.is_symlink() else NO_SUCH_FILE
     except OSError as exc:  # a link that leads back to itself, a folder that may not be entered, a long name
         return f"cannot be read: {exc.strerror}"
+    except ValueError as exc:  # a null character
+        return f"cannot be read: {exc}"
     return "a folder; expected a file" if path.is_dir() else "a device, pipe or socket; expected a file"
 
 
@@ -62,20 +74,20 @@ def find_scenario(name: str | Path) -> Path:
         ConfigError: There is no such file; says what is shipped.
     """
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         files = ", ".join(sorted(p.name for p in path.glob("*.toml"))[:5])
         hint = f"name a file in it: {files}" if files else "it holds no .toml file"
         raise ConfigError(f"{name}: is a folder, a scenario is a file; {hint}")
     relative = Path(*path.parts[1:]) if path.parts[:1] == ("config",) else path
     shipped = shipped_config()
     for candidate in (shipped / relative, shipped / f"{relative}.toml"):
-        if candidate.is_file() and candidate.resolve().is_relative_to(shipped.resolve()):
+        if is_file(candidate) and candidate.resolve().is_relative_to(shipped.resolve()):
             return candidate
     known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-    if path.is_symlink() or path.exists():
-        raise ConfigError(f"{name}: {why_no_file(path)}; a shipped scenario is one of {known}")
+    if (why := why_no_file(path)) != NO_SUCH_FILE:
+        raise ConfigError(f"{name}: {why}; a shipped scenario is one of {known}")
     raise ConfigError(f"{name}: no such scenario file; shipped scenarios are: {known}")
 
 
@@ -85,6 +97,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: Not readable, not UTF-8, too large or not TOML; says where.
     """
+    if not is_file(path):  # of a device or pipe there may be no end
+        raise ConfigError(f"{path}: {why_no_file(path)}")
     try:
         data = path.read_bytes()
     except OSError as exc:
@@ -95,7 +109,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8-sig"))  # editors put a byte order mark in front
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}; save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as exc:
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise ConfigError(f"{path}: not valid TOML: {exc}") from None
 
 

@@ -45,6 +45,11 @@ class Recording:
         parts: list[Recorder] = [one for one in (self.file, self.csv) if one is not None]
         return RecorderGroup(parts) if parts else None
 
+    @property
+    def csv_lost(self) -> int:
+        """Rows that could not be written to the CSV file that was asked for."""
+        return 0 if self.csv is None else self.csv.lost
+
     def event(self, kind: str, subject: str, what: str, data: Mapping[str, Any] | None = None) -> None:
         """Record one thing that happened."""
         if self.file is not None:

@@ -55,6 +55,8 @@ class Summary:
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
     record: dict[str, Any] | None = None
     """The record of the run, where there is one: file, head (its hash), rows, lost."""
+    csv_lost: int = 0
+    """Rows that could not be written to the CSV file that was asked for."""
     impairment: dict[str, Any] | None = None
     """What the impaired network did, where there was one: name and counts."""
     undisturbed: dict[str, Any] | None = None

@@ -158,10 +158,11 @@ def _listed(results: Sequence[FaultResult]) -> str:
 
 
 def _write(path: Path, outcome: FaultsOutcome) -> None:
+    from heron_mqtt.record.result_file import write_result
     from heron_mqtt.testing.faults import markdown, sums
 
     try:
-        path.write_text(f"{sums(outcome.results)}\n{markdown(outcome.results)}", encoding="utf-8")
+        write_result(path, f"{sums(outcome.results)}\n{markdown(outcome.results)}")
     except OSError as exc:
         complain(f"{path}: cannot be written: {exc.strerror}")
         raise SystemExit(EXIT_FAILED) from None

@@ -259,6 +259,9 @@ def run(
     for budget in summary.over_budget(strict=strict, max_fallbacks=max_fallbacks):
         complain(budget)
         code = code or EXIT_FAILED
+    if summary.csv_lost:
+        complain(f"--csv {csv}: {summary.csv_lost} rows could not be written")
+        code = code or EXIT_FAILED
     raise SystemExit(code)
 
 

@@ -113,12 +113,13 @@ def _table(outcome: SuiteOutcome) -> None:
 
 
 def _write(outcome: SuiteOutcome, junit: Path | None, html: Path | None) -> None:
+    from heron_mqtt.record.result_file import write_result
     from heron_mqtt.testing.suite import suite_page
 
     for path, text in ((junit, outcome.junit()), (html, suite_page(outcome))):
         if path is not None:
             try:
-                path.write_text(text, encoding="utf-8")
+                write_result(path, text)
             except OSError as exc:
                 complain(f"{path}: cannot be written: {exc.strerror}")
                 raise SystemExit(EXIT_FAILED) from None

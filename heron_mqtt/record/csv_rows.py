@@ -11,6 +11,7 @@ from typing import Any
 
 from heron_mqtt.record.base import Recorder
 from heron_mqtt.record.facts import StepFacts
+from heron_mqtt.record.result_file import refuse_record
 
 log = logging.getLogger("heron_mqtt.record")
 
@@ -30,6 +31,7 @@ class CsvRecorder(Recorder):
         report: Told once if it cannot be written any more; the run goes on.
 
     Raises:
+        ConfigError: There is a record.
         OSError: It cannot be written.
     """
 
@@ -44,6 +46,7 @@ class CsvRecorder(Recorder):
         """Rows that could not be written."""
         self._devices = tuple(dict.fromkeys(devices))
         self._report = report
+        refuse_record(path)
         self._file = path.open("w", newline="", encoding="utf-8")
         self._writer: csv.DictWriter[str] | None = None
 
@@ -67,6 +70,7 @@ class CsvRecorder(Recorder):
             self._file.close()
         except OSError as exc:
             self._report(f"csv {self.path}: {exc.strerror}")
+            self.lost = self.lost or 1  # at least
 
     def _row(self, facts: StepFacts, agent: str, info: Mapping[str, Any]) -> dict[str, Any]:
         terms, trades = info["reward_terms"], info["trades"]

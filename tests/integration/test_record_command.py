@@ -99,6 +99,30 @@ def test_csv_has_a_row_an_agent_and_step(run: Run) -> None:
     assert {"p_gen_mw", "soc_ess", "reward_grid"} <= set(rows[0])
 
 
+def test_rows_of_the_csv_that_are_lost_fail_the_run(tmp_path: Path) -> None:
+    path = write_scenario(tmp_path, {"steps": 2})
+    done = run_heron("run", str(path), "--centralized", "--csv", "/dev/full", "--no-record")
+    assert done.code == 1
+    assert "csv /dev/full: No space left on device; the run goes on" in done.out
+    assert done.errors[-1] == "heron-mqtt: --csv /dev/full: 6 rows could not be written"
+    assert "ran 2 steps" in done.out
+
+
+def test_nothing_is_written_where_a_record_is(run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.heron"
+    kept.write_bytes(before := run.record.read_bytes())
+    for command in (
+        ["report", str(run.record), "--to", str(kept)],
+        ["report", str(kept), "--to", str(kept)],
+        ["calibrate", str(run.record), "--network", "--to", str(kept)],
+        ["run", "--centralized", "--steps", "1", "--no-record", "--csv", str(kept)],
+    ):
+        done = run_heron(*command)
+        assert done.code == 2, command
+        assert f"{kept}: holds the record of a run, which is never overwritten" in done.err
+        assert kept.read_bytes() == before
+
+
 def test_pandas_reads_the_views(run: Run) -> None:
     connection = sqlite3.connect(run.record)
     devices = pd.read_sql("SELECT * FROM devices", connection)

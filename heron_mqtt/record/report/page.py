@@ -12,6 +12,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.report import tables
 from heron_mqtt.record.report.figures import Figure, Mark, RunFigures, Series, as_json, thinned, together
 from heron_mqtt.record.report.tables import ReportTable
+from heron_mqtt.record.result_file import write_result
 from heron_mqtt.record.verify.finding import Finding
 
 ROWS = 240  # of the table of a figure
@@ -158,9 +159,10 @@ def write(path: Path, page: str) -> None:
     """Write a page.
 
     Raises:
+        ConfigError: There is a record.
         OSError: It cannot be written.
     """
-    path.write_text(page, encoding="utf-8")
+    write_result(path, page)
 
 
 _PAGE = """<!doctype html>
