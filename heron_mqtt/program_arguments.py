@@ -1,13 +1,44 @@
-"""The arguments of programs that are no command of ``heron-mqtt``: emulators, bridges, scripts."""
+"""The arguments of programs: what no argument may be, and those of emulators, bridges and scripts."""
 
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+MAY_BE_BLANK = ("--why",)
+_WITH_VALUE = re.compile(r"(--?[A-Za-z][\w-]*)=(.*)", re.DOTALL)
+
+
+def blank_argument(words: Sequence[str]) -> str | None:
+    """Return what is wrong with an argument that is empty or only spaces; None = there is none.
+
+    A script whose variable is not set passes one: it would be taken as if the option were left out, or for
+    the current directory. What stands behind ``--`` is another program's.
+    """
+    before = ""
+    for word in words:
+        if word == "--":
+            return None
+        found = _WITH_VALUE.fullmatch(word)
+        option, value = (found[1], found[2]) if found else (before if before.startswith("-") else "", word)
+        if not value.strip() and option not in MAY_BE_BLANK:
+            return f"{option} {value!r}: an empty argument; give it a value, or leave it out".lstrip()
+        before = word
+    return None
 
 
 class ProgramArguments(argparse.ArgumentParser):
     """Tells wrong arguments as the commands do: one line that says where to look, and exit code 2."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the options of a command line (None = this process's), of which none may be blank."""
+        words = sys.argv[1:] if args is None else list(args)
+        if (problem := blank_argument(words)) is not None:
+            self.error(problem)
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the program with one line on standard error; the usage is left to ``--help``."""

@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
-from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
+from heron_mqtt.config import (
+    NO_SUCH_FILE,
+    Table,
+    find_scenario,
+    is_file,
+    read_toml,
+    shipped_config,
+    validate,
+    validate_inside,
+    why_no_file,
+)
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.gateway.authority import RULES
@@ -602,7 +612,7 @@ class LoadedScenario(Table):
         """Return a file that the scenario names: beside it, else among what is shipped."""
         beside = self.directory / name
         shipped = shipped_config() / name
-        return shipped if not beside.exists() and shipped.exists() else beside
+        return shipped if why_no_file(beside) == NO_SUCH_FILE and shipped.exists() else beside
 
     def broker_settings(self) -> dict[str, str]:
         """Return what the scenario says about the connection to the broker, its URL left out."""
@@ -626,7 +636,7 @@ def _policies_beside(scenario: Scenario, directory: Path) -> Scenario:
     microgrids = {}
     for name, table in scenario.microgrids.items():
         file, _, kind = (table.policy.use or "").rpartition(":")
-        if file.endswith(".py") and (directory / file).exists():
+        if file.endswith(".py") and is_file(directory / file):
             use = f"{(directory / file).resolve()}:{kind}"
             policy = table.policy.model_copy(update={"use": use})
             microgrids[name] = table.model_copy(update={"policy": policy})

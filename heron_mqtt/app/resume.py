@@ -27,7 +27,7 @@ from heron_mqtt.app.replay_env import ReplayEnv
 from heron_mqtt.app.resumption import Resumption
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.what_if import Comparison, compare_step
-from heron_mqtt.config import shipped_config, why_no_file
+from heron_mqtt.config import is_file, shipped_config, why_no_file
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.gateway.gateway import ESTOP
@@ -120,7 +120,7 @@ def _locked(run: Path) -> WriteLock:
     Raises:
         DataError: There is none, it cannot be written to, or its run goes on.
     """
-    if not run.is_file():
+    if not is_file(run):
         raise DataError(f"{run}: {why_no_file(run)}")
     ends = time.monotonic() + WRITER_S
     while True:
@@ -160,7 +160,7 @@ def _same_scenario(record: RecordFile, scenario: str | None) -> LoadedScenario:
         ConfigError: It has changed, or it is not said where it is.
     """
     name = record.meta["scenario"]
-    if scenario is None and not (shipped_config() / f"{name}.toml").is_file():
+    if scenario is None and not is_file(shipped_config() / f"{name}.toml"):
         raise ConfigError(
             f"--resume {record.path}: its scenario {name!r} is none of the shipped ones; name its file too: "
             f"heron-mqtt run SCENARIO.toml --resume {record.path}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from heron_mqtt.app.policies import policy_maker
 from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
+from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of, without_login
@@ -285,5 +286,5 @@ def _impairment(loaded: LoadedScenario, options: RunOptions) -> ImpairmentTable 
     named = options.network or loaded.scenario.impairment
     if isinstance(named, str):
         beside = loaded.path(named)
-        return load_impairment(beside if options.network is None and beside.is_file() else named)
+        return load_impairment(beside if options.network is None and is_file(beside) else named)
     return named

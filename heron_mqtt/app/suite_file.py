@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from heron_mqtt.config import Table, read_toml, validate
+from heron_mqtt.config import Table, is_file, read_toml, validate
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import load_impairment
 from powergrid.scenario import FaultTable, LoadedScenario, Scenario, load_scenario
@@ -154,7 +154,7 @@ class LoadedSuite:
             ConfigError: There is no such scenario, or a fault is of no device of it.
         """
         beside = self.path.parent / case.scenario
-        loaded = load_scenario(beside if beside.is_file() else case.scenario)
+        loaded = load_scenario(beside if is_file(beside) else case.scenario)
         faults = [fault.model_dump() for fault in self.suite.faults.get(case.faults, [])]
         if not faults:
             return loaded
@@ -167,7 +167,7 @@ class LoadedSuite:
         if case.network == NONE:
             return None
         beside = self.path.parent / case.network
-        return str(beside) if beside.is_file() else case.network
+        return str(beside) if is_file(beside) else case.network
 
 
 def load_suite(path: str | Path) -> LoadedSuite:

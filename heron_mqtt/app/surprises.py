@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from heron_mqtt.config import is_file
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation.build import Blueprint
 
@@ -29,7 +30,7 @@ def surprises(loaded: LoadedScenario, blueprint: Blueprint) -> Iterator[str]:
 
 def _files(loaded: LoadedScenario) -> Iterator[str]:
     path = loaded.path(loaded.scenario.profiles.file)
-    if not path.is_file():
+    if not is_file(path):
         yield f"profiles.file = {loaded.scenario.profiles.file!r}: no such file; no column of it is used"
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
 from heron_mqtt.messaging.settings import SETTINGS, topic_prefix_of, topics_begin
 
@@ -91,7 +92,12 @@ def add(
     users: UsersFile = Path(DEFAULT_USERS_FILE),
     acl: AclFile = Path(DEFAULT_ACL_FILE),
     env_id: Annotated[
-        str | None, typer.Option(metavar="ENV", help="Rights in this environment only, not in every one.")
+        str | None,
+        typer.Option(
+            metavar="ENV",
+            callback=topics.checked_env_id,
+            help="Rights in this environment only, not in every one.",
+        ),
     ] = None,
     topic_prefix: TopicPrefix = None,
 ) -> None:

@@ -13,6 +13,7 @@ import typer
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, EXIT_USAGE, complain, report
 from heron_mqtt.cli.run_commands import app
 from heron_mqtt.errors import HeronError
+from heron_mqtt.program_arguments import blank_argument
 
 PROGRAM = "heron-mqtt"
 VERBOSE = ("-v", "--verbose")
@@ -27,17 +28,33 @@ def run_command_line(words: Sequence[str] | None = None) -> int:
     A user's mistake ends in one line a problem and exit code 1 or 2.
     """
     ordered = _options_first(sys.argv[1:] if words is None else words)
+    if (problem := blank_argument(ordered)) is not None:
+        complain(problem)
+        return EXIT_USAGE
     try:
         code = _only_what_is_called(ordered)(ordered, prog_name=PROGRAM, standalone_mode=False)
     except HeronError as exc:
         return report(exc)
     except _UsageError as exc:
         return _wrong_arguments(exc)
+    except OSError as exc:
+        if not _is_named(exc, ordered):
+            raise
+        complain(f"{exc.filename}: {exc.strerror}")
+        return EXIT_USAGE
     except typer.Abort:
         return EXIT_FAILED
     except SystemExit as exc:  # how argparse and the commands themselves end
         return exc.code if isinstance(exc.code, int) else EXIT_OK if exc.code is None else EXIT_FAILED
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _is_named(exc: OSError, words: Sequence[str]) -> bool:
+    """Whether an error is of a file or folder that the user has named: of ours it is a bug."""
+    if not isinstance(exc.filename, str) or not exc.filename or exc.strerror is None:
+        return False
+    named = [word.rpartition("=")[2] if word.startswith("-") else word for word in words]
+    return any(word and (exc.filename == word or exc.filename.startswith(f"{word}/")) for word in named)
 
 
 def _options_first(words: Sequence[str]) -> list[str]:

@@ -20,8 +20,9 @@ def report(exc: HeronError) -> int:
 
 
 def complain(problem: str) -> None:
-    """Print one problem to standard error."""
-    sys.stderr.write(f"heron-mqtt: {problem}\n")
+    """Print one problem to standard error, without what a terminal would obey: it may repeat an argument."""
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in problem)
+    sys.stderr.write(f"heron-mqtt: {shown}\n")
     sys.stderr.flush()
 
 

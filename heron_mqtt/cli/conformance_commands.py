@@ -14,6 +14,7 @@ import typer
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, complain
 from heron_mqtt.end_signals import EXIT_INTERRUPTED
 from heron_mqtt.errors import ConfigError, NotReady
+from heron_mqtt.messaging import topics
 
 if TYPE_CHECKING:
     from heron_mqtt.testing.conformance import ConformanceBench, ConformanceResult, PromiseResult
@@ -48,7 +49,10 @@ def conformance(
             metavar="URL", help="Where the device is; with a program the default is a broker of its own."
         ),
     ] = None,
-    env_id: Annotated[str | None, typer.Option(metavar="NAME", help="Environment on the wire.")] = None,
+    env_id: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", callback=topics.checked_env_id, help="Environment on the wire."),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="PROMISE", help="This promise alone; may be repeated.")
     ] = None,
@@ -97,7 +101,7 @@ def conformance(
     options = ConformanceOptions(
         device=device,
         broker=broker,
-        env_id=env_id or ("conformance" if command or class_name else _asked_for_env()),
+        env_id=("conformance" if command or class_name else _asked_for_env()) if env_id is None else env_id,
         command=command or (),
         class_name=class_name,
         only=only,
@@ -178,12 +182,13 @@ def _print_lines(result: ConformanceResult) -> None:
 
 
 def _write(result: ConformanceResult, junit: Path | None, html: Path | None) -> None:
+    from heron_mqtt.record.result_file import write_result
     from heron_mqtt.testing.conformance import conformance_junit, conformance_page
 
     for path, make in ((junit, conformance_junit), (html, conformance_page)):
         if path is not None:
             try:
-                path.write_text(make(result), encoding="utf-8")
+                write_result(path, make(result))
             except OSError as exc:
                 complain(f"{path}: cannot be written: {exc.strerror}")
                 raise SystemExit(EXIT_FAILED) from None

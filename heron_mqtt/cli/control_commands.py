@@ -9,6 +9,7 @@ import typer
 
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
 
 if TYPE_CHECKING:
     from heron_mqtt.app.operator_client import StopReport
@@ -19,6 +20,7 @@ EnvId = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        callback=topics.checked_env_id,
         help="The environment: second level of the topics. Without it the one that is alive; where several "
         "are, they are named and nothing is done.",
     ),
@@ -40,7 +42,10 @@ def add_control_commands(app: typer.Typer) -> None:
 def status(
     broker: Broker,
     env_id: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this environment; without it all.")
+        str | None,
+        typer.Option(
+            metavar="NAME", callback=topics.checked_env_id, help="Only this environment; without it all."
+        ),
     ] = None,
     listen: Annotated[float, typer.Option(metavar="SECONDS", help="How long to listen for telemetry.")] = 2.0,
     as_json: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heron_mqtt.end_signals import run_until_told
+from heron_mqtt.messaging import topics
 
 if TYPE_CHECKING:
     from heron_mqtt.app.doctor import BrokerFinding
@@ -55,7 +56,9 @@ def doctor(
     env_id: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Environment of the probes; default: the scenario's, with -doctor."
+            metavar="NAME",
+            callback=topics.checked_env_id,
+            help="Environment of the probes; default: the scenario's, with -doctor.",
         ),
     ] = None,
     stall: Annotated[

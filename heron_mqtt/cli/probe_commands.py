@@ -11,6 +11,7 @@ import typer
 
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
 
 if TYPE_CHECKING:
     from heron_mqtt.app.probe.announcements import Announced
@@ -60,7 +61,12 @@ def probe(
     ] = "1kW",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
     env_id: Annotated[
-        str, typer.Option(metavar="NAME", help="In which environment the device is driven; for --send.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            callback=topics.checked_env_id,
+            help="In which environment the device is driven; for --send.",
+        ),
     ] = "default",
     modbus: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
 
 if TYPE_CHECKING:
     from heron_mqtt.app.what_if import Comparison
@@ -32,7 +33,10 @@ def replay(
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
     speed: Annotated[float, typer.Option(help="How many times faster than the run.")] = 1.0,
     env_id: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Another environment than the recorded one.")
+        str | None,
+        typer.Option(
+            metavar="NAME", callback=topics.checked_env_id, help="Another environment than the recorded one."
+        ),
     ] = None,
     commands_real_devices: Annotated[
         bool,
@@ -62,7 +66,7 @@ async def _replay(
 
     with RecordFile(run) as record:
         own = record.scenario.get("env_id") or record.scenario["name"]
-        async with MqttBroker(url, env_id=env_id or own) as broker:
+        async with MqttBroker(url, env_id=own if env_id is None else env_id) as broker:
             return await replay_record(
                 record, broker, speed=speed, commands_real_devices=commands_real_devices, env_id=env_id
             )

@@ -15,6 +15,7 @@ from heron_mqtt.cli.live_page import NICENESS
 from heron_mqtt.cli.streams import until_reader_leaves
 from heron_mqtt.end_signals import run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     from heron_mqtt.app.operator_client.observer import Heard
 
 Broker = Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")]
-EnvId = Annotated[str | None, typer.Option(metavar="NAME", help="Only this environment; without it all.")]
+EnvId = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", callback=topics.checked_env_id, help="Only this environment; without it all."
+    ),
+]
 DEFAULT_PORT = 8700
 
 
@@ -166,7 +172,6 @@ def tail(
 async def _tail(broker: str, env_id: str | None, channel: str, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from heron_mqtt.app.operator_client.environments import checked_env_id
     from heron_mqtt.app.operator_client.observer import Observer
     from heron_mqtt.cli.tail_lines import TailLines
 
@@ -180,7 +185,7 @@ async def _tail(broker: str, env_id: str | None, channel: str, *, as_json: bool)
             text, style = lines.line(heard)
             console.print(text, style=style)
 
-    async with Observer(broker, checked_env_id(env_id), (channel,), on_message, only_watches=True):
+    async with Observer(broker, env_id, (channel,), on_message, only_watches=True):
         await until_reader_leaves()
 
 

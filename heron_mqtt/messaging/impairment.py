@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from heron_mqtt.config import Table, read_toml, shipped_config, validate, validate_inside
+from heron_mqtt.config import Table, is_file, read_toml, shipped_config, validate, validate_inside
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, JITTERS
@@ -188,7 +188,7 @@ def shipped_networks() -> list[str]:
 
 def _find(name: str | Path) -> Path:
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
     wanted = path.parts[1:] if path.parts[:1] == ("config",) else path.parts  # as in a checkout
     wanted = wanted[1:] if wanted[:1] == ("networks",) else wanted

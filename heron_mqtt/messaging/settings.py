@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
 
 SETTINGS: Final[Mapping[str, str]] = {
     "username": "User name at the MQTT broker.",
@@ -111,6 +112,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name, meaning in EVERYWHERE.items():
         metavar = "FILE" if name in FILES else "S" if name.endswith("_s") else "TEXT"
         group.add_argument(option_of(name), metavar=metavar, help=meaning)
+
+
+def env_id_argument(text: str) -> str:
+    """Return the name of an environment, as ``type`` of a program's argument ``--env-id``.
+
+    Raises:
+        argparse.ArgumentTypeError: It cannot be one.
+    """
+    try:
+        topics.checked_env_id(text)
+    except ConfigError as exc:
+        raise argparse.ArgumentTypeError(str(exc).removeprefix("--env-id ")) from None
+    return text
 
 
 def use_options(options: Mapping[str, object], environment: MutableMapping[str, str] | None = None) -> None:

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import unquote
 
+from heron_mqtt.errors import ConfigError
+
 ROOT = "heron"
+MAX_ENV_ID = 200  # characters; messages carry it as an identifier
 MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-byte length
 
 RUN_STATE = "run/state"
@@ -129,6 +132,22 @@ def escape(identifier: str) -> str:
 def unescape(level: str) -> str:
     """Return the identifier that ``escape`` turned into ``level``."""
     return unquote(level) if "%" in level else level
+
+
+def checked_env_id(env_id: str | None) -> str | None:
+    """Return an environment's name as a user gives it, by ``--env-id``; None = none is given.
+
+    Raises:
+        ConfigError: It cannot be the name of one.
+    """
+    if env_id is None:
+        return None
+    if not env_id.strip() or not env_id.isprintable() or len(env_id) > MAX_ENV_ID:
+        raise ConfigError(
+            f"--env-id {env_id[:60]!r}: expected the name of an environment, 1 to {MAX_ENV_ID} printable "
+            "characters"
+        )
+    return env_id
 
 
 @functools.lru_cache(maxsize=10_000)  # the same few, at every publish

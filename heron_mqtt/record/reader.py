@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from heron_mqtt.config import why_no_file
+from heron_mqtt.config import is_file, why_no_file
 from heron_mqtt.errors import DataError
 from heron_mqtt.record import chain, schema
 from heron_mqtt.record.run_part import RESUMED, RunPart, is_abandoned
@@ -224,7 +224,7 @@ class RecordFile:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: {why_no_file(path)}")
     where = f"file:{quote(str(path.resolve()))}"
     for options in ("mode=ro", "mode=ro&immutable=1"):  # the second: its directory cannot be written to

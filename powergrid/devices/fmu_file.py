@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
 
 log = logging.getLogger("powergrid.fmu")
@@ -75,7 +76,7 @@ class FmuFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         fmpy = _fmpy(path)
-        if not path.is_file():
+        if not is_file(path):
             raise ConfigError(
                 f"file = {str(path)!r}: no such file; expected a functional mock-up unit (.fmu)"
             )

@@ -19,7 +19,13 @@ from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker, without_login
-from heron_mqtt.messaging.settings import add_options, topics_begin, use_options, without_lasting
+from heron_mqtt.messaging.settings import (
+    add_options,
+    env_id_argument,
+    topics_begin,
+    use_options,
+    without_lasting,
+)
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.program_arguments import ProgramArguments
 from heron_mqtt.service_manager import THE_SERVICE
@@ -163,7 +169,7 @@ def _serving(
     loaded = load(options.scenario)
     table = _table(kind_of(device), loaded, options.agent, options.name)
     faults = FaultState(planned=dict(parse_fault(text) for text in options.fault))
-    env_id = options.env_id or loaded.scenario.topic_env_id
+    env_id = loaded.scenario.topic_env_id if options.env_id is None else options.env_id
     # beside a run: the broker may just be starting, and others wait for us as long
     patience_s = loaded.scenario.deadlines.ready_s if options.supervised else 0.0
     settings = {"defaults": without_lasting(loaded.broker_settings()), "patience_s": patience_s}
@@ -184,7 +190,9 @@ def _parser(device: type[Device], script: str) -> ProgramArguments:
     parser.add_argument("--name", required=True, help="the device's name, for example ess")
     parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://host:port")
     parser.add_argument("--scenario", default="three_microgrids", help="where its nameplate stands")
-    parser.add_argument("--env-id", help="environment on the wire (default: the scenario's)")
+    parser.add_argument(
+        "--env-id", type=env_id_argument, help="environment on the wire (default: the scenario's)"
+    )
     parser.add_argument("--period", type=float, default=1.0, metavar="S", help="time between telemetry, s")
     parser.add_argument("--once", action="store_true", help="end after the first answered setpoint")
     parser.add_argument("--duration", type=float, metavar="S", help="end after this time, s")

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
+from heron_mqtt.config import NO_SUCH_FILE, is_file, why_no_file
 from heron_mqtt.errors import DataError
 
 Unit = Literal["mw", "mvar", "pu", "per_mwh"]
@@ -180,8 +181,8 @@ def _looked_through(
 
 
 def _text(path: Path, problems: CsvProblems) -> str:
-    if path.exists() and not path.is_file():
-        problems.stop("not a regular file; expected a CSV file")
+    if not is_file(path) and (why := why_no_file(path)) != NO_SUCH_FILE:
+        problems.stop(why)
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)

@@ -10,7 +10,7 @@ import pytest
 import heron_mqtt
 from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
-from heron_mqtt.program_arguments import ProgramArguments
+from heron_mqtt.program_arguments import ProgramArguments, blank_argument
 from powergrid.emulators import run_script
 
 ROOT = Path(heron_mqtt.__file__).parents[1]
@@ -41,6 +41,46 @@ def test_one_line_says_what_is_wrong_and_where_to_look(
     program = line.partition(":")[0]
     assert program.startswith("heron-mqtt device ")
     assert line.endswith(f"; see {program} --help")
+
+
+@pytest.mark.parametrize("run", [_run_sunspec, _run_modbus, _run_battery])
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--agent", ""], "--agent '': an empty argument; give it a value, or leave it out"),
+        (["--env-id= "], "--env-id ' ': an empty argument"),
+        (["--name", "ess", "\t"], "'\\t': an empty argument"),
+        (["--env-id", "a\x1bb"], "argument --env-id: 'a\\x1bb': expected the name of an environment"),
+        (["--env-id", "x" * 201], "argument --env-id: 'xxx"),
+    ],
+)
+def test_a_name_that_is_empty_or_none_is_not_taken_for_the_default(
+    run: object, arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(run)
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.partition(": ")[2].startswith(what)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_wrong"),
+    [
+        (["run", ""], True),
+        (["run", "--record="], True),
+        (["run", "--record", "\u3000"], True),
+        (["estop", "on", "--why", ""], False),
+        (["estop", "on", "--why="], False),
+        (["estop", "on", "--why", "smoke", ""], True),
+        (["what-if", "day.heron", "--set", "a="], False),
+        (["conformance", "--device", "MG1/ess", "--", "./mine", "--name", ""], False),
+        (["-v", "-x="], True),
+        ([], False),
+    ],
+)
+def test_which_arguments_are_blank(words: list[str], is_wrong: bool) -> None:
+    assert (blank_argument(words) is not None) == is_wrong
 
 
 def test_what_argparse_says_in_several_lines_is_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from heron_mqtt.config import find_scenario
+from heron_mqtt.config import find_scenario, read_toml
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.field.vendor.mapping import load_mapping
+from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.record.reader import RecordFile
+from powergrid.profiles.csv_reader import read_table
 
 
 def looping(path: Path) -> None:
@@ -25,6 +27,14 @@ def dangling(path: Path) -> None:
 
 def mapped(path: Path) -> object:
     return load_mapping({"profile": str(path)}, agent="MG1", device="ess", source="mine.toml", find=Path)
+
+
+def add_user(path: Path) -> None:
+    add_credentials("MG1", "agent", b"x", users_file=path, acl_file=path.with_name("acl"))
+
+
+def read_csv(path: Path) -> object:
+    return read_table(path, {}, 900.0, 1)
 
 
 def with_ca(path: Path) -> object:
@@ -58,3 +68,42 @@ def test_an_empty_file_is_no_database_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "run.heron").touch()
     with pytest.raises(DataError, match=r"run\.heron: not a record of a run \(it is empty\)"):
         RecordFile(tmp_path / "run.heron")
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize("read", [find_scenario, RecordFile, mapped, with_ca, read_toml, add_user, read_csv])
+def test_a_name_that_is_too_long_is_told_as_such(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises((ConfigError, DataError), match="File name too long"):
+        read(tmp_path / LONG)
+
+
+def test_toml_that_is_nested_too_deep_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(f"a = {'[' * 5000}{']' * 5000}")
+    with pytest.raises(ConfigError, match=r"deep\.toml: not valid TOML: "):
+        read_toml(path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, dangling, looping, os.mkfifo])
+@pytest.mark.parametrize("which", ["users", "acl"])
+def test_credentials_replace_nothing_but_a_file(
+    tmp_path: Path, which: str, make: Callable[[Path], None]
+) -> None:
+    """With the right to do so, what was a device or pipe would be a file from then on."""
+    make(tmp_path / which)
+    before = (tmp_path / which).lstat()
+    with pytest.raises(ConfigError, match=f"credentials: .*{which}: "):
+        add_credentials("MG1", "agent", b"x", users_file=tmp_path / "users", acl_file=tmp_path / "acl")
+    after = (tmp_path / which).lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [which]
+
+
+def test_credentials_follow_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").touch()
+    (tmp_path / "users").symlink_to("real")
+    add_user(tmp_path / "users")
+    assert (tmp_path / "users").is_symlink()
+    assert (tmp_path / "real").read_text().startswith("MG1:$argon2id$")

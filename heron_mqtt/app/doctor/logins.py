@@ -18,10 +18,10 @@ The password itself stands in no file of this kind; files that hold it are named
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heron_mqtt.config import read_toml
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.topics import ROLES
 
@@ -57,11 +57,9 @@ def read_logins(path: str | Path) -> list[Login]:
     """
     file = Path(path)
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigError(f"--logins {file}: cannot be read: {exc.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"--logins {file}: no TOML: {exc}") from None
+        data = read_toml(file)
+    except ConfigError as exc:
+        raise ConfigError(f"--logins {exc}") from None
     if not data:
         raise ConfigError(f"--logins {file}: names no login; expected a table for each, such as [operator]")
     problems: list[str] = []

@@ -23,10 +23,10 @@ from heron_mqtt.app.operator_client.environments import (
     MAX_NAMES,
     Environments,
     EnvironmentSeen,
-    checked_env_id,
 )
 from heron_mqtt.app.operator_client.observer import Heard, Observer
 from heron_mqtt.app.operator_client.status import environment
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.sequence import SequenceTracker
 from heron_mqtt.messaging.mqtt.socket_stream import RawMessage
 
@@ -119,7 +119,12 @@ class LiveView:
         self._live: dict[str, EnvironmentLive] = {}
         self._tracker, self._quickest = SequenceTracker(), QuickestOfSenders()
         self._observer = Observer(
-            url, checked_env_id(env_id), ("#",), self._hear, only_watches=True, on_messages=self._take_all
+            url,
+            topics.checked_env_id(env_id),
+            ("#",),
+            self._hear,
+            only_watches=True,
+            on_messages=self._take_all,
         )
         self._readers: dict[bytes, LiveTelemetry] = {}
 

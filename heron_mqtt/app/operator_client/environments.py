@@ -8,7 +8,7 @@ from typing import Any
 
 from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
-from heron_mqtt.errors import ConfigError, MessageError, NotReady
+from heron_mqtt.errors import MessageError, NotReady
 from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import (
@@ -235,22 +235,6 @@ class Environments(dict[str, EnvironmentSeen]):
         return sorted(env_id for env_id, view in self.items() if view.is_alive)
 
 
-def checked_env_id(env_id: str | None) -> str | None:
-    """Return an environment's name as given.
-
-    Raises:
-        ConfigError: It cannot be the name of one.
-    """
-    if env_id is None:
-        return None
-    if not env_id.strip() or not env_id.isprintable() or len(env_id) > topics.MAX_TOPIC_BYTES // 100:
-        raise ConfigError(
-            f"--env-id {env_id[:60]!r}: expected the name of an environment, 1 to "
-            f"{topics.MAX_TOPIC_BYTES // 100} printable characters"
-        )
-    return env_id
-
-
 async def _alive(url: str) -> tuple[list[str], str]:
     """Return the environments of which something is alive, by what a broker has kept; and its address."""
     found = Environments()
@@ -267,7 +251,7 @@ async def find_environment(url: str, env_id: str | None) -> str:
         NotReady: None is alive, or several are; names them.
         BrokerError: The broker is not there or refuses.
     """
-    named = checked_env_id(env_id)
+    named = topics.checked_env_id(env_id)
     return named if named is not None else the_only_one(*await _alive(url))
 
 

@@ -14,10 +14,10 @@ from heron_mqtt.app.operator_client.environments import (
     DeviceSeen,
     Environments,
     EnvironmentSeen,
-    checked_env_id,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
 from heron_mqtt.messages import Message, Owner
+from heron_mqtt.messaging import topics
 
 CHANNELS = (
     *PRESENCE,
@@ -61,7 +61,7 @@ async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> J
         ConfigError: The URL or the environment is wrong.
         BrokerError: The broker is not there or refuses.
     """
-    env_id = checked_env_id(env_id)
+    env_id = topics.checked_env_id(env_id)
     found = Environments()
     loop = asyncio.get_running_loop()
     async with Observer(url, env_id, CHANNELS, found.take) as observer:

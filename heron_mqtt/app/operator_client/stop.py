@@ -17,7 +17,6 @@ from heron_mqtt.app.operator_client.environments import (
     DeviceSeen,
     Environments,
     EnvironmentSeen,
-    checked_env_id,
     the_only_one,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, QUIET_S, Heard, Observer, PublishingObserver
@@ -93,7 +92,7 @@ async def set_stop(
         NotReady: None or several environments are alive, and none was named; nothing was sent.
         BrokerError: The broker is not there, or refuses the connection.
     """
-    env_id = checked_env_id(env_id)
+    env_id = topics.checked_env_id(env_id)
     found, boot = Environments(), new_boot()
     has_come_back = False
 

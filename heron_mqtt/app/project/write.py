@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -51,7 +52,9 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
     except ConfigError as exc:
         raise ConfigError(*(f"--{problem}" for problem in exc.problems)) from None
     microgrids = laid_out(net, count or 3, seed)
-    name = re.sub(r"[^a-z0-9_]+", "_", folder.resolve().name.lower()).strip("_") or "my_microgrids"
+    name = (
+        re.sub(r"[^a-z0-9_]+", "_", Path(os.path.realpath(folder)).name.lower()).strip("_") or "my_microgrids"
+    )
     first = microgrids[0]
     values = {
         "name": name,
@@ -77,10 +80,12 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
 
 def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
     paths = {folder / name: text for name, text in files.items()}
-    there = [str(path) for path in paths if path.exists()]
-    if there:
-        raise ConfigError(f"init {folder}: {', '.join(there)}: is there already; name a folder without it")
     try:
+        there = [str(path) for path in paths if path.exists()]
+        if there:
+            raise ConfigError(
+                f"init {folder}: {', '.join(there)}: is there already; name a folder without it"
+            )
         for path, text in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")

@@ -32,7 +32,7 @@ from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.schemes import open_broker
-from heron_mqtt.messaging.settings import add_options, use_options
+from heron_mqtt.messaging.settings import add_options, env_id_argument, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.messaging.urls import parse_url, without_login
 from heron_mqtt.program_arguments import ProgramArguments
@@ -104,7 +104,9 @@ def bridge_parser(prog: str, description: str, epilog: str) -> ProgramArguments:
     )
     parser.add_argument("--timeout", type=positive, default=3.0, metavar="S", help="of a Modbus answer, s")
     parser.add_argument("--scenario", default="three_microgrids", help="whose environment it belongs to")
-    parser.add_argument("--env-id", help="environment on the wire (default: the scenario's)")
+    parser.add_argument(
+        "--env-id", type=env_id_argument, help="environment on the wire (default: the scenario's)"
+    )
     parser.add_argument("--period", type=_seconds, default=1.0, metavar="S", help="time between telemetry, s")
     parser.add_argument("--once", action="store_true", help="end after the first answered setpoint")
     parser.add_argument("--duration", type=positive, metavar="S", help="end after this time, s")
@@ -143,7 +145,7 @@ def run_bridge(
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it complains of we tell ourselves
     use_options(vars(options))
     try:
-        env_id = options.env_id or env_id_of(options.scenario)
+        env_id = env_id_of(options.scenario) if options.env_id is None else options.env_id
         run_until_told(serve(options, env_id))
     except AskedToEnd as asked:
         return exit_code(asked)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import read_toml, shipped_config, validate, why_no_file
+from heron_mqtt.config import is_file, read_toml, shipped_config, validate, why_no_file
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.parameters import check_use, fill, gather, placeholders
@@ -81,7 +81,7 @@ def load_mapping(
 def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None) -> Path:
     shipped = shipped_config()
     path = (find or shipped.joinpath)(profile) if isinstance(profile, str) and profile else None
-    if path is None or not path.is_file():
+    if path is None or not is_file(path):
         known = ", ".join(f"device_profiles/{p.name}" for p in sorted(shipped.glob("device_profiles/*.toml")))
         why = "no such file" if path is None else why_no_file(path)
         raise ConfigError(f"{source}: profile = {profile!r}: {why}; shipped profiles are {known}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import read_toml
+from heron_mqtt.config import is_file, read_toml
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
@@ -139,7 +139,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 def _mapping(options: argparse.Namespace, name: str) -> DeviceMapping:
     path = Path(options.mapping)
-    given: dict[str, Any] = read_toml(path) if path.is_file() else {"profile": options.mapping}
+    given: dict[str, Any] = read_toml(path) if is_file(path) else {"profile": options.mapping}
     if options.set:
         if "profile" not in given:  # a file that is a profile of one's own
             given = {"profile": str(path)}
@@ -149,7 +149,7 @@ def _mapping(options: argparse.Namespace, name: str) -> DeviceMapping:
         agent=options.agent or "MG1",
         device=name,
         source=f"--mapping {options.mapping}",
-        find=lambda profile: Path(profile) if Path(profile).is_file() else _shipped(profile),
+        find=lambda profile: Path(profile) if is_file(Path(profile)) else _shipped(profile),
     )
     if mapping.registers is None:
         raise ConfigError(f"--mapping {options.mapping}: it has no [registers]: {mapping.name} is on MQTT")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
 
 __all__ = ["BrokerOptions", "Limits", "is_loopback"]
@@ -151,7 +152,7 @@ class BrokerOptions:
             )
         for name in ("tls_cert", "tls_key", "client_ca", "users_file", "acl_file"):
             path = getattr(self, name)
-            if path is not None and not Path(path).is_file():
+            if path is not None and not is_file(Path(path)):
                 found.append(f"{name}: {path} is not a file, expected the path of a readable file")
         if not is_loopback(self.host) and not self.identifies_clients and not self.allow_remote_anonymous:
             found.append(

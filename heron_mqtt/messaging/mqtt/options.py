@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from heron_mqtt.config import why_no_file
+from heron_mqtt.config import is_file, why_no_file
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.settings import topic_prefix_of, variable_of
 from heron_mqtt.messaging.urls import MQTT_URLS, SECURE, WEB, UrlKind, parse_url
@@ -228,7 +228,7 @@ def _tls_context(
     ca: str | None, cert: str | None, key: str | None, alpn: str | None, who: str
 ) -> ssl.SSLContext:
     for name, path in (("ca", ca), ("cert", cert), ("key", key)):
-        if path and not Path(path).is_file():
+        if path and not is_file(Path(path)):
             raise ConfigError(f"{who}: {name} {str(path)!r}: {why_no_file(Path(path))}")
     try:
         context = ssl.create_default_context(cafile=ca)

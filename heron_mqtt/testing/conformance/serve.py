@@ -7,6 +7,7 @@ import inspect
 import sys
 from pathlib import Path
 
+from heron_mqtt.config import is_file
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.device import FieldDevice
@@ -28,7 +29,7 @@ def device_class(name: str) -> type[FieldDevice]:
         raise ConfigError(f"--class {name}: expected MODULE:CLASS or FILE.py:CLASS")
     path = Path(where)
     if where.endswith(".py"):
-        if not path.is_file():
+        if not is_file(path):
             raise ConfigError(f"--class {name}: there is no file {where}")
         sys.path.insert(0, str(path.resolve().parent))
         where = path.stem

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +53,49 @@ def test_one_alone_says_what_it_says_among_the_others(
 def test_a_command_that_is_misspelt_is_guessed_among_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.run_command_line(["rnu"]) == 2
     assert "run" in capsys.readouterr().err
+
+
+def _commands_with(option: str) -> list[list[str]]:
+    """Return each command that has an option, with what else it needs."""
+    found = []
+    for command in app.registered_commands:
+        parameters = inspect.signature(command.callback).parameters  # type: ignore[arg-type]
+        if option in parameters:
+            found.append([command_line._name_of(command)])
+    return found
+
+
+def test_no_command_takes_what_cannot_be_an_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [*_commands_with("env_id"), ["credentials", "add"]]
+    assert {"status", "estop", "take", "replay", "probe", "doctor", "tail"} <= {c[0] for c in commands}
+    for command in commands:
+        for wrong in ("", " ", "a\nb", "\udc80", "x" * 201):
+            assert command_line.run_command_line([*command, "--env-id", wrong]) == 2, command
+            said = capsys.readouterr()
+            assert said.out == ""
+            assert said.err.startswith("heron-mqtt: --env-id "), (command, said.err)
+            assert said.err.count("\n") == 1
+
+
+def test_a_file_that_the_user_names_is_no_bug_and_one_of_ours_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    named = str(tmp_path / "named")
+
+    def fails(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", failing)
+
+    monkeypatch.setattr(command_line, "_only_what_is_called", lambda _: fails)
+    for failing in (named, f"{named}/below"):
+        for words in (["run", named], ["run", f"--record={named}"], ["run", "--record", named]):
+            assert command_line.run_command_line(words) == 2
+            assert capsys.readouterr().err == f"heron-mqtt: {failing}: Permission denied\n"
+    for ours in (f"{named}-other", "/etc/ours"):
+        failing = ours
+        with pytest.raises(PermissionError):
+            command_line.run_command_line(["run", named])
+
+
+def test_a_complaint_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.run_command_line(["check", "\x1b[2J\u202e\udc80é"]) == 2
+    assert capsys.readouterr().err.startswith("heron-mqtt: \\x1b[2J\\u202e\\udc80é: no such scenario file")

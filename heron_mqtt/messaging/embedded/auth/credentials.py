@@ -9,10 +9,11 @@ import secrets
 import sys
 from pathlib import Path
 
+from heron_mqtt.config import NO_SUCH_FILE, is_file, why_no_file
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded.auth.acl import Acl
 from heron_mqtt.messaging.embedded.auth.users import hash_password, load_users
-from heron_mqtt.messaging.topics import ROLES, rights
+from heron_mqtt.messaging.topics import ROLES, checked_env_id, rights
 
 __all__ = [
     "DEFAULT_ACL_FILE",
@@ -73,10 +74,12 @@ def add_credentials(
         ConfigError: The name or role is wrong, or a file cannot be written; DataError if one cannot be read.
     """
     _check_name(name, role)
-    users = load_users(users_file) if Path(users_file).exists() else {}
+    checked_env_id(env_id)
+    is_new_users, is_new_acl = _is_new(users_file), _is_new(acl_file)
+    users = {} if is_new_users else load_users(users_file)
     users[name] = hash_password(password)
     acl_lines: list[str] = []
-    if Path(acl_file).exists():
+    if not is_new_acl:
         Acl.load(acl_file)  # says what is wrong with it before anything is changed
         acl_lines = _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name)
     acl_lines += ["", *acl_section(name, role, env_id, before=before)]
@@ -111,12 +114,27 @@ def remove_credentials(
     Raises:
         ConfigError: There is no such user.
     """
+    _is_new(users_file)
     users = load_users(users_file)
     if users.pop(name, None) is None:
         raise ConfigError(f"credentials: {users_file} has no user {name!r}")
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
-    if Path(acl_file).exists():
+    if not _is_new(acl_file):
         _replace(acl_file, _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name))
+
+
+def _is_new(path: str | Path) -> bool:
+    """Whether there is nothing at a path yet.
+
+    Raises:
+        ConfigError: There is something else than a file: it must be neither read to its end nor replaced.
+    """
+    if is_file(Path(path)):
+        return False
+    why = why_no_file(Path(path))
+    if why != NO_SUCH_FILE:
+        raise ConfigError(f"credentials: {path}: {why}")
+    return True
 
 
 def _check_name(name: str, role: str) -> None:
@@ -149,8 +167,8 @@ def _without_user(lines: list[str], name: str) -> list[str]:
 
 
 def _replace(path: str | Path, lines: list[str]) -> None:
-    """Write a file for its owner only, whole or not at all."""
-    target = Path(path)
+    """Write a file for its owner only, whole or not at all; behind a link, the file that it leads to."""
+    target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     text = "\n".join(lines).lstrip("\n") + "\n"
     try:
@@ -163,4 +181,4 @@ def _replace(path: str | Path, lines: list[str]) -> None:
     except OSError as exc:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise ConfigError(f"credentials: cannot write {target}: {exc.strerror}") from exc
+        raise ConfigError(f"credentials: cannot write {path}: {exc.strerror}") from exc
