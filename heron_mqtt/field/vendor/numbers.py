@@ -35,14 +35,23 @@ _SEPARATORS = {" ": " \u00a0\u202f\u2009", "'": "'\u2019"}
 """What else is printed for a separator of thousands."""
 
 
+_BEGINS_SUFFIX = '%\u2030\u00b0([{<"|;*$\u20ac\u00a3\u00a5'
+"""What a suffix may begin with, beside letters; nothing with which a number could go on."""
+_GOES_ON = re.compile(
+    r"[eE][+\-\u2212]?\d*$"  # an exponent that was cut off, or stands apart
+    r"|(?<=0)[xXbBoO][0-9a-fA-F]+$"  # another base
+    r"|(?<=\d)[a-fA-F]+\d[0-9a-fA-F]*$"  # hexadecimal digits
+)
+
+
 class NumberText:
     """Reads numbers that are written as text.
 
     Args:
         decimal: The decimal sign.
         thousands: What may stand between groups of three digits; None = nothing.
-        suffix: What may stand behind the number: True = anything, a text or several, or a table that gives
-            the factor of each; None = nothing.
+        suffix: What may stand behind the number: True = whatever does not go on with it, a text or several,
+            or a table that gives the factor of each; None = nothing.
     """
 
     def __init__(
@@ -76,8 +85,10 @@ class NumberText:
         if match is None:
             raise MessageError(f"{where} gave {shown(raw)}, expected a number")
         behind = text[match.end() :].strip()
-        if self._any and behind[:1] not in {".", ",", "'", *"0123456789"}:
-            factor: float | None = 1.0
+        factor: float | None
+        if self._any and behind:
+            is_suffix = behind[0].isalpha() or behind[0] in _BEGINS_SUFFIX
+            factor = 1.0 if is_suffix and not _GOES_ON.match(text, text.index(behind, match.end())) else None
         else:
             factor = 1.0 if not behind and not self._is_table else self._factors.get(behind)
         if factor is None and not behind:
@@ -88,6 +99,8 @@ class NumberText:
             hint = (
                 f"one of {', '.join(self._factors)}"
                 if self._factors
+                else "a unit; it goes on with what may be part of the number"
+                if self._any
                 else "nothing; give 'suffix' if it is a unit"
             )
             raise MessageError(f"{where} gave {shown(raw)}, expected a number and behind it {hint}")

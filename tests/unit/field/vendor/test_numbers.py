@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.numbers import (
@@ -71,7 +73,25 @@ def test_a_number_in_text_is_read(options: tuple[Any, Any, Any], text: str, valu
         ((".", None, {"W": 1.0, "kW": 1e3}), "5", "expected one of W, kW behind it"),
         ((".", None, True), "1,5", "expected a number and behind it"),
         ((".", None, True), "1'500", "expected a number and behind it"),
-        ((".", None, True), "1.5.2", "expected a number and behind it"),
+        *(
+            ((".", None, True), text, "expected a number and behind it a unit")
+            for text in (
+                *(
+                    "1.5.2",
+                    "500-",
+                    "500 -",
+                    "500\u2212",
+                    "500\u2013",
+                    "5+",
+                    "12:30",
+                    "2026-11-30",
+                    "5/8",
+                    "1_000",
+                ),
+                *("0x01F4", "0X1f4", "0b101", "0o17", "1F4", "00A7", "5e", "5e+", "5E-", "5 e3", "5^2"),
+                *("5\u00bd", "10\u00b3", "5\u0663", "5=6", "5~6", "5\u00d710", "5 6", "5 .5", "5\x00"),
+            )
+        ),
         ((".", None, None), "1e999", "not finite"),
         ((".", None, None), "1" * (MAX_TEXT + 1), "expected a number"),
     ],
@@ -83,6 +103,49 @@ def test_text_that_is_no_number_says_what_was_expected(
         NumberText(*options).parse(text, "its power")
     assert why in str(refused.value)
     assert str(refused.value).startswith("its power gave ")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "kW",
+        "W",
+        "A",
+        "C",
+        "F",
+        "b",
+        "eV",
+        "%",
+        "\u00b0C",
+        "m3/h",
+        "m\u00b3",
+        "kWh (total)",
+        "*kWh",
+        "(ok)",
+        "[W]",
+    ],
+)
+def test_a_unit_of_any_kind_is_no_part_of_the_number(unit: str) -> None:
+    assert NumberText(".", None, True).parse(f"12{unit}", "x") == 12.0
+    assert NumberText(".", None, True).parse(f"-1.5 {unit}", "x") == -1.5
+
+
+@given(
+    value=st.integers(-(10**9), 10**9) | st.floats(-1e9, 1e9),
+    behind=st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)
+def test_with_any_suffix_a_number_is_read_whole_or_not_at_all(value: float, behind: str) -> None:
+    """Whatever stands behind: it is a unit, or the whole is a number, or it is refused."""
+    text = f"{value!r}{behind}"
+    try:
+        read = NumberText(".", None, True).parse(text, "x")
+    except MessageError:
+        return
+    rest = behind.strip()
+    if read == value:
+        assert not rest or not (rest[0].isnumeric() or rest[0] in "+-.,:/_'^=~\u2212"), text
+    else:
+        assert read == float(text), text
 
 
 def test_the_longest_text_is_read() -> None:
