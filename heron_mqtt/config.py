@@ -97,8 +97,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: Not readable, not UTF-8, too large or not TOML; says where.
     """
-    if not is_file(path):  # of a device or pipe there may be no end
-        raise ConfigError(f"{path}: {why_no_file(path)}")
+    if not is_file(path) and (why := why_no_file(path)) != NO_SUCH_FILE:  # a device may have no end
+        raise ConfigError(f"{path}: {why}")
     try:
         data = path.read_bytes()
     except OSError as exc:

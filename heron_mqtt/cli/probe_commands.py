@@ -209,10 +209,19 @@ def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
 
     from heron_mqtt.app.operator_client.text import printable
     from heron_mqtt.cli.status_table import status_console
+    from heron_mqtt.messaging.topics import ROOT
 
     console = status_console()
-    if not heard.topics:
+    if heard.left_out:
+        of_boxes = "" if heard.topics else f"no message of a box in {heard.listened_s:g} s: "
+        console.print(
+            f"{of_boxes}{heard.left_out} messages on {heard.topic_prefix}{ROOT}/# or $SYS/# are left out: "
+            "they are of this software or the broker; heron-mqtt tail shows those of this software",
+            soft_wrap=True,
+        )
+    elif not heard.topics:
         console.print(f"no message in {heard.listened_s:g} s: is the filter right, may you read it?")
+    if not heard.topics:
         return
     meant = {(one.topic, path): guess for one, path, _, guess in heard.meanings()}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -250,6 +259,7 @@ def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
 def _plain(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]) -> dict[str, Any]:
     return {
         "listened_s": heard.listened_s,
+        "left_out": heard.left_out,
         "topics": {
             name: {
                 "messages": one.messages,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from support.mosquitto_server import Mosquitto
 
 
 @contextmanager
-def box(server: Mosquitto, **payloads: str) -> Iterator[None]:
+def box(server: Mosquitto, root: str = "plant", **payloads: str) -> Iterator[None]:
     """Publish a box's payloads again and again."""
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", server.port)
@@ -26,7 +27,7 @@ def box(server: Mosquitto, **payloads: str) -> Iterator[None]:
     def talk() -> None:
         while not done.wait(0.1):
             for name, payload in payloads.items():
-                client.publish(f"plant/{name}", payload)
+                client.publish(f"{root}/{name}", payload)
 
     talking = threading.Thread(target=talk)
     talking.start()
@@ -78,3 +79,21 @@ def test_what_cannot_be_is_one_line(own_mosquitto: object, tmp_path: Path) -> No
     silence = run_heron("probe", "--broker", server.url, "--listen", "0.3")
     assert silence.code == 1
     assert "no message in 0.3 s" in silence.out
+
+
+def test_messages_of_this_software_are_left_out_and_that_is_said(own_mosquitto: object) -> None:
+    server: Mosquitto = own_mosquitto()  # type: ignore[operator]
+    with box(server, soc="57"), box(server, "heron/lab/devices/MG1/ess", telemetry="{}"):
+        alone = run_heron("probe", "--broker", server.url, "--listen", "0.5", "--topic", "heron/#")
+        assert alone.code == 1
+        assert re.match(
+            r"no message of a box in 0\.5 s: \d+ messages on heron/# or \$SYS/# are left", alone.out
+        )
+        both = run_heron("probe", "--broker", server.url, "--listen", "0.5")
+        assert both.code == 0
+        assert re.match(
+            r"\d+ messages on heron/# or \$SYS/# are left out: they are of this software", both.out
+        )
+        told = json.loads(run_heron("probe", "--broker", server.url, "--listen", "0.5", "--json").out)
+        assert told["left_out"] > 0
+        assert not [topic for topic in told["topics"] if topic.startswith("heron/")]

@@ -131,17 +131,20 @@ class BoxesHeard:
         topics: By name.
         listened_s: For how long, s.
         more: Topics beyond the number that is kept.
+        left_out: Messages on our own topics and the broker's own, which are not of boxes.
         topic_prefix: What stands before our own topics at this broker.
     """
 
     topics: dict[str, TopicHeard] = field(default_factory=dict)
     listened_s: float = 0.0
     more: int = 0
+    left_out: int = 0
     topic_prefix: str = ""
 
     def take(self, topic: str, payload: bytes, retained: bool, now_s: float) -> None:
-        """Take one message; what is ours and the broker's own is left out."""
+        """Take one message; what is ours and the broker's own is counted, and left out."""
         if topic.startswith((f"{topics.ROOT}/", f"{self.topic_prefix}{topics.ROOT}/", "$")):
+            self.left_out += 1
             return
         one = self.topics.get(topic)
         if one is None:
