@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 1e-3, 86_400.0
 MAY_BE_BLANK = ("--why",)
 _WITH_VALUE = re.compile(r"(--?[A-Za-z][\w-]*)=(.*)", re.DOTALL)
 
@@ -28,6 +29,25 @@ def blank_argument(words: Sequence[str]) -> str | None:
             return f"{option} {value!r}: an empty argument; give it a value, or leave it out".lstrip()
         before = word
     return None
+
+
+def period(text: str) -> float:
+    """Return the time between two messages of a device, s, as ``type`` of an argument; 0 = answers only.
+
+    In less than a millisecond each, a program would only send, and have no time to end.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value != 0.0 and not SHORTEST_PERIOD_S <= value <= LONGEST_PERIOD_S:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected seconds, {SHORTEST_PERIOD_S:g} to {LONGEST_PERIOD_S:g}, or 0: answers only"
+        )
+    return value
 
 
 class ProgramArguments(argparse.ArgumentParser):

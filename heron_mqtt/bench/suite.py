@@ -73,8 +73,11 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
         say: Called with what is under way.
 
     Raises:
+        ConfigError: ``url`` is none of a broker.
         BrokerError: The broker at ``url`` is not there, or a process did not start.
     """
+    if url is not None:
+        MqttBroker(url)  # says so before a minute of measuring
     settings = {
         "rounds": effort.rounds,
         "agents": list(effort.agents),

@@ -27,7 +27,7 @@ from heron_mqtt.messaging.settings import (
     without_lasting,
 )
 from heron_mqtt.messaging.stamping import MessageStamper
-from heron_mqtt.program_arguments import ProgramArguments
+from heron_mqtt.program_arguments import ProgramArguments, period
 from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
@@ -193,7 +193,7 @@ def _parser(device: type[Device], script: str) -> ProgramArguments:
     parser.add_argument(
         "--env-id", type=env_id_argument, help="environment on the wire (default: the scenario's)"
     )
-    parser.add_argument("--period", type=float, default=1.0, metavar="S", help="time between telemetry, s")
+    parser.add_argument("--period", type=period, default=1.0, metavar="S", help="time between telemetry, s")
     parser.add_argument("--once", action="store_true", help="end after the first answered setpoint")
     parser.add_argument("--duration", type=float, metavar="S", help="end after this time, s")
     parser.add_argument(
@@ -221,14 +221,9 @@ def _parser(device: type[Device], script: str) -> ProgramArguments:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise ``ConfigError`` with one line for each number that cannot be a time."""
-    problems = []
-    if not 0.0 <= options.period < math.inf:
-        problems.append(f"--period {options.period}: expected seconds, at least 0 (0: answers only)")
+    """Raise ``ConfigError`` for a number that cannot be a time."""
     if options.duration is not None and not 0.0 < options.duration < math.inf:
-        problems.append(f"--duration {options.duration}: expected seconds, more than 0")
-    if problems:
-        raise ConfigError(*problems)
+        raise ConfigError(f"--duration {options.duration}: expected seconds, more than 0")
 
 
 def _table(wanted: str, loaded: LoadedScenario, agent: str, name: str) -> DeviceTable:

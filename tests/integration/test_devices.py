@@ -382,7 +382,11 @@ def test_it_is_back_after_its_broker_was(own_mosquitto: Callable[..., Mosquitto]
         (["--agent", "MG1", "--name", "nix"], 2, "--name nix: MG1 has no such device in "),
         (["--agent", "MG1", "--name", "pv"], 2, "--name pv: MG1/pv is a pv in "),
         (["--agent", "MG1", "--name", "ess", "--scenario", "nix"], 2, "nix: no such scenario file"),
-        (["--agent", "MG1", "--name", "ess", "--period", "-1"], 2, "--period -1.0: expected seconds"),
+        (
+            ["--agent", "MG1", "--name", "ess", "--period", "-1"],
+            2,
+            "argument --period: '-1': expected",
+        ),
         (["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"], 1, "no answer at"),
     ],
 )

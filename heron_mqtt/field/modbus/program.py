@@ -35,7 +35,7 @@ from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.settings import add_options, env_id_argument, use_options
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.messaging.urls import parse_url, without_login
-from heron_mqtt.program_arguments import ProgramArguments
+from heron_mqtt.program_arguments import ProgramArguments, period
 from heron_mqtt.service_manager import THE_SERVICE
 
 log = logging.getLogger("heron_mqtt.modbus")
@@ -107,7 +107,7 @@ def bridge_parser(prog: str, description: str, epilog: str) -> ProgramArguments:
     parser.add_argument(
         "--env-id", type=env_id_argument, help="environment on the wire (default: the scenario's)"
     )
-    parser.add_argument("--period", type=_seconds, default=1.0, metavar="S", help="time between telemetry, s")
+    parser.add_argument("--period", type=period, default=1.0, metavar="S", help="time between telemetry, s")
     parser.add_argument("--once", action="store_true", help="end after the first answered setpoint")
     parser.add_argument("--duration", type=positive, metavar="S", help="end after this time, s")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")

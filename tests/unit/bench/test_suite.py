@@ -18,6 +18,7 @@ from heron_mqtt.bench.relay import Framed, frame
 from heron_mqtt.bench.rounds import Contestant, interleave
 from heron_mqtt.bench.rows import BenchReport, BenchRow, print_report, ratio
 from heron_mqtt.bench.telemetry import take_telemetry
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 
@@ -189,3 +190,8 @@ def test_the_table_shows_value_spread_and_raw_numbers() -> None:
         print_report(console, report)
     for text in ("a step", "2.5 R", "2 .. 3", "3.5", "ms 0.125", "not measured: the moon"):
         assert text in shown.get()
+
+
+async def test_a_url_that_is_none_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(ConfigError, match="'http://x' is no MQTT address"):
+        await suite.run_suite(TINY, "http://x", lambda _: pytest.fail("it measures"))

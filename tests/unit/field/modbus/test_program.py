@@ -116,14 +116,16 @@ def test_a_bridge_with_several_units_is_ready_only_when_all_are_online() -> None
     assert told == ["MG1/ess, MG1/roof online"]
 
 
-@pytest.mark.parametrize("text", ["-0.1", "inf", "nan", "x"])
+@pytest.mark.parametrize("text", ["-0.1", "inf", "nan", "x", "1e-320", "0.0009", "86401"])
 def test_a_period_that_is_no_time_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bridge_parser("p", "d", "e").parse_args(["--modbus", "h", "--period", text])
-    assert f"{text!r}: expected seconds, at least 0" in capsys.readouterr().err
+    assert f"{text!r}: expected seconds, 0.001 to 86400, or 0: answers only" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "period_s"), [("0", 0.0), ("2.5", 2.5)])
+@pytest.mark.parametrize(
+    ("text", "period_s"), [("0", 0.0), ("2.5", 2.5), ("0.001", 1e-3), ("86400", 86400.0)]
+)
 def test_a_period_may_be_nothing(text: str, period_s: float) -> None:
     assert bridge_parser("p", "d", "e").parse_args(["--modbus", "h", "--period", text]).period == period_s
 
