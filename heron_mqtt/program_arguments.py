@@ -13,11 +13,12 @@ MAY_BE_BLANK = ("--why",)
 _WITH_VALUE = re.compile(r"(--?[A-Za-z][\w-]*)=(.*)", re.DOTALL)
 
 
-def blank_argument(words: Sequence[str]) -> str | None:
-    """Return what is wrong with an argument that is empty or only spaces; None = there is none.
+def wrong_argument(words: Sequence[str]) -> str | None:
+    """Return what is wrong with an argument that is empty, only spaces, or no text; None = there is none.
 
-    A script whose variable is not set passes one: it would be taken as if the option were left out, or for
-    the current directory. What stands behind ``--`` is another program's.
+    A script whose variable is not set passes an empty one: it would be taken as if the option were left out,
+    or for the current directory. Bytes that are not UTF-8 can stand in no message. What stands behind ``--``
+    is another program's.
     """
     before = ""
     for word in words:
@@ -27,8 +28,19 @@ def blank_argument(words: Sequence[str]) -> str | None:
         option, value = (found[1], found[2]) if found else (before if before.startswith("-") else "", word)
         if not value.strip() and option not in MAY_BE_BLANK:
             return f"{option} {value!r}: an empty argument; give it a value, or leave it out".lstrip()
+        if not value.isascii() and not _is_utf8(value):
+            return f"{option} {value!r}: is not UTF-8; expected text in UTF-8".lstrip()
         before = word
     return None
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a word of the command line is text; Python hands on other bytes as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def period(text: str) -> float:
@@ -56,7 +68,7 @@ class ProgramArguments(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Return the options of a command line (None = this process's), of which none may be blank."""
         words = sys.argv[1:] if args is None else list(args)
-        if (problem := blank_argument(words)) is not None:
+        if (problem := wrong_argument(words)) is not None:
             self.error(problem)
         return super().parse_known_args(words, namespace)
 

@@ -13,7 +13,7 @@ import typer
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, EXIT_USAGE, complain, report
 from heron_mqtt.cli.run_commands import app
 from heron_mqtt.errors import HeronError
-from heron_mqtt.program_arguments import blank_argument
+from heron_mqtt.program_arguments import wrong_argument
 
 PROGRAM = "heron-mqtt"
 VERBOSE = ("-v", "--verbose")
@@ -28,7 +28,7 @@ def run_command_line(words: Sequence[str] | None = None) -> int:
     A user's mistake ends in one line a problem and exit code 1 or 2.
     """
     ordered = _options_first(sys.argv[1:] if words is None else words)
-    if (problem := blank_argument(ordered)) is not None:
+    if (problem := wrong_argument(ordered)) is not None:
         complain(problem)
         return EXIT_USAGE
     try:

@@ -83,8 +83,8 @@ def report(
     target = to or run.with_suffix(".html")
     with ExitStack() as stack:
         paths = [run] if other is None else [run, other]
-        runs = [(stack.enter_context(RecordFile(path)), verify_file(path)) for path in paths]
-        page = report_page(runs)
+        records = [stack.enter_context(RecordFile(path)) for path in paths]  # or none: said at once
+        page = report_page([(record, verify_file(path)) for record, path in zip(records, paths, strict=True)])
     try:
         write(target, page)
     except OSError as exc:

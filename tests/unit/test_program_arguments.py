@@ -10,7 +10,7 @@ import pytest
 import heron_mqtt
 from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
-from heron_mqtt.program_arguments import ProgramArguments, blank_argument
+from heron_mqtt.program_arguments import ProgramArguments, wrong_argument
 from powergrid.emulators import run_script
 
 ROOT = Path(heron_mqtt.__file__).parents[1]
@@ -76,11 +76,15 @@ def test_a_name_that_is_empty_or_none_is_not_taken_for_the_default(
         (["what-if", "day.heron", "--set", "a="], False),
         (["conformance", "--device", "MG1/ess", "--", "./mine", "--name", ""], False),
         (["-v", "-x="], True),
+        (["check", "\udc80"], True),
+        (["estop", "on", "--why=a\udcff"], True),
+        (["estop", "on", "--why", "ä\U0001f50b"], False),
+        (["conformance", "--device", "MG1/ess", "--", "\udc80"], False),
         ([], False),
     ],
 )
-def test_which_arguments_are_blank(words: list[str], is_wrong: bool) -> None:
-    assert (blank_argument(words) is not None) == is_wrong
+def test_which_arguments_are_refused_whatever_they_are_for(words: list[str], is_wrong: bool) -> None:
+    assert (wrong_argument(words) is not None) == is_wrong
 
 
 def test_what_argparse_says_in_several_lines_is_one(capsys: pytest.CaptureFixture[str]) -> None:

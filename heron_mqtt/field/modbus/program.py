@@ -402,6 +402,21 @@ def positive(text: str) -> float:
     return value
 
 
+def finite_number(text: str) -> float:
+    """Return a number.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none, or not finite.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number")
+    return value
+
+
 def _baud(text: str) -> int:
     if not text.isdecimal() or not MIN_BAUD <= int(text) <= MAX_BAUD:
         raise argparse.ArgumentTypeError(f"{text!r}: expected bits a second, {MIN_BAUD} to {MAX_BAUD}")

@@ -25,6 +25,7 @@ from heron_mqtt.field.modbus.program import (
     bridge_parser,
     claim_unit,
     connection_of,
+    finite_number,
     further_unit,
     require_wire,
     run_bridge,
@@ -122,8 +123,12 @@ def _parser() -> ProgramArguments:
     )
     parser.add_argument("--show", action="store_true", help="print every register and what it means, and end")
     parser.add_argument("--kind", help="what it is, for example battery (default: as in the scenario)")
-    parser.add_argument("--p-min-mw", type=float, metavar="MW", help="nameplate (default: the scenario's)")
-    parser.add_argument("--p-max-mw", type=float, metavar="MW", help="nameplate (default: the scenario's)")
+    parser.add_argument(
+        "--p-min-mw", type=finite_number, metavar="MW", help="nameplate (default: the scenario's)"
+    )
+    parser.add_argument(
+        "--p-max-mw", type=finite_number, metavar="MW", help="nameplate (default: the scenario's)"
+    )
     return parser
 
 

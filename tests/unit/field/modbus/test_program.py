@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -22,6 +23,7 @@ from heron_mqtt.field.modbus.program import (
     bridge_parser,
     claim_unit,
     connection_of,
+    finite_number,
     modbus_place,
     place_of,
     require_wire,
@@ -409,3 +411,10 @@ def test_a_bridge_that_is_told_to_end_says_by_its_code_how(number: int, code: in
         await asyncio.sleep(30.0)
 
     assert run_bridge(bridge_parser("p", "d", "e"), options_of(), lambda scenario: "lab", serve) == code
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e400", "x", ""])
+def test_a_nameplate_is_of_finite_numbers(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected a number$"):
+        finite_number(text)
+    assert finite_number("-0.005") == -0.005
