@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class CsvRecorder(Recorder):
         self._devices = tuple(dict.fromkeys(devices))
         self._report = report
         refuse_record(path)
-        self._file = path.open("w", newline="", encoding="utf-8")
+        self._file = open(path, "w", newline="", encoding="utf-8", opener=_open)  # noqa: SIM115
         self._writer: csv.DictWriter[str] | None = None
 
     def step(self, facts: StepFacts) -> None:
@@ -92,6 +93,13 @@ class CsvRecorder(Recorder):
             row[f"q_{name}_mvar"] = info["q_mvar"].get(name)
             row[f"soc_{name}"] = info["soc"].get(name)
         return {key: None if _is_nan(value) else value for key, value in row.items()}
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file; a pipe that no process reads is an error at once, where it would wait for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _is_nan(value: Any) -> bool:
