@@ -15,6 +15,7 @@ from websockets.protocol import State
 
 MAX_CONNECTIONS = 256
 """With those that have not said anything yet: each is an open file, and so is the broker's."""
+END_OF_REQUEST = b"\r\n\r\n"
 HANDSHAKE_TIMEOUT_S = 10.0
 SHUTDOWN_TIMEOUT_S = 10.0
 
@@ -102,25 +103,38 @@ class CountedConnection(ServerConnection):
         super().__init__(*args, **kwargs)
         self._door, self._has_begun = door, False
         self._early = bytearray()  # what came in one piece with the end of the handshake
+        self._has_asked, self._last = False, b""  # whether its request is whole; the last bytes before that
 
     def begin(self, transport: asyncio.Transport) -> None:
         """Serve it."""
         self._has_begun = True
         super().connection_made(transport)
         if self._early:
-            super().data_received(bytes(self._early))
-            self._early.clear()
+            early, self._early = bytes(self._early), bytearray()
+            self.data_received(early)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask to be let in."""
         self._door.enter(self, cast("asyncio.Transport", transport))
 
     def data_received(self, data: bytes) -> None:
-        """Take what it says."""
-        if self._has_begun:
-            super().data_received(data)
-        else:
+        """Take what it says.
+
+        Behind a request nothing may come before its answer. ``websockets`` would read it as frames, give the
+        request no answer, and log an error of its own for each.
+        """
+        if not self._has_begun:
             self._early += data
+        elif not self._has_asked:
+            said = self._last + data
+            end = said.find(END_OF_REQUEST)
+            self._has_asked = end >= 0
+            super().data_received(
+                data[: end + len(END_OF_REQUEST) - len(self._last)] if self._has_asked else data
+            )
+            self._last = said[1 - len(END_OF_REQUEST) :]
+        elif self.state is not State.CONNECTING:
+            super().data_received(data)
 
     def eof_received(self) -> None:
         """Take the end of what it says."""

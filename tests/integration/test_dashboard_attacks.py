@@ -129,6 +129,19 @@ def test_what_is_no_request_is_refused_and_leaves_no_traceback(page: str, progra
     assert program.err[before:] == []
 
 
+def test_what_comes_behind_a_request_before_its_answer_is_not_read(page: str, program: Program) -> None:
+    before = len(program.err)
+    request = b"GET / HTTP/1.1\r\nHost: " + _host(page).encode() + b"\r\n\r\n"
+    for behind in (request, b"\xff" * 50, b"\0" * 50, b"\x88\x80\0\0\0\0", b"5\r\nhello\r\n0\r\n\r\n"):
+        with _raw(page, request + behind) as made:
+            assert made.recv(100).startswith(b"HTTP/1.1 200 OK"), behind
+    for at in range(1, len(request)):  # in two pieces, cut anywhere
+        with _raw(page, request[:at]) as made:
+            made.sendall(request[at:] + b"\xff")
+            assert made.recv(100).startswith(b"HTTP/1.1 200 OK"), at
+    assert program.err[before:] == []
+
+
 def test_a_cookie_of_another_program_on_the_host_keeps_nobody_out(page: str) -> None:
     request = b"GET /session HTTP/1.1\r\nHost: " + _host(page).encode() + b"\r\nX-Heron-Page: 1\r\n"
     with _raw(page, request + b"Cookie: theirs=\xc3\xa9\xff\r\n\r\n") as made:
