@@ -466,6 +466,7 @@ class DeviceLink:
             self.stats.flooded += 1
             return
         if message.retained:
+            self.stats.refused += 1
             plausible.once(
                 "retained",
                 f"telemetry on {self.telemetry_topic} is retained: its age is unknown, it is not used",
@@ -484,17 +485,9 @@ class DeviceLink:
             return
         if left_out:
             plausible.once(left_out, f"telemetry: {left_out}")
-        boot, seq = telemetry.boot, telemetry.seq
-        if boot != self._boot:
-            if plausible.is_past(boot):
-                return  # of an earlier life of the device, late; or of a second one
-            self._note_boot(boot)
-        if boot is not None and seq is not None:
-            # A broker's client drops what comes twice from a sender; it may be left out.
-            if self._echo is not None and self._echo[0] == boot and seq <= self._echo[1]:
-                plausible.once("repeated", "telemetry that is not newer than the newest does not count")
-                return
-            self._echo = (boot, seq)
+        if not self._is_news(telemetry.boot, telemetry.seq):
+            self.stats.refused += 1
+            return
         if self.awaits_rebirth_telemetry:
             self._reseed_due, self.awaits_rebirth_telemetry = True, False
         age_s = telemetry.age_s
@@ -516,6 +509,21 @@ class DeviceLink:
         if acks.newest is not None:
             self._take_answer(acks, before, telemetry)
         self._on_change()
+
+    def _is_news(self, boot: str | None, seq: int | None) -> bool:
+        """Take the number of telemetry, to be echoed; whether it can be newer than the newest."""
+        if boot != self._boot:
+            if self._plausible.is_past(boot):
+                return False  # of an earlier life of the device, late; or of a second one
+            self._note_boot(boot)
+        # A broker's client drops what comes twice from a sender; that may be left out. Without a number
+        # beside numbered telemetry nothing shows that it is of this device, and of now.
+        if self._echo is not None and (boot is None or seq is None or seq <= self._echo[1]):
+            self._plausible.once("repeated", "telemetry that is not newer than the newest does not count")
+            return False
+        if boot is not None and seq is not None:
+            self._echo = (boot, seq)
+        return True
 
     def _take_answer(self, acks: Acknowledgements, before: Telemetry | None, telemetry: Telemetry) -> None:
         """See whether telemetry answers a setpoint, which ``before`` may have done already."""

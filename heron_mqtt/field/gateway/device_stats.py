@@ -16,6 +16,7 @@ class DeviceStats:
 
     telemetry: int = 0
     refused: int = 0
+    """Telemetry that is wrong, of another environment, retained or not newer than the newest; not used."""
     flooded: int = 0
     held: int = 0
     """Telemetry of the past, kept by the device's outbox or in our session at the broker; not used."""

@@ -594,11 +594,11 @@ async def test_a_device_that_speaks_with_a_new_boot_is_born_again_and_taken_up_o
     alone = await Alone().open()
     link = alone.link
     alone.measure(boot="b1", seq=1)
-    for fields in ({"boot": "b1", "seq": 2}, {}):  # a message without a boot tells of none
+    for fields in ({"boot": "b1"}, {"boot": "b1", "seq": 2}, {}):  # a message without a boot tells of none
         alone.measure(**fields)
         assert (link.reborn, link.takes_up_again()) == (0, False)
     alone.send()
-    assert link.plausible_in_a_row == 3
+    assert link.plausible_in_a_row == 2
     alone.measure(boot="b2", seq=1)
     assert (link.reborn, link.plausible_in_a_row, link.holds_setpoint) == (1, 1, False)
     assert [link.takes_up_again() for _ in range(2)] == [True, False]
@@ -619,10 +619,12 @@ async def test_telemetry_that_is_not_newer_than_the_newest_does_not_count() -> N
     alone.measure(boot="b1", seq=4, p_mw=0.01)
     alone.send()
     heard_at = alone.clock_s
-    for seq in (4, 3, 0, 4):  # replayed: the device itself is silent
-        alone.clock_s += 0.5
-        alone.measure(boot="b1", seq=seq, p_mw=0.03, stopped=True, ack_boot="g1", ack_seq=0)
+    replayed = [{"boot": "b1", "seq": seq} for seq in (4, 3, 0, 4)]
+    for number in (*replayed, {}, {"boot": "b1"}, {"seq": 9}):  # the device itself is silent
+        alone.clock_s += 0.25
+        alone.measure(**number, p_mw=0.03, stopped=True, ack_boot="g1", ack_seq=0)
     link = alone.link
+    assert link.stats.refused == 7
     assert (link.age_s, link.measurements, link.stats.telemetry) == (alone.clock_s - heard_at, 1, 1)
     assert (link.answer(), link.says_stopped, alone.send()["heard_seq"]) == (None, False, 4)
     assert link.telemetry is not None
@@ -632,6 +634,16 @@ async def test_telemetry_that_is_not_newer_than_the_newest_does_not_count() -> N
     assert (link.age_s, link.telemetry.p_mw, alone.send()["heard_seq"]) == (0.0, 0.02, 5)
     alone.measure(boot="b2", seq=0, p_mw=0.03)
     assert (link.telemetry.p_mw, alone.send()["heard_seq"]) == (0.03, 0), "it was started again"
+
+
+async def test_telemetry_of_an_earlier_life_and_what_the_broker_kept_are_counted() -> None:
+    alone = await Alone().open()
+    for boot in ("b1", "b2", "b1"):
+        alone.measure(boot=boot, seq=1)
+    alone.link.close()
+    alone.broker.publish(TELEMETRY, {"type": "telemetry", "p_mw": 0.01, "boot": "b2", "seq": 2}, retain=True)
+    await alone.link.open()
+    assert (alone.link.stats.telemetry, alone.link.stats.refused) == (2, 2)
 
 
 async def test_only_telemetry_with_a_boot_and_a_number_can_be_echoed() -> None:
