@@ -120,6 +120,26 @@ def test_a_gateway_that_was_cut_off_sends_nothing_from_before(
 
 
 @on_mosquitto
+def test_a_renewal_that_was_due_while_the_gateway_was_cut_off_is_not_sent_within_its_lease_either(
+    tmp_path: Path, url: str, link: TcpLink
+) -> None:
+    scenario = write(tmp_path, lease_s=3.0, **{"microgrids.MG1.remote": True})
+    with (
+        Observer(url) as observer,
+        PlainDevice(url, "small", judges_age=False) as device,
+        proxy(scenario, through(link)),
+        run(scenario, url),
+    ):
+        until_driven(observer, device)
+        cut(link)
+        time.sleep(1.6)  # due after a third of the lease
+        newest, back = device.seq, time.monotonic()
+        link.mend()
+        observer.wait("it is driven again", lambda: len(observer.driving(after=back)) > 3)
+        assert [m.json for m in observer.setpoints(after=back) if m.json["heard_seq"] < newest] == []
+
+
+@on_mosquitto
 def test_a_gateway_that_was_stopped_sends_nothing_old(tmp_path: Path, url: str) -> None:
     scenario = write(tmp_path)
     with (
