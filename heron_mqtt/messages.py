@@ -43,6 +43,8 @@ class Message(BaseModel):
     """Metadata that every message of ours carries; foreign devices may leave all of it out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, strict=True)
+    for_records: ClassVar[frozenset[str]] = frozenset({"sent_at"})
+    """Fields by which a receiver decides nothing: one that cannot be read counts as left out."""
 
     sender: Identifier | None = Field(
         None, description="Who published this: an agent, device or operator id."
@@ -208,6 +210,7 @@ MAX_LEASE_S = 86_400.0
 class Setpoint(Message):
     """What a device shall do, for at most ``lease_s``; after that it goes to its own safe state."""
 
+    for_records = Message.for_records | {"episode", "step"}
     type: Literal["setpoint"] = "setpoint"
     p_mw: float = Field(description="MW, positive = injected; for PV an upper limit.")
     q_mvar: float = Field(0.0, description="Mvar, positive = injected.")
@@ -607,8 +610,8 @@ def normalized(model: type[Message], payload: Mapping[str, Any]) -> Json:
     """Return a payload with spellings that leave no doubt turned into the ones of the contract.
 
     ``5.0`` for an integer, ``1`` or ``0`` for a boolean, a number for an identifier, ``null`` for a field
-    that is left out, a fraction that rounding has put just outside [0, 1], an unreadable ``sent_at``. A
-    reason that is too long is cut: what it is the reason of counts.
+    that is left out, a fraction that rounding has put just outside [0, 1], what is for records only and
+    cannot be read (``sent_at``). A reason that is too long is cut: what it is the reason of counts.
     """
     plain: Json = {}
     for name, value in payload.items():
@@ -616,10 +619,11 @@ def normalized(model: type[Message], payload: Mapping[str, Any]) -> Json:
         if value is None and (field is None or not field.is_required()):
             continue
         plain[name] = value if field is None else _normalized_value(name, field.annotation, value)
-    try:
-        Message.model_validate({"sent_at": plain.get("sent_at")})
-    except ValidationError:
-        del plain["sent_at"]  # for people only: nothing is decided by it
+    for name in model.for_records & plain.keys():
+        try:
+            Message.model_validate({name: plain[name]})
+        except ValidationError:
+            del plain[name]
     return plain
 
 

@@ -145,7 +145,7 @@ def take_setpoint(told):
     sender, its_boot, heard_boot = text(told, "sender"), text(told, "boot"), text(told, "heard_boot")
     heard_seq, dt_s = count(told, "heard_seq"), number(told, "dt_s", 0.0)
     renewal, take_over, release = flag(told, "renewal"), flag(told, "take_over"), flag(told, "release")
-    if told.get("type", "setpoint") != "setpoint" or text(told, "env_id") not in {None, env}:
+    if told.get("type") not in (None, "setpoint") or text(told, "env_id") not in {None, env}:
         raise ValueError("not a setpoint for us")
     if not 0.0 < for_s <= 86_400.0:
         raise ValueError(f"lease_s = {for_s}")

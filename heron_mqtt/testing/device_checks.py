@@ -212,7 +212,7 @@ def check_number_formats(device: DeviceHarness) -> None:
         {"seq": 2, "renewal": 0, "release": 0, "take_over": 0},
         {"seq": 3, "q_mvar": None, "dt_s": device.dt_s, "sent_at": None, "episode": None},
         {"seq": 4, "colour": {"of": ["the", {"cable": None}]}, "x\u00e9\u4e2d": '\U0001f50b " \\ \n'},
-        {"seq": 5, "sent_at": "yesterday"},
+        {"seq": 5, "sent_at": "yesterday", "episode": "the first", "step": -1},
         {"seq": 6, "lease_s": 30},
     )
     for i, fields in enumerate(spellings):
@@ -569,6 +569,8 @@ def malformed_stops(env_id: str) -> dict[str, bytes | str | Json]:
         "a sent_at that does not parse": {"active": True, "sent_at": "now"},
         "a seq with a decimal point": {"active": True, "seq": 1.0, "boot": "b"},
         "an empty env_id": {**release, "env_id": ""},
+        "env_id is null": {**release, "env_id": None},
+        "type is null": {**release, "type": None},
         "another env_id": {**release, "env_id": f"{env_id}x"},
         "another type": {**release, "type": "setpoint"},
         "a BOM": b'\xef\xbb\xbf{"type":"estop","active":false}',

@@ -130,8 +130,11 @@ def test_unknown_fields_are_ignored(name: str) -> None:
 def test_wrong_fields_are_refused(name: str) -> None:
     for field, value in EXAMPLES[name].items():
         if type(value) in {int, float}:
-            with pytest.raises(MessageError, match=field):
-                parse_any({**EXAMPLES[name], field: "much"})
+            if field in WIRE_TYPES[name].for_records:
+                assert getattr(parse_any({**EXAMPLES[name], field: "much"}), field) is None
+            else:
+                with pytest.raises(MessageError, match=field):
+                    parse_any({**EXAMPLES[name], field: "much"})
             with pytest.raises(MessageError):
                 decode(json.dumps({**EXAMPLES[name], field: float("nan")}).encode())
     with pytest.raises(MessageError):

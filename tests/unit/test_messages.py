@@ -19,6 +19,7 @@ from heron_mqtt.messages import (
     Observation,
     Offer,
     PriceSignal,
+    Setpoint,
     Status,
     Telemetry,
     parse,
@@ -200,6 +201,17 @@ def test_a_spelling_that_leaves_no_doubt_is_accepted(
 ) -> None:
     message = parse_any({"type": name, **EXAMPLES[name], **spelled})
     assert {field: getattr(message, field) for field in meant} == meant
+
+
+@pytest.mark.parametrize("value", ["x", "", -1, 1.5, [], {}, True])
+@pytest.mark.parametrize("name", ["episode", "step"])
+def test_an_episode_or_a_step_of_a_setpoint_that_cannot_be_read_is_left_out(name: str, value: Any) -> None:
+    told = {"p_mw": 0.01, "lease_s": 5.0, "seq": 4, "episode": 2, "step": 3, name: value}
+    setpoint = parse(Setpoint, told)
+    assert {"episode": setpoint.episode, "step": setpoint.step} == {"episode": 2, "step": 3, name: None}
+    assert (setpoint.p_mw, setpoint.seq) == (0.01, 4)
+    with pytest.raises(MessageError, match=name):
+        parse(Observation, {"dt_s": 900.0, name: value})
 
 
 @pytest.mark.parametrize("sent_at", ["yesterday", "2026-01-02T03:04:05", "", [], {}, True])
