@@ -167,3 +167,19 @@ def test_no_setpoint_of_manual_control_outlives_it_however_long_a_step_takes(
         told = [m for m in observer.setpoints() if m.json["p_mw"] == HAND_MW]
         assert len(told) > 1, "it was renewed while it lasted"
         assert max(m.at + m.json["lease_s"] for m in told) <= granted + for_s + 0.1
+
+
+@on_mosquitto
+def test_the_agents_setpoint_is_renewed_no_more_once_a_person_has_the_device_in_hand(
+    tmp_path: Path, url: str
+) -> None:
+    """In a step of many leases it went on for the rest of the step, though the hand was granted."""
+    scenario = write(tmp_path, realtime_s=4.0 * LEASE_S)
+    with Observer(url) as observer, PlainDevice(url, "small") as device, run(scenario, url):
+        observer.wait("the device is driven", lambda: device.p_mw != 0.0)
+        begun = time.monotonic()
+        observer.wait("it is renewed", lambda: len(observer.driving(after=begun)) > 1)
+        assert answer_to(observer, take(observer))["granted"] is True
+        in_hand = time.monotonic()
+        observer.wait("the person's setpoint", lambda: device.p_mw == HAND_MW)
+        assert {m.json["p_mw"] for m in observer.driving(after=in_hand)} == {HAND_MW}

@@ -171,9 +171,17 @@ class AuthorityDesk:
                 controlled[name] = manual
         return result, controlled
 
-    def manual_left_s(self, name: str, asked: Manual) -> float:
-        """Return how long manual control with the same setpoint as asked for lasts, s; 0 = it does not."""
+    def manual_left_s(self, name: str, asked: Manual | None) -> float:
+        """Return for how long a device is still in the same hand, with the same setpoint, s; 0 = it is not.
+
+        Args:
+            name: The device.
+            asked: Its manual control when its setpoint was made; None = the agent's own setpoint, which
+                lasts for ever unless somebody takes the device in hand.
+        """
         manual = self.manual_control(name)
+        if asked is None:
+            return math.inf if manual is None else 0.0
         if manual is None or (manual.p_mw, manual.q_mvar) != (asked.p_mw, asked.q_mvar):
             return 0.0
         return max(0.0, manual.ends_at - self._monotonic())

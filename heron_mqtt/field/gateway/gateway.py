@@ -350,7 +350,7 @@ class FieldGateway:
             link, lease_s = self.links[name], self._lease_s(name)
             why = link.why_not_sent if self._leases.lease_s > 0.0 else self.environment.why_silent
             if why is None and lease_s <= 0.0:
-                why = "it is no longer in hand"
+                why = "it is no longer in hand" if name in self._manual else "it was taken in hand meanwhile"
             if self._is_real_after_all(name):
                 why = REAL_AFTER_ALL
             if why is not None:
@@ -546,12 +546,13 @@ class FieldGateway:
         """Return how long a setpoint of a device may last now, s; 0 = none may be sent or renewed.
 
         A setpoint of manual control ends with it, or when it is withdrawn, unless manual control asks for the
-        same setpoint again. This does not apply to the zero of a stop.
+        same setpoint again; the agent's ends when somebody takes the device in hand. This does not apply to
+        the zero of a stop.
         """
-        lease_s, asked = self._leases.lease_s, self._manual.get(name)
-        if asked is None or self.estop is not None:
+        lease_s = self._leases.lease_s
+        if self.estop is not None:
             return lease_s
-        return min(lease_s, self.authority.manual_left_s(name, asked))
+        return min(lease_s, self.authority.manual_left_s(name, self._manual.get(name)))
 
     def _renew(self) -> None:
         episode, step = self._at

@@ -96,6 +96,33 @@ async def test_what_a_hand_asked_for_is_not_renewed_once_it_is_given_back() -> N
     assert len(made.rig.sent) == before
 
 
+async def test_what_the_agent_asked_for_is_not_renewed_once_a_person_has_the_device_in_hand() -> None:
+    made = await desk()
+    assert made.sent_mw() == 0.02
+    made.ask(p_mw=0.02, for_s=4.0)
+    before = len(made.rig.sent)
+    made.rig.gateway._renew()
+    assert len(made.rig.sent) == before, "not even where it is the same power: that is the person's now"
+    made.ask(for_s=0.0)
+    made.rig.gateway._renew()
+    assert made.rig.sent[-1]["renewal"] is True, "its lease is not over yet"
+
+
+async def test_a_hand_that_begins_while_a_setpoint_is_cleared_lets_nothing_of_the_agents_leave() -> None:
+    made = await desk()
+    rig = made.rig
+    rig.measure()
+    rig.agent.observe(Observation(dt_s=DT_S, episode=1, step=0), 50.0)
+    rig.agent.decide(Command.model_validate({"p_ess": 0.02}))
+    rig.agent.conclude()
+    allowed = rig.gateway.clamp_setpoints(rig.agent.wanted())
+    made.ask(p_mw=0.0)
+    rig.gateway.environment.heard(None)
+    rig.gateway.send(allowed, dt_s=DT_S, episode=1, step=0)
+    rig.gateway.settle(allowed)
+    assert (rig.sent, rig.fallback) == ([], "it was taken in hand meanwhile")
+
+
 async def test_what_one_person_asked_for_is_not_renewed_on_another_ones_time() -> None:
     made = await desk()
     made.ask(for_s=4.0)

@@ -977,10 +977,10 @@ async def test_a_level_with_a_band_goes_on_with_what_is_within_it_to_the_edge() 
 async def test_what_was_sent_is_given_back_at_the_end_of_the_run_and_runs_out_where_it_is_lost() -> None:
     for state, releases in (("finished", 2), ("lost", 0)):
         pair = await Pair("full").open()
+        pair.send(0.01, 0.02)
         taken = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
         pair.broker.publish("devices/MG1/a/take", taken)
         assert pair.gateway.authority.manual_control("a") is not None
-        pair.send(0.01, 0.02)
         pair.notified = 0
         pair.broker.publish("run/state", {"type": "run_state", "state": state, "boot": "e1"})
         assert len([sent for _, sent in pair.sent if sent["release"]]) == releases
