@@ -14,7 +14,8 @@ import pytest
 
 from heron_mqtt.cli.command_line import run_command_line
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import WIRE_TYPES, Message, parse_any
+from heron_mqtt.field.device.lease import DeviceLease
+from heron_mqtt.messages import WIRE_TYPES, Message, Setpoint, parse_any
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import decode
 from heron_mqtt.messaging.core.background_loop import run_sync
@@ -139,6 +140,41 @@ def test_wrong_fields_are_refused(name: str) -> None:
                 decode(json.dumps({**EXAMPLES[name], field: float("nan")}).encode())
     with pytest.raises(MessageError):
         parse_any({**EXAMPLES[name], "type": "gossip"})
+
+
+def test_the_worked_example_of_freshness_is_what_a_lease_does() -> None:
+    rows = re.findall(r"^\| (\d+\.\d) \| (.*?) \| (.*?) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    now_s = [0.0]
+    lease = DeviceLease(lambda: now_s[0])
+    outcomes = []
+    for at, event, told in rows:
+        now_s[0] = float(at)
+        asked = re.search(r"(setpoint|renewal) (\d+)\b.*`heard_seq` (\d+)", event)
+        if asked is not None:
+            setpoint = Setpoint(
+                p_mw=0.02,
+                lease_s=6.0,
+                sender="MG1",
+                boot="g",
+                seq=int(asked[2]),
+                renewal=asked[1] == "renewal",
+                heard_boot="c4",
+                heard_seq=int(asked[3]),
+            )
+            if setpoint.renewal and not lease.is_of(setpoint):
+                outcomes.append("ignored" in told)
+            elif lease.refusal(setpoint) is not None:
+                outcomes.append("refused, stale" in told)
+            else:
+                lease.hold(setpoint)
+                outcomes.append(f"= {lease.ends_at:g}" in told)
+        if "over:" in told:
+            outcomes.append(not lease.is_running)
+            lease.end()
+        for numbers in re.findall(r"telemetry (\d+(?:, \d+)*)", f"{event} {told}"):
+            for number in numbers.split(", "):
+                lease.published("c4", int(number))
+    assert outcomes == [True] * 6
 
 
 # -- a run -------------------------------------------------------------------------------------------
