@@ -116,6 +116,7 @@ class FieldGateway:
         self._awaited: list[str] = []  # of them, those that had not answered when that was last looked at
         self._unsent: dict[str, str] = {}  # by device, why nothing was sent in this step
         self._manual: dict[str, Manual] = {}  # by device, the setpoint of manual control in this step
+        self._sent_by: dict[str, Manual | None] = {}  # of what was sent last; None = the agent's
         self._taken_up: dict[str, Telemetry] = {}  # by device, what its model was set to, for the record
         self._reseeded_since_sent: set[str] = set()  # devices whose models were set to telemetry
         self._to_reseed: set[str] = set()  # of these, models that then took a step that their device did not
@@ -347,17 +348,18 @@ class FieldGateway:
         for name, setpoint in allowed.items():
             if dt_s is None or not self.authority.sends(name):
                 continue
-            link, lease_s = self.links[name], self._lease_s(name)
+            link, by = self.links[name], self._manual.get(name)
+            lease_s = self._lease_s(name, by)
             why = link.why_not_sent if self._leases.lease_s > 0.0 else self.environment.why_silent
             if why is None and lease_s <= 0.0:
-                why = "it is no longer in hand" if name in self._manual else "it was taken in hand meanwhile"
+                why = "it was taken in hand meanwhile" if by is None else "it is no longer in hand"
             if self._is_real_after_all(name):
                 why = REAL_AFTER_ALL
             if why is not None:
                 self._unsent[name] = why
                 continue
             link.send(setpoint, self._stamper, lease_s=lease_s, dt_s=dt_s, episode=episode, step=step)
-            self._sent[name] = setpoint
+            self._sent[name], self._sent_by[name] = setpoint, by
             shortest_s = min(shortest_s, lease_s)
         self._awaited = list(self._sent)
         if self._sent:
@@ -542,21 +544,28 @@ class FieldGateway:
             await self.environment.caught_up()
             self._renew()
 
-    def _lease_s(self, name: str) -> float:
-        """Return how long a setpoint of a device may last now, s; 0 = none may be sent or renewed.
+    def _lease_s(self, name: str, by: Manual | None) -> float:
+        """Return how long a setpoint of a device may last now, s; 0 = it may not be sent or renewed.
 
         A setpoint of manual control ends with it, or when it is withdrawn, unless manual control asks for the
         same setpoint again; the agent's ends when somebody takes the device in hand. This does not apply to
         the zero of a stop.
+
+        Args:
+            name: The device.
+            by: The manual control that the setpoint is of; None = the agent's own.
         """
         lease_s = self._leases.lease_s
         if self.estop is not None:
             return lease_s
-        return min(lease_s, self.authority.manual_left_s(name, self._manual.get(name)))
+        return min(lease_s, self.authority.manual_left_s(name, by))
 
     def _renew(self) -> None:
         episode, step = self._at
-        leases_s = {name: math.floor(self._lease_s(name) * 1e3) / 1e3 for name in self._leases.renewable()}
+        leases_s = {
+            name: math.floor(self._lease_s(name, self._sent_by.get(name)) * 1e3) / 1e3
+            for name in self._leases.renewable()
+        }
         self._leases.sent(min(leases_s.values(), default=0.0))  # first of all: the next one is due
         if self.estop is not None:
             return

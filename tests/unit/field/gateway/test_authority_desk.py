@@ -108,6 +108,26 @@ async def test_what_the_agent_asked_for_is_not_renewed_once_a_person_has_the_dev
     assert made.rig.sent[-1]["renewal"] is True, "its lease is not over yet"
 
 
+@pytest.mark.parametrize("is_first_in_hand", [True, False])
+async def test_while_the_next_setpoint_is_cleared_only_what_was_sent_is_renewed_for_whom_it_was_sent(
+    is_first_in_hand: bool,
+) -> None:
+    made = await desk()
+    rig = made.rig
+    if is_first_in_hand:
+        made.ask(p_mw=0.005)
+    assert made.sent_mw() == (0.005 if is_first_in_hand else 0.02)
+    made.ask(p_mw=0.0, for_s=0.0 if is_first_in_hand else 60.0)
+    before = len(rig.sent)
+    rig.measure()
+    rig.agent.observe(Observation(dt_s=DT_S, episode=1, step=9), 50.0)
+    rig.agent.decide(Command.model_validate({"p_ess": 0.02}))
+    rig.agent.conclude()
+    rig.gateway.clamp_setpoints(rig.agent.wanted())
+    rig.gateway._renew()
+    assert rig.sent[before:] == [], "the hand of the next setpoint is not the one of the last"
+
+
 async def test_a_hand_that_begins_while_a_setpoint_is_cleared_lets_nothing_of_the_agents_leave() -> None:
     made = await desk()
     rig = made.rig
