@@ -1,17 +1,25 @@
-"""Access rights of a scenario's users as a file for a site's broker; the one source is ``topics.RULES``."""
+"""Access rights of a scenario's users as a file for a site's broker.
+
+The rights on topics of ours have one source, ``topics.RULES``; those on the topics of vendors' devices are
+what their mappings read and publish.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from heron_mqtt.app.vendor_adapters import mappings_at_broker
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import acl_section
 from heron_mqtt.messaging.nats_subjects import subjects_of
 from heron_mqtt.messaging.settings import topics_begin
-from powergrid.scenario import Scenario
+
+if TYPE_CHECKING:
+    from powergrid.scenario import LoadedScenario, Scenario
 
 PROBES = "-doctor"
 """Behind the environment's name: where ``heron-mqtt doctor`` tries rights, with no device on its topics."""
@@ -19,48 +27,86 @@ PROBES = "-doctor"
 
 @dataclass(frozen=True, slots=True)
 class SiteUser:
-    """One user of the broker: its name there, and its role in the wire contract."""
+    """One user of the broker.
+
+    Attributes:
+        name: Its name there.
+        role: In the wire contract.
+        foreign: Its rights (read, write, readwrite) on topics that are not ours, by filter.
+    """
 
     name: str
     role: str
+    foreign: Mapping[str, str] = field(default_factory=dict)
 
 
-def users_of(scenario: Scenario) -> list[SiteUser]:
+def users_of(scenario: Scenario, foreign: Mapping[str, Mapping[str, str]] | None = None) -> list[SiteUser]:
     """Return who takes part: an operator, an observer, every agent and every device."""
-    found = [SiteUser("operator", "operator"), SiteUser("observer", "observer")]
+    found = [("operator", "operator"), ("observer", "observer")]
     for agent, microgrid in scenario.microgrids.items():
-        found.append(SiteUser(agent, "agent"))
-        found += [SiteUser(f"{agent}/{device}", "device") for device in microgrid.devices]
+        found.append((agent, "agent"))
+        found += [(f"{agent}/{device}", "device") for device in microgrid.devices]
+    return [SiteUser(name, role, (foreign or {}).get(name, {})) for name, role in found]
+
+
+def vendor_rights(loaded: LoadedScenario) -> dict[str, dict[str, str]]:
+    """Return the rights on the topics of vendors' devices at the site's broker: user -> filter -> right.
+
+    What serves such a device is the run (the operator's login) or a proxy (its agent's); the device itself
+    logs in under its name in the scenario, ``MG1/ess``.
+
+    Raises:
+        ConfigError: A mapping is wrong.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for (agent, name), mapping in mappings_at_broker(loaded).items():
+        device = f"{agent}/{name}"
+        for topic in mapping.topic_filters():
+            _grant(found, topic, readers=("operator", agent), writers=(device,))
+        for topic in mapping.written_filters():
+            _grant(found, topic, readers=(device,), writers=("operator", agent))
     return found
 
 
-def acl_file(scenario: Scenario, kind: str, *, doctor: bool = False) -> str:
+def _grant(
+    found: dict[str, dict[str, str]], topic: str, *, readers: tuple[str, ...], writers: tuple[str, ...]
+) -> None:
+    for users, right in ((readers, "read"), (writers, "write")):
+        for user in users:
+            granted = found.setdefault(user, {})
+            granted[topic] = right if granted.get(topic, right) == right else "readwrite"
+
+
+def acl_file(loaded: LoadedScenario, kind: str, *, doctor: bool = False) -> str:
     """Return the rights of every user as a file for a broker.
 
     Args:
-        scenario: Names environment, agents and devices, and (the environment may, too) ``topic_prefix``.
+        loaded: Names environment, agents, devices and their mappings, and (the environment may, too)
+            ``topic_prefix``.
         kind: ``mosquitto``, ``emqx`` or ``nats``.
         doctor: Also in the environment in which ``heron-mqtt doctor`` tries them.
 
     Raises:
-        ConfigError: There is no such kind.
+        ConfigError: There is no such kind, or a mapping is wrong.
     """
     write = FORMATS.get(kind)
     if write is None:
         raise ConfigError(f"--format {kind}: expected {', '.join(FORMATS)}")
+    scenario = loaded.scenario
     env_id = scenario.topic_env_id
     before = topics_begin(scenario.broker.topic_prefix)
     environments = [env_id, f"{env_id}{PROBES}"] if doctor else [env_id]
-    return "\n".join(write(users_of(scenario), environments, before)) + "\n"
+    return "\n".join(write(users_of(scenario, vendor_rights(loaded)), environments, before)) + "\n"
 
 
 def _rights(user: SiteUser, environments: list[str], before: str) -> list[tuple[str, str]]:
     """Return topic filter and right (read, write, readwrite) of a user."""
-    return [
+    ours = [
         pair
         for env_id in environments
         for pair in topics.rights(user.role, user.name, env_id, before=before).items()
     ]
+    return [*ours, *user.foreign.items()]
 
 
 def _mosquitto(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:
@@ -70,6 +116,7 @@ def _mosquitto(users: list[SiteUser], environments: list[str], before: str) -> I
         yield from sections[0]
         for more in sections[1:]:
             yield from (line for line in more if line.startswith("topic "))
+        yield from (f"topic {right} {topic}" for topic, right in user.foreign.items())
 
 
 def _emqx(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:

@@ -48,6 +48,20 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
     return found
 
 
+def mappings_at_broker(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping]:
+    """Return the mappings of those devices that are at the run's own broker, by (agent, device).
+
+    Raises:
+        ConfigError: As ``load_mappings``.
+    """
+    grids = loaded.scenario.microgrids
+    return {
+        (agent, name): mapping
+        for (agent, name), mapping in load_mappings(loaded).items()
+        if (table := grids[agent].devices[name]).broker is None and table.modbus is None
+    }
+
+
 def mapping_file(loaded: LoadedScenario, agent: str, name: str) -> Path | None:
     """Return the file of the profile that a device's mapping names; None = it names none."""
     given = loaded.scenario.microgrids[agent].devices[name].mapping

@@ -21,6 +21,7 @@ from heron_mqtt.field.place_claim import PlaceClaim, broker_place, place_name, u
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import MqttLink, VendorLink
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
+from heron_mqtt.field.vendor.sparkplug_node import state_topic
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions, read_options
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
@@ -215,7 +216,7 @@ class SparkplugHost:
     """
 
     def __init__(self, host_id: str, now_ms: Callable[[], int] = lambda: int(time.time() * 1e3)) -> None:
-        self.topic = f"spBv1.0/STATE/{host_id}"
+        self.topic = state_topic(host_id)
         self._now_ms = now_ms()
 
     def payload(self, *, online: bool) -> bytes:

@@ -36,7 +36,7 @@ def acl(
     from heron_mqtt.app.acl_files import acl_file
     from powergrid.scenario import load_scenario
 
-    typer.echo(acl_file(load_scenario(scenario).scenario, kind, doctor=for_doctor), nl=False)
+    typer.echo(acl_file(load_scenario(scenario), kind, doctor=for_doctor), nl=False)
 
 
 def doctor(

@@ -91,7 +91,7 @@ def test_a_denied_stop_is_named_with_it(own_mosquitto: Callable[..., Mosquitto],
 
 
 def test_rights_are_below_it() -> None:
-    site = scenario_from_dict({**scenario(), "broker": {"topic_prefix": PREFIX}}).scenario
+    site = scenario_from_dict({**scenario(), "broker": {"topic_prefix": PREFIX}})
     rows = [line for line in acl_file(site, "mosquitto").splitlines() if line.startswith("topic ")]
     assert rows
     assert all(row.split()[2].startswith((f"{PREFIX}/heron/", "$SYS/")) for row in rows)
@@ -108,7 +108,7 @@ def test_what_cannot_begin_a_topic_is_refused(wrong: str, monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="topic_prefix"):
         MqttBroker("mqtt://127.0.0.1")
     with pytest.raises(ConfigError, match="HERON_MQTT_TOPIC_PREFIX: topic_prefix"):
-        acl_file(scenario_from_dict(scenario()).scenario, "mosquitto")
+        acl_file(scenario_from_dict(scenario()), "mosquitto")
     monkeypatch.delenv(variable_of("topic_prefix"))
     done = run_heron("status", "--broker", "mqtt://127.0.0.1:1", "--topic-prefix", wrong)
     assert done.code == 2

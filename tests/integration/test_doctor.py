@@ -14,22 +14,26 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
-from heron_mqtt.app.acl_files import acl_file, users_of
+from heron_mqtt.app.acl_files import acl_file, users_of, vendor_rights
 from heron_mqtt.app.doctor.examine import RIGHTS_CHANGE
 from heron_mqtt.app.doctor.logins import Login
 from heron_mqtt.app.doctor.rights import examine_rights
+from heron_mqtt.app.doctor.vendor_topics import examine_vendor_device
+from heron_mqtt.app.vendor_adapters import mappings_at_broker
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from heron_mqtt.messaging.mqtt import MqttBroker
-from powergrid.scenario import load_scenario, scenario_from_dict
+from heron_mqtt.messaging.mqtt.raw import RawMqtt
+from powergrid.scenario import LoadedScenario, load_scenario, scenario_from_dict
 from support.doc_pages import ROOT, blocks
 from support.heron_command import heron, run_heron, write_toml
 from support.mosquitto_server import Mosquitto
 from support.mosquitto_templates import template
 from support.small_grid import scenario
 
-SITE = scenario_from_dict(scenario()).scenario
+LOADED = scenario_from_dict(scenario())
+SITE = LOADED.scenario
 USERS = [user for user in users_of(SITE) if user.name in {"operator", "observer", "MG1", "MG1/ess"}]
 OPEN = "allow_anonymous true"
 Server = Callable[..., Mosquitto]
@@ -47,7 +51,7 @@ def logins(tmp_path: Path) -> Path:
         file = tmp_path / f"{user.name.replace('/', '-')}.pass"
         file.write_text(f"pw {user.name}\n")
         tables.append(f'["{user.name}"]\nrole = "{user.role}"\npassword_file = "{file.name}"\n')
-    (tmp_path / "acl.txt").write_text(acl_file(SITE, "mosquitto", doctor=True))
+    (tmp_path / "acl.txt").write_text(acl_file(LOADED, "mosquitto", doctor=True))
     (tmp_path / "logins.toml").write_text("\n".join(tables))
     return tmp_path / "logins.toml"
 
@@ -104,7 +108,7 @@ async def test_a_right_too_many_and_one_too_few_are_named(
     users, acl = tmp_path / "users", tmp_path / "acl"
     for user in USERS:
         add_credentials(user.name, user.role, b"pw", users_file=users, acl_file=acl)
-    acl.write_text(_wrong(acl_file(SITE, "mosquitto", doctor=True)))
+    acl.write_text(_wrong(acl_file(LOADED, "mosquitto", doctor=True)))
     logins = {user.name: Login(user.name, user.role) for user in USERS}
     async with EmbeddedBroker(in_process=True, users_file=users, acl_file=acl) as broker:
 
@@ -124,6 +128,70 @@ def _wrong(rights: str) -> str:
     assert device in rights
     too_many = "user MG1\ntopic write heron/+/estop\nuser MG1/ess\n"
     return rights.replace(f"topic write {device}\n", "").replace("user MG1/ess\n", too_many)
+
+
+BOX = {
+    "name": "box",
+    "telemetry": [{"topic": "box/7/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}],
+    "setpoint": {
+        "values": {"p": {"quantity": "p_mw", "unit": "W"}, "n": {"quantity": "seq"}},
+        "messages": [{"topic": "box/7/set/{n}", "payload": "{p}"}],
+        "release": [{"topic": "box/7/mode", "payload": "auto"}],
+        "answers": [{"topic": "box/7/state", "format": "text"}],
+    },
+    "keepalive": [{"topic": "box/7/poll", "period_s": 5.0}],
+}
+
+
+def with_box(**more: Any) -> LoadedScenario:
+    """The scenario with MG1's battery as a vendor's device."""
+    table = scenario()
+    ess = table["microgrids"]["MG1"]["devices"]["ess"]
+    ess.update(mapping=BOX, authority="full", **more)
+    return scenario_from_dict(table)
+
+
+def test_who_serves_a_vendors_device_has_rights_on_its_topics_and_the_device_the_reverse() -> None:
+    rights = vendor_rights(with_box())
+    serves = {"box/7/state": "read", "box/7/set/+": "write", "box/7/mode": "write", "box/7/poll": "write"}
+    other = {"read": "write", "write": "read"}
+    assert rights["operator"] == rights["MG1"] == serves
+    assert rights["MG1/ess"] == {topic: other[right] for topic, right in serves.items()}
+    assert rights.keys() == {"operator", "MG1", "MG1/ess"}
+    for kind, row in (
+        ("mosquitto", "topic read box/7/set/+"),
+        ("emqx", '"box/7/set/+"'),
+        ("nats", '"box.7.set.*"'),
+    ):
+        assert row in acl_file(with_box(), kind)
+    elsewhere = with_box(broker={"url": "mqtt://127.0.0.1:1"})
+    assert vendor_rights(elsewhere) == {}
+    assert acl_file(elsewhere, "mosquitto") == acl_file(LOADED, "mosquitto")
+
+
+@pytest.mark.parametrize(("loaded", "verdict"), [(with_box(), "go"), (LOADED, "note")])
+async def test_whether_a_vendors_device_comes_to_those_who_serve_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: LoadedScenario, verdict: str
+) -> None:
+    monkeypatch.setattr("heron_mqtt.app.doctor.vendor_topics.LISTEN_S", 0.5)
+    users, acl = tmp_path / "users", tmp_path / "acl"
+    for user in USERS:
+        add_credentials(user.name, user.role, b"pw", users_file=users, acl_file=acl)
+    acl.write_text(acl_file(loaded, "mosquitto"))
+    ((_, mapping),) = mappings_at_broker(with_box()).items()
+    async with EmbeddedBroker(in_process=True, users_file=users, acl_file=acl) as broker:
+
+        def connect(login: Login) -> MqttBroker:
+            return MqttBroker(broker.url, env_id=SITE.topic_env_id, username=login.name, password="pw")
+
+        box = connect(Login("MG1/ess", "device"))
+        async with RawMqtt(box.options, box.stats) as raw:
+            raw.publish_raw("box/7/state", b'{"p": 100}', retain=True)
+            serving = [Login("operator", "operator"), Login("MG1", "agent")]
+            found = await examine_vendor_device(connect, serving, "MG1/ess", mapping)
+    assert [one.check for one in found] == ["topics of MG1/ess, operator", "topics of MG1/ess, MG1"]
+    assert [one.verdict for one in found] == [verdict, verdict]
+    assert all("box/7/state" in one.what for one in found)
 
 
 @pytest.mark.slow
@@ -163,7 +231,7 @@ def test_the_embedded_broker_passes_with_its_own_credentials(tmp_path: Path, log
     for user in USERS:
         password = f"pw {user.name}".encode()
         add_credentials(user.name, user.role, password, users_file=users, acl_file=acl)
-    acl.write_text(acl_file(SITE, "mosquitto", doctor=True))
+    acl.write_text(acl_file(LOADED, "mosquitto", doctor=True))
     with heron("broker", "--port", "0", "--users", str(users), "--acl", str(acl)) as program:
         url = program.wait_for("listening").split()[1]
         code, found = examined(url, "--logins", str(logins), cwd=tmp_path)
@@ -191,7 +259,7 @@ def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_rights_are_written_for_other_brokers() -> None:
-    grid = load_scenario("three_microgrids").scenario
+    grid = load_scenario("three_microgrids")
     emqx = acl_file(grid, "emqx")
     assert emqx.rstrip().endswith("{deny, all}.")
     assert '{allow, {user, "MG1/ess"}, publish, [' in emqx

@@ -110,6 +110,7 @@ async def examine(
                 )
             )
         checks.append(("left behind", partial(_left_behind, as_operator)))
+        checks += _vendor_checks(connect, alive, operator, loaded)
         for name, check in checks:
             if name in NEED_RIGHTS and examination.has("retained by name", RIGHTS_CHANGE):
                 add(BrokerFinding(name, "not tried", "what the operator publishes does not come: see above"))
@@ -162,6 +163,24 @@ def _checks(
         ("round trip", partial(examine_round_trip, as_operator, deadline_s)),
         ("message size", partial(examine_size, as_operator)),
     ]
+    return checks
+
+
+def _vendor_checks(
+    connect: Callable[..., MqttBroker], alive: list[Login], operator: Login, loaded: LoadedScenario | None
+) -> list[tuple[str, Check]]:
+    if loaded is None or not loaded.scenario.mapped_devices:
+        return []
+    from heron_mqtt.app.doctor.vendor_topics import examine_vendor_device
+    from heron_mqtt.app.vendor_adapters import mappings_at_broker  # 0.15 s, for those who have one
+
+    checks: list[tuple[str, Check]] = []
+    for (agent, name), mapping in mappings_at_broker(loaded).items():
+        serving = [operator, *(one for one in alive if one.role == "agent" and one.name == agent)]
+        device = f"{agent}/{name}"
+        checks.append(
+            (f"topics of {device}", partial(examine_vendor_device, connect, serving, device, mapping))
+        )
     return checks
 
 

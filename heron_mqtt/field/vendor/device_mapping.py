@@ -35,6 +35,7 @@ from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.quantities import Quantity
 from heron_mqtt.field.vendor.register_map import RegisterMap
 from heron_mqtt.field.vendor.register_tables import ModbusTable
+from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode, state_topic
 from heron_mqtt.field.vendor.tables import (
     FieldTable,
     KeepaliveTable,
@@ -231,6 +232,14 @@ class DeviceMapping:
     def command_filters(self) -> tuple[str, ...]:
         """Return the topics on which the device is told something, as filters; keepalives left out."""
         return tuple(dict.fromkeys(TopicPattern(topic).filter for topic in self._command_topics()))
+
+    def written_filters(self) -> tuple[str, ...]:
+        """Return everything that is published for the device, as filters: also polls and Sparkplug's own."""
+        found = [TopicPattern(topic).filter for _, topic in _sent_topics(self.table)]
+        found += [SparkplugNode(r.node_topic).rebirth_topic for r in self.telemetry if r.node_topic]
+        if self.host_id is not None:
+            found.append(state_topic(self.host_id))
+        return tuple(dict.fromkeys(found))
 
     def command_places(self) -> tuple[str, ...]:
         """Return the same for a claim: a level that is learned keeps its ``{name}`` until that is known."""

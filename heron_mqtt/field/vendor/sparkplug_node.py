@@ -13,6 +13,11 @@ REBIRTH_S = 30.0
 """How often a birth is asked for, at most, s."""
 
 
+def state_topic(host_id: str) -> str:
+    """Return where a host application says, retained, whether it is online."""
+    return f"spBv1.0/STATE/{host_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeNews:
     """What one message of a node brought.
