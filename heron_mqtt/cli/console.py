@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 
 from heron_mqtt.app.run_summary import Summary, told
 from heron_mqtt.cli.live_table import LiveTable
 
 FILE_WIDTH = 120  # columns of an output of unknown width: a file, a pipe, a log
+UNBOUNDED = 10_000  # columns: wider than any table
 EVERY = 8  # steps between lines where there is no terminal to redraw
 
 
@@ -135,7 +137,8 @@ def print_summary(console: Console, summary: Summary) -> None:
         device["fallbacks"] or device["changes"] or device["authority"] != "emulated"
         for device in summary.devices.values()
     ):
-        console.print(_device_table(summary))
+        for table in _device_tables(console, summary):
+            console.print(table)
     if summary.estop is not None:
         style = "bold red" if summary.estop["active"] else None
         console.print(f"{'EMERGENCY STOP':>16}  {_stop(summary.estop)}", soft_wrap=True, style=style)
@@ -151,34 +154,43 @@ def _stop(estop: Mapping[str, Any]) -> str:
     return f"in force in steps {estop['first_step']} to {estop['last_step']} and released, {when}"
 
 
-def _device_table(summary: Summary) -> Table:
-    table = Table(title="devices; times in ms (p50/p99), powers in kW")
-    for heading in (
-        "device",
-        "authority",
-        "telemetry",
-        "age",
-        "round trip",
-        "lost/dup/late",
-        "fallback/longest",
-        "safe s",
-        "tracking",
-        "residual",
-    ):
-        table.add_column(heading, justify="left" if heading in {"device", "authority"} else "right")
-    for name, d in summary.devices.items():
-        table.add_row(
-            name,
-            d["authority"],
-            str(d["telemetry"]),
-            f"{_ms(d['age_s']['p50'])}/{_ms(d['age_s']['p99'])}",
-            f"{_ms(d['round_trip_s']['p50'])}/{_ms(d['round_trip_s']['p99'])}",
-            f"{d['lost']}/{d['duplicated']}/{d['late']}",
-            f"{d['fallbacks']}/{d['longest_fallback']}",
-            "-" if d["time_to_safe_s"] is None else f"{d['time_to_safe_s']:.2f}",
-            _kw(d["tracking_error_mw"]),
-            _kw(d["residual_mw"]),
-        )
+def _device_tables(console: Console, summary: Summary) -> list[Table]:
+    """Return the devices as one table, or as two where one is too wide: no number is cut off."""
+    title = "devices; times in ms (p50/p99), powers in kW"
+    whole = _device_table(summary, [*_COUNTS, *_TIMES_AND_POWERS], title)
+    if Measurement.get(console, console.options.update(width=UNBOUNDED), whole).maximum <= console.width:
+        return [whole]
+    return [
+        _device_table(summary, _COUNTS, title),
+        _device_table(summary, _TIMES_AND_POWERS, None),
+    ]
+
+
+Cell = Callable[[Mapping[str, Any]], str]
+
+_COUNTS: list[tuple[str, Cell]] = [
+    ("authority", lambda d: d["authority"]),
+    ("telemetry", lambda d: str(d["telemetry"])),
+    ("lost/dup/late", lambda d: f"{d['lost']}/{d['duplicated']}/{d['late']}"),
+    ("fallback/longest", lambda d: f"{d['fallbacks']}/{d['longest_fallback']}"),
+]
+_TIMES_AND_POWERS: list[tuple[str, Cell]] = [
+    ("age", lambda d: f"{_ms(d['age_s']['p50'])}/{_ms(d['age_s']['p99'])}"),
+    ("round trip", lambda d: f"{_ms(d['round_trip_s']['p50'])}/{_ms(d['round_trip_s']['p99'])}"),
+    ("safe s", lambda d: "-" if d["time_to_safe_s"] is None else f"{d['time_to_safe_s']:.2f}"),
+    ("tracking", lambda d: _kw(d["tracking_error_mw"])),
+    ("residual", lambda d: _kw(d["residual_mw"])),
+]
+
+
+def _device_table(summary: Summary, columns: list[tuple[str, Cell]], title: str | None) -> Table:
+    table = Table(title=title)
+    table.add_column("device", overflow="fold")
+    for heading, _ in columns:
+        justify: JustifyMethod = "left" if heading == "authority" else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
+    for name, device in summary.devices.items():
+        table.add_row(name, *(cell(device) for _, cell in columns))
     return table
 
 

@@ -12,15 +12,16 @@ from rich.console import Console
 from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.cli.console import FILE_WIDTH, ConsoleProgress, make_console, print_summary
 from heron_mqtt.cli.quiet_progress import QuietProgress
+from heron_mqtt.field.gateway.device_stats import DeviceStats
 from heron_mqtt.protocols.p2p import SettledTrade
 
 
-def console(*, terminal: bool = False) -> Console:
+def console(*, terminal: bool = False, width: int = 120) -> Console:
     file = io.StringIO()
     return Console(
         file=file,
         force_terminal=terminal,
-        width=120,
+        width=width,
         markup=False,
         emoji=False,
         highlight=False,
@@ -121,6 +122,31 @@ def test_names_are_shown_as_they_are(name: str) -> None:
 
 
 # -- at the end ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "tables"), [(80, 2), (120, 2), (160, 1)])
+def test_no_number_of_a_device_is_cut_off_on_a_narrow_terminal(width: int, tables: int) -> None:
+    device = DeviceStats().as_dict() | {
+        "authority": "limited",
+        "changes": [],
+        "lost": 0,
+        "duplicated": 0,
+        "telemetry": 1234567,
+        "age_s": {"p50": 0.2431, "p99": 0.4841},
+        "round_trip_s": {"p50": 0.0187, "p99": 1.1274},
+        "fallbacks": 12345,
+        "longest_fallback": 1234,
+        "tracking_error_mw": 0.004481,
+        "residual_mw": 0.012333,
+    }
+    where = console(width=width)
+    print_summary(where, summary(devices={"MG1/ess": device}))
+    told = shown(where)
+    assert "…" not in told
+    for part in ("lost/dup/late", "1234567", "12345/1234", "243.1/484.1", "18.7/1127.4", "4.481", "12.333"):
+        assert part in told, part
+    assert told.count("MG1/ess") == tables
+    assert max(map(len, told.splitlines())) <= width
 
 
 def test_the_summary_tells_energy_cost_and_what_became_of_the_messages() -> None:
