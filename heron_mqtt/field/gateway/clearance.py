@@ -33,6 +33,17 @@ def expected_p_mw(wanted: SetpointRequest) -> float:
     return (min if wanted.reach_mw > 0.0 or wanted.p_mw > 0.0 else max)(wanted.p_mw, wanted.reach_mw)
 
 
+def tracking_error_mw(wanted: SetpointRequest, measured_mw: float) -> float:
+    """Return how far a measured power is from what the device was told, MW.
+
+    Everything between the setpoint and ``expected_p_mw`` is as it was told: the data say what the sun
+    offers to a plant of the model, and a real one may have more of it.
+    """
+    expected = expected_p_mw(wanted)
+    low, high = min(expected, wanted.p_mw), max(expected, wanted.p_mw)
+    return measured_mw - min(high, max(low, measured_mw))
+
+
 def apply_clearance(
     allowed: MutableMapping[str, SetpointRequest], clearance: Clearance | None
 ) -> dict[str, str]:

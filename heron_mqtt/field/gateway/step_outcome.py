@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from heron_mqtt.field.gateway.clearance import expected_p_mw
+from heron_mqtt.field.gateway.clearance import expected_p_mw, tracking_error_mw
 from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.twins import DeviceTwins
 from heron_mqtt.messages import Telemetry
@@ -64,7 +64,7 @@ class StepOutcome:
         elif telemetry.rejected is not None:
             stats.rejected += 1
             self.remark(name, f"rejected by the device: {telemetry.rejected}")
-        elif abs(residual) > self._gates_mw[name]:
+        elif min(abs(residual), abs(tracking_error_mw(setpoint, telemetry.p_mw))) > self._gates_mw[name]:
             stats.deviations += 1
             expected_mw = telemetry.p_mw - residual
             self.remark(name, f"not followed by the device ({expected_mw:.6g} -> {telemetry.p_mw:.6g} MW)")
@@ -113,7 +113,7 @@ class StepOutcome:
         stats = link.stats
         stats.sample(stats.residual_mw, residual)
         self.residuals_mw[name] = residual
-        stats.sample(stats.tracking_error_mw, telemetry.p_mw - expected_p_mw(setpoint))
+        stats.sample(stats.tracking_error_mw, tracking_error_mw(setpoint, telemetry.p_mw))
         if link.measurements == self._judged.get(name):
             return  # measured before an earlier step: no new evidence
         self._judged[name] = link.measurements

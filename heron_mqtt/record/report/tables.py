@@ -89,12 +89,13 @@ def devices(record: RecordFile) -> ReportTable:
     for row in record.query(
         "SELECT agent, device, group_concat(DISTINCT authority) AS authority, "
         "sum(sent_p_mw IS NOT NULL) AS sent, sum(acknowledged) AS answered, "
-        "sum(fallback IS NOT NULL) AS fallbacks, avg(abs(telemetry_p_mw - sent_p_mw)) * 1e3 AS tracking, "
+        "sum(fallback IS NOT NULL) AS fallbacks, "
         "avg(abs(residual_mw)) * 1e3 AS residual, max(safe_after_s) AS safe, sum(p_mw) AS p "
         "FROM devices GROUP BY agent, device ORDER BY min(id)"
     ):
         name = f"{row['agent']}/{row['device']}"
         said: dict[str, Any] = summary.get(name, {})
+        tracking_mw = said.get("tracking_error_mw")
         rows.append(
             [
                 name,
@@ -105,7 +106,7 @@ def devices(record: RecordFile) -> ReportTable:
                 _quantiles(record, "round_trip_s", row["agent"], row["device"]),
                 *(number(said.get(key)) for key in ("lost", "duplicated", "late")),
                 number(row["fallbacks"]),
-                number(row["tracking"]),
+                number(None if tracking_mw is None else tracking_mw * 1e3),
                 number(row["residual"]),
                 number(said.get("time_to_safe_s") or row["safe"]),
                 number(row["p"] * record.step_s / 3600.0 if row["p"] is not None else None),

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from heron_mqtt.field.gateway.clearance import NO_CLEARANCE, apply_clearance, expected_p_mw, make_plan
+from heron_mqtt.field.gateway.clearance import (
+    NO_CLEARANCE,
+    apply_clearance,
+    expected_p_mw,
+    make_plan,
+    tracking_error_mw,
+)
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Clearance
 
@@ -30,6 +36,26 @@ def test_a_plan_says_what_a_setpoint_leads_to(
     wanted = SetpointRequest(p_mw, 0.01, available_mw, reach_mw=available_mw)
     assert expected_p_mw(wanted) == expected_mw
     assert make_plan({"x": wanted}).by_prefix() == {"p_": {"x": expected_mw}, "q_": {"x": 0.01}}
+
+
+@pytest.mark.parametrize(
+    ("told_mw", "offered_mw", "measured_mw", "error_mw"),
+    [
+        (0.04, 0.01, 0.04, 0.0),  # more sun than the data have
+        (0.04, 0.01, 0.02, 0.0),
+        (0.04, 0.01, 0.005, -0.005),  # less of it
+        (0.04, 0.01, 0.05, 0.01),  # more than it was told
+        (0.01, 0.04, 0.02, 0.01),
+        (-0.04, -0.01, -0.02, 0.0),  # a load with more demand than the data have
+        (-0.04, -0.01, -0.05, -0.01),
+        (-0.04, None, -0.03, 0.01),  # a battery
+    ],
+)
+def test_between_what_the_data_offer_and_the_setpoint_a_device_does_as_it_was_told(
+    told_mw: float, offered_mw: float | None, measured_mw: float, error_mw: float
+) -> None:
+    wanted = SetpointRequest(told_mw, 0.0, offered_mw, reach_mw=offered_mw)
+    assert tracking_error_mw(wanted, measured_mw) == pytest.approx(error_mw, abs=1e-12)
 
 
 def test_a_consumer_that_may_draw_more_than_its_demand_is_planned_with_what_it_is_told() -> None:
