@@ -32,6 +32,7 @@ class Confirmation:
         self._counts_from = math.inf
         self._answer: SetpointAnswer | None = None
         self._came = asyncio.Event()
+        self._settled = asyncio.Event()
 
     def begin(self, seq: int | None, counts_from: float) -> None:
         """Wait from now on.
@@ -41,12 +42,14 @@ class Confirmation:
             counts_from: Power that was measured earlier does not confirm; by the clock of measurements, s.
         """
         self._came.clear()
+        self._settled.clear()
         self._answer = None
         self.is_awaited, self._seq, self._counts_from = True, seq, counts_from
 
     def count_from(self, counts_from: float) -> None:
         """Take only power that is measured from this time on, s."""
         self._counts_from = counts_from
+        self._settled.clear()
 
     def end(self) -> None:
         """Wait no more."""
@@ -60,6 +63,15 @@ class Confirmation:
         """
         async with asyncio.timeout(within_s):
             await self._came.wait()
+
+    async def wait_for_power(self, within_s: float) -> None:
+        """Wait for a power that is of this setpoint, beside what confirms it.
+
+        Raises:
+            TimeoutError: None came.
+        """
+        async with asyncio.timeout(within_s):
+            await self._settled.wait()
 
     @property
     def answer(self) -> SetpointAnswer | None:
@@ -83,11 +95,11 @@ class Confirmation:
         """
         if not self.is_awaited:
             return
-        if self._by == "answer":
-            confirms = self._seq is not None and fields.get("ack_seq") == self._seq
-        else:
-            confirms = measured_at is not None and measured_at >= self._counts_from
-        if confirms:
+        if measured_at is not None and measured_at >= self._counts_from:
+            self._settled.set()
+            if self._by != "answer":
+                self._came.set()
+        if self._by == "answer" and self._seq is not None and fields.get("ack_seq") == self._seq:
             self._came.set()
 
     def take_answer(self, topic: str, payload: bytes, values: Mapping[str, RenderedValue]) -> None:

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
@@ -194,6 +195,7 @@ class VendorDevice(FieldDevice):
 
     async def _wait_for_confirmation(self) -> None:
         within_s = self._within_s + self._settle_s
+        until = self._monotonic() + within_s
         try:
             await self._confirmation.wait(within_s)
         except TimeoutError:
@@ -204,6 +206,9 @@ class VendorDevice(FieldDevice):
         answer = self._confirmation.answer
         if answer is not None and not answer.accepted:
             raise SetpointRejected(f"rejected by the device: {answer.reason}")
+        if self.confirm == "answer" and self._settle_s > 0.0:
+            with suppress(TimeoutError):  # it is acknowledged, with what was measured before
+                await self._confirmation.wait_for_power(until - self._monotonic())
 
     async def renew(self, setpoint: Setpoint) -> None:
         """Send it again, so that a timer in the device begins anew."""

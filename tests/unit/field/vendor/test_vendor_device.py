@@ -424,6 +424,37 @@ async def test_a_box_that_repeats_numbers_acknowledges_by_them_alone(make: Any) 
     assert "rejected" not in telemetry
 
 
+async def test_a_box_that_settles_is_acknowledged_with_a_power_of_after_its_answer(
+    make: Any, clock: Clock
+) -> None:
+    setpoint = {**ANSWERING["setpoint"], "settle_s": 0.5}
+    site = await make({**ANSWERING, "setpoint": setpoint}, monotonic=clock, answer_within_s=10.0)
+    site.wire.says("box/state", {"p": 0})
+    seq = site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.says("box/answer", {"id": seq})
+    site.wire.says("box/state", {"p": 0})  # not settled yet
+    await asyncio.sleep(0.03)
+    assert all(t.get("ack_seq") is None for t in site.telemetry)
+    clock.now_s += 0.5
+    site.wire.says("box/state", {"p": 1000})
+    telemetry = await site.answered(seq)
+    assert telemetry["p_mw"] == 0.001
+    assert "rejected" not in telemetry
+
+
+async def test_a_box_that_answers_and_measures_nothing_new_is_acknowledged_all_the_same(make: Any) -> None:
+    setpoint = {**ANSWERING["setpoint"], "settle_s": 0.05}
+    site = await make({**ANSWERING, "setpoint": setpoint})
+    site.wire.says("box/state", {"p": 400})
+    seq = site.send(0.001)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.says("box/answer", {"id": seq})
+    telemetry = await site.answered(seq)
+    assert telemetry["p_mw"] == 0.0004
+    assert "rejected" not in telemetry
+
+
 async def test_a_setpoint_that_the_box_does_not_acknowledge_counts_as_rejected_and_is_ended_all_the_same(
     make: Any,
 ) -> None:
