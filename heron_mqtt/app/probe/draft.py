@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 from heron_mqtt.app.probe.listen import BoxesHeard
 from heron_mqtt.app.probe.recognise import ProfileMatch
 
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?!\d)")
 OTHERS = 20  # other boxes that are named
 WANTED = {"p_mw": "W", "vm_pu": "V", "soc": "%", "q_mvar": "var"}
 SIGN = "sign = 1    # -1 where the box says + for what it draws; ours is + for what is injected"
@@ -63,13 +65,20 @@ def _from_guesses(heard: BoxesHeard) -> str:
             "[[telemetry]]",
             f"topic = {json.dumps(one.topic)}",
         ]
-        if not path:
+        pairs = one.pairs
+        if pairs is not None:
+            lines += ['format = "key_value"', f"separator = {json.dumps(pairs.separator)}"]
+            lines += [f"assign = {json.dumps(pairs.assign)}"] * (pairs.assign != "=")
+        elif not path:
             lines.append('format = "text"')
         elif one.is_almost_json:
             lines.append("tolerant = true    # it is not quite JSON")
         lines += ["", f"[telemetry.fields.{meant.quantity}]"]
         if path:
-            lines.append(f"path = {json.dumps(path)}    # {json.dumps(value)[:60]}")
+            key = "path" if pairs is None else "key"
+            lines.append(f"{key} = {json.dumps(path)}    # {json.dumps(value)[:60]}")
+        if isinstance(value, str) and _DECIMAL_COMMA.match(value):
+            lines.append('decimal = ","')
         lines += [KEYS[meant.quantity].format(unit=meant.unit), ""]
     if "p_mw" not in taken:
         lines += [

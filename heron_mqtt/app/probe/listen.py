@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,11 @@ class TopicHeard:
         """Whether the newest payload needs ``tolerant = true``."""
         return self._document(self.sample) is not None and _document(self.text, tolerant=False) is None
 
+    @property
+    def pairs(self) -> KeyValuePairs | None:
+        """The newest payload as pairs of name and value; None = it is none, or JSON."""
+        return None if self._document(self.sample) is not None else pairs_in(self.text)
+
     def texts(self) -> list[str]:
         """Return the payloads that are kept, as text, the newest first."""
         return [_text(one) for one in dict.fromkeys([self.sample, *self.samples])]
@@ -79,12 +85,14 @@ class TopicHeard:
         return self._parsed[payload]
 
     def values(self) -> Iterator[tuple[str, Any]]:
-        """Return what the payload holds: path (JMESPath; empty = the whole payload) and value."""
+        """Return what the payload holds: path (JMESPath, or a key; empty = the whole payload) and value."""
         if not self.text:
             return
         document = self._document(self.sample)
         if document is None:
-            yield "", self.text
+            pairs = pairs_in(self.text)
+            found = [("", self.text)] if pairs is None else list(pairs.values.items())[:VALUES]
+            yield from found
             return
         yield from list(_leaves(document, "", 0))[:VALUES]
 
@@ -92,6 +100,31 @@ class TopicHeard:
         """Return what all kept payloads hold that are JSON, the oldest first."""
         for document in reversed(self.documents()):
             yield from list(_leaves(document, "", 0))[:VALUES]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValuePairs:
+    """A payload of ``format = "key_value"``: what stands between its parts, and them."""
+
+    separator: str
+    assign: str
+    values: dict[str, str]
+
+
+_KEY = re.compile(r"[A-Za-z_][\w .-]{0,30}")
+
+
+def pairs_in(text: str) -> KeyValuePairs | None:
+    """Return a text as pairs, ``P=4,0;SOC=55``; None = it is not two or more of them."""
+    for separator in (";", "\n", "&", "|", ",", " "):
+        parts = [part.strip() for part in text.split(separator) if part.strip()]
+        for assign in ("=", ":"):
+            split = [part.partition(assign) for part in parts]
+            found = {key.strip(): value.strip() for key, _, value in split}
+            is_pairs = len(found) >= 2 and len(found) == len(parts) and all(found.values())
+            if is_pairs and all(map(_KEY.fullmatch, found)):
+                return KeyValuePairs(separator, assign, found)
+    return None
 
 
 def _text(payload: bytes) -> str:

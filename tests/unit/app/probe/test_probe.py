@@ -11,12 +11,13 @@ import pytest
 
 from heron_mqtt.app.probe.announcements import announced
 from heron_mqtt.app.probe.draft import draft
-from heron_mqtt.app.probe.listen import MAX_TOPICS, BoxesHeard
+from heron_mqtt.app.probe.listen import MAX_TOPICS, BoxesHeard, pairs_in
 from heron_mqtt.app.probe.mapped import mapping_of
 from heron_mqtt.app.probe.meaning import guess
 from heron_mqtt.app.probe.recognise import profiles_that_fit
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor.vendor_state import VendorState
 from support.doc_pages import ROOT
 
 RECORDED = ROOT / "tests" / "unit" / "field" / "vendor" / "device_profiles"
@@ -165,6 +166,33 @@ def test_a_draft_is_a_mapping_that_reads_what_was_heard(tmp_path: Path) -> None:
     mapping = mapping_of(file, "MG1/ess")
     assert mapping.reads == {"p_mw", "vm_pu", "soc"}
     assert "[setpoint]" in text
+
+
+@pytest.mark.parametrize(
+    ("payload", "p_mw", "soc"),
+    [
+        (b"P=-3,2;SOC=55,5;M=EXT", -3.2e-6, 0.555),
+        (b"power:40 soc:98 mode:auto", 4e-5, 0.98),
+        (b"power=40,soc=98", 4e-5, 0.98),
+        (b"t=12&power=40.5&soc=98", 4.05e-5, 0.98),
+    ],
+)
+def test_pairs_of_name_and_value_are_found_in_a_text(
+    tmp_path: Path, payload: bytes, p_mw: float, soc: float
+) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(draft(heard(("box/7/st", payload)), []))
+    state = VendorState(mapping_of(file, "MG1/ess"))
+    update = state.take("box/7/st", payload, 0.0)
+    assert update is not None
+    assert update.problems == ()
+    assert update.fields["p_mw"] == pytest.approx(p_mw)
+    assert update.fields["soc"] == pytest.approx(soc)
+
+
+@pytest.mark.parametrize("text", ["", "40", "P=4", "P=;Q=", "2026-11-30 08:01:02", "a=1;b", "http://x:1;y"])
+def test_what_is_no_list_of_pairs_is_not_taken_for_one(text: str) -> None:
+    assert pairs_in(text) is None
 
 
 def test_boxes_that_announce_themselves_are_named() -> None:
