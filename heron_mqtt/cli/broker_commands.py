@@ -19,7 +19,9 @@ TopicPrefix = Annotated[
 Name = Annotated[str, typer.Argument(metavar="NAME", help="MG1, MG1/ess for a device, or any other name.")]
 
 credentials = typer.Typer(
-    help="Maintain the users of an embedded broker, and what each may do.", no_args_is_help=True
+    help="Maintain the users of an embedded broker, and what each may do.",
+    epilog="Example: heron-mqtt credentials add ann --role operator",
+    no_args_is_help=True,
 )
 
 

@@ -73,8 +73,6 @@ def doctor(
 
     No device is on its topics, and it leaves nothing behind. Exit code 0: go; 1: no-go, or the broker is
     not there; 2: wrong arguments.
-
-    Example: heron-mqtt doctor --broker mqtt://127.0.0.1:1883 three_microgrids
     """
     from heron_mqtt.app.doctor import examine, read_logins
     from heron_mqtt.errors import ConfigError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from heron_mqtt.app.project.write import make_project
 from heron_mqtt.app.scenario_check import describe
 from heron_mqtt.errors import ConfigError
+from powergrid.envs import MultiAgentMicrogrids
 from powergrid.networks import load_network
 from powergrid.networks.layout import MAX_RISE_PU, SMALLEST_MW, VM_MAX_PU, laid_out
 from powergrid.scenario import load_scenario
+from support.doc_pages import blocks
 
 
 def test_the_scenario_is_valid(tmp_path: Path) -> None:
@@ -22,6 +25,24 @@ def test_the_scenario_is_valid(tmp_path: Path) -> None:
     assert {path.name for path in files} >= {"scenario.toml", "device.py", "agent.py", "README.md"}
     lines = list(describe(load_scenario(tmp_path / "My Site" / "scenario.toml")))
     assert any(line.startswith("scenario    my_site: 96 steps") for line in lines)
+
+
+def test_the_policy_of_its_readme_decides_where_the_scenario_names_it(tmp_path: Path) -> None:
+    make_project(tmp_path, "create_cigre_network_lv", 2, 0)
+    (code,) = blocks(tmp_path / "README.md", "python")
+    (tmp_path / "policy.py").write_text(code.text)
+    path = tmp_path / "scenario.toml"
+    text, usual = path.read_text(), re.compile(r"^policy = .*$", re.MULTILINE)
+    path.write_text(usual.sub('policy = "policy.py:MyPolicy"', text, count=1))
+    env = MultiAgentMicrogrids({"scenario": load_scenario(path)})
+    env.reset(seed=0)
+    told = []
+    for _ in range(5):
+        _, _, _, _, infos = env.step({})
+        told.append((infos["MG1"]["price"] < 41.0, infos["MG1"]["p_mw"]["ess"]))
+    env.close()
+    assert all((p_mw < 0.0) is cheap for cheap, p_mw in told), told
+    assert any(cheap for cheap, _ in told)
 
 
 @pytest.mark.slow
