@@ -1,7 +1,7 @@
 """Access rights of a scenario's users as a file for a site's broker.
 
 The rights on topics of ours have one source, ``topics.RULES``; those on the topics of vendors' devices are
-what their mappings read and publish.
+what their mappings read and publish, and those for Home Assistant what a run announces.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from heron_mqtt.app.home_assistant.discovery import discovery_filter
 from heron_mqtt.app.vendor_adapters import mappings_at_broker
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
@@ -49,11 +50,11 @@ def users_of(scenario: Scenario, foreign: Mapping[str, Mapping[str, str]] | None
     return [SiteUser(name, role, (foreign or {}).get(name, {})) for name, role in found]
 
 
-def vendor_rights(loaded: LoadedScenario) -> dict[str, dict[str, str]]:
-    """Return the rights on the topics of vendors' devices at the site's broker: user -> filter -> right.
+def foreign_rights(loaded: LoadedScenario) -> dict[str, dict[str, str]]:
+    """Return the rights on topics that are not ours, at the site's broker: user -> filter -> right.
 
-    What serves such a device is the run (the operator's login) or a proxy (its agent's); the device itself
-    logs in under its name in the scenario, ``MG1/ess``.
+    What serves a vendor's device is the run (the operator's login) or a proxy (its agent's); the device
+    itself logs in under its name in the scenario, ``MG1/ess``. A run announces to Home Assistant.
 
     Raises:
         ConfigError: A mapping is wrong.
@@ -65,6 +66,10 @@ def vendor_rights(loaded: LoadedScenario) -> dict[str, dict[str, str]]:
             _grant(found, topic, readers=("operator", agent), writers=(device,))
         for topic in mapping.written_filters():
             _grant(found, topic, readers=(device,), writers=("operator", agent))
+    home_assistant = loaded.scenario.integrations.home_assistant
+    if home_assistant is not None:
+        below = discovery_filter(loaded.scenario, home_assistant.prefix)
+        _grant(found, below, readers=("operator",), writers=("operator",))
     return found
 
 
@@ -96,7 +101,7 @@ def acl_file(loaded: LoadedScenario, kind: str, *, doctor: bool = False) -> str:
     env_id = scenario.topic_env_id
     before = topics_begin(scenario.broker.topic_prefix)
     environments = [env_id, f"{env_id}{PROBES}"] if doctor else [env_id]
-    return "\n".join(write(users_of(scenario, vendor_rights(loaded)), environments, before)) + "\n"
+    return "\n".join(write(users_of(scenario, foreign_rights(loaded)), environments, before)) + "\n"
 
 
 def _rights(user: SiteUser, environments: list[str], before: str) -> list[tuple[str, str]]:

@@ -14,18 +14,20 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
-from heron_mqtt.app.acl_files import acl_file, users_of, vendor_rights
+from heron_mqtt.app.acl_files import acl_file, foreign_rights, users_of
 from heron_mqtt.app.doctor.examine import RIGHTS_CHANGE
 from heron_mqtt.app.doctor.logins import Login
 from heron_mqtt.app.doctor.rights import examine_rights
 from heron_mqtt.app.doctor.vendor_topics import examine_vendor_device
+from heron_mqtt.app.home_assistant.discovery import discovery
 from heron_mqtt.app.vendor_adapters import mappings_at_broker
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
-from powergrid.scenario import LoadedScenario, load_scenario, scenario_from_dict
+from powergrid.scenario import HomeAssistantTable, LoadedScenario, load_scenario, scenario_from_dict
 from support.doc_pages import ROOT, blocks
 from support.heron_command import heron, run_heron, write_toml
 from support.mosquitto_server import Mosquitto
@@ -152,7 +154,7 @@ def with_box(**more: Any) -> LoadedScenario:
 
 
 def test_who_serves_a_vendors_device_has_rights_on_its_topics_and_the_device_the_reverse() -> None:
-    rights = vendor_rights(with_box())
+    rights = foreign_rights(with_box())
     serves = {"box/7/state": "read", "box/7/set/+": "write", "box/7/mode": "write", "box/7/poll": "write"}
     other = {"read": "write", "write": "read"}
     assert rights["operator"] == rights["MG1"] == serves
@@ -165,8 +167,19 @@ def test_who_serves_a_vendors_device_has_rights_on_its_topics_and_the_device_the
     ):
         assert row in acl_file(with_box(), kind)
     elsewhere = with_box(broker={"url": "mqtt://127.0.0.1:1"})
-    assert vendor_rights(elsewhere) == {}
+    assert foreign_rights(elsewhere) == {}
     assert acl_file(elsewhere, "mosquitto") == acl_file(LOADED, "mosquitto")
+
+
+def test_a_run_that_announces_to_home_assistant_has_the_right_to() -> None:
+    table = {**scenario(), "integrations": {"home_assistant": {"prefix": "ha"}}}
+    loaded = scenario_from_dict(table)
+    (topic,) = foreign_rights(loaded)["operator"]
+    assert foreign_rights(loaded) == {"operator": {topic: "readwrite"}}
+    made = discovery(loaded.scenario, HomeAssistantTable(prefix="ha"))
+    assert made
+    assert all(topics.matches(topic, one) for one in made)
+    assert f"topic readwrite {topic}\n" in acl_file(loaded, "mosquitto")
 
 
 @pytest.mark.parametrize(("loaded", "verdict"), [(with_box(), "go"), (LOADED, "note")])

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from heron_mqtt.app.home_assistant.discovery import discovery, node_id
+from heron_mqtt.app.home_assistant.discovery import discovery, discovery_filter
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -75,7 +75,7 @@ def _broker(loaded: LoadedScenario, url: str) -> MqttBroker:
 
 
 async def _replace(scenario: Scenario, broker: MqttBroker, prefix: str, wanted: Mapping[str, bytes]) -> int:
-    below = f"{prefix}/+/{node_id(scenario)}/+/config"
+    below = discovery_filter(scenario, prefix)
     async with RawMqtt(broker.options, MessageStats()) as link:
         before = await _kept(link, below)
         changed = {topic: b"" for topic in before if topic not in wanted}

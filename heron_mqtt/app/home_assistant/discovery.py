@@ -42,6 +42,11 @@ def node_id(scenario: Scenario) -> str:
     return f"heron_{_slug(scenario.topic_env_id)}"
 
 
+def discovery_filter(scenario: Scenario, prefix: str) -> str:
+    """Return the filter of everything that is announced of one environment."""
+    return f"{prefix}/+/{node_id(scenario)}/+/config"
+
+
 def _entities(scenario: Scenario, table: HomeAssistantTable, before: str) -> Iterator[tuple[str, str, Json]]:
     names = _Names(scenario, before)
     yield from _of_run(names, scenario, table)
