@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.registry import Registry
 
 Schema = dict[str, Any]
 
@@ -28,12 +29,22 @@ def schema_of(what: str) -> Schema:
 
 
 def _scenario() -> Schema:
+    from heron_mqtt.protocols.registry import PROTOCOLS
+    from powergrid.devices import DEVICES
     from powergrid.scenario import Scenario
 
+    for kinds in (DEVICES, PROTOCOLS, *_of_networks()):
+        kinds.search()  # a run accepts what installed packages add
     schema = Scenario.model_json_schema(by_alias=True)
     schema["title"] = "Scenario of heron-mqtt"
     schema["$defs"]["DeviceTable"] = _device(schema["$defs"])
     return schema
+
+
+def _of_networks() -> tuple[Registry[Any], ...]:
+    from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, JITTERS
+
+    return IMPAIRMENTS, JITTERS
 
 
 def _device(definitions: dict[str, Schema]) -> Schema:
@@ -60,6 +71,8 @@ def _device(definitions: dict[str, Schema]) -> Schema:
 def _impairment() -> Schema:
     from heron_mqtt.messaging.impairment import NetworkFile
 
+    for kinds in _of_networks():
+        kinds.search()
     return {**NetworkFile.model_json_schema(by_alias=True), "title": "Impaired network of heron-mqtt"}
 
 

@@ -74,14 +74,20 @@ def test_an_entry_point_makes_it_known_to_every_program(tmp_path: Path) -> None:
     (installed / "entry_points.txt").write_text("\n".join(rows) + "\n")
     file = write_toml(tmp_path / "site.toml", with_turbine())
     path = os.pathsep.join([str(ROOT), str(EXAMPLE), str(tmp_path)])
-    done = subprocess.run(
-        [sys.executable, "-m", "heron_mqtt", "run", str(file), "--steps", "4", "--strict", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["devices"]["MG1/wt"]["setpoints"] == 4
+
+    def told(*arguments: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "heron_mqtt", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert told("run", str(file), "--steps", "4", "--strict", "--json")["devices"]["MG1/wt"]["setpoints"] == 4
+    kinds = told("schema", "scenario")["$defs"]["DeviceTable"]["oneOf"]
+    assert "cut_in_mw" in next(one for one in kinds if one["title"] == "wind_turbine")["properties"]
