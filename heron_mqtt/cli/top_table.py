@@ -62,7 +62,9 @@ class TopScreen:
 def _environment(environment: Json, prices: str, width: int, height: int | None) -> list[RenderableType]:
     env_id, run = environment["env_id"], environment["run"]
     parts: list[RenderableType] = []
-    where = "no run" if run is None else f"{run['state']}, step {run['step']}"
+    where = "no run" if run is None else run["state"]
+    if run is not None and run["step"] is not None:
+        where += f", step {run['step']}"
     price = environment["price"]
     line = f"{printable(env_id)}: {where}"
     if price is not None:

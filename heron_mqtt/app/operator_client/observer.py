@@ -114,6 +114,7 @@ class Observer:
         self.options = MqttBroker(url).options if isinstance(url, str) else url
         level = "+" if env_id is None else topics.escape(env_id)
         self._filters = tuple(f"{topics.ROOT}/{level}/{channel}" for channel in channels)
+        self._held: tuple[str, ...] = ()  # what a new connection asks for; not the first: see __aenter__
         self._on_message, self._on_messages = on_message, on_messages or self._hand_over
         self._places: dict[str, tuple[str, str]] = {}
         self._kept_at_s = 0.0
@@ -123,7 +124,7 @@ class Observer:
             self,
             MessageStats(),
             will=None,
-            wanted=lambda: self._filters,
+            wanted=lambda: self._held,
             rng=random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
             max_pending=MAX_PENDING,
             make_connection=self._watching if only_watches else None,
@@ -145,6 +146,7 @@ class Observer:
         """
         try:
             await asyncio.shield(self._link.start())
+            self._held = self._filters  # asked for twice, what is retained would come twice
             await self._subscribe()
         except BaseException:
             await self._link.abort()
