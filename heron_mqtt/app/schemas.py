@@ -33,7 +33,8 @@ def _scenario() -> Schema:
     from powergrid.devices import DEVICES
     from powergrid.scenario import Scenario
 
-    for kinds in (DEVICES, PROTOCOLS, *_of_networks()):
+    registries: tuple[Registry[Any], ...] = (DEVICES, PROTOCOLS, *_of_networks())
+    for kinds in registries:
         kinds.search()  # a run accepts what installed packages add
     schema = Scenario.model_json_schema(by_alias=True)
     schema["title"] = "Scenario of heron-mqtt"

@@ -1,0 +1,36 @@
+"""``heron-mqtt top``: a snapshot as a screen."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from heron_mqtt.cli.top_table import TopScreen
+
+
+@pytest.mark.parametrize(
+    ("run", "line"),
+    [
+        ({"state": "running", "step": 0}, "lab: running, step 0"),
+        ({"state": "reset", "step": None}, "lab: reset"),
+        (None, "lab: no run"),
+    ],
+)
+def test_a_run_is_shown_with_its_step_once_it_has_one(run: dict[str, Any] | None, line: str) -> None:
+    environment = {
+        "env_id": "lab",
+        "run": run,
+        "price": None,
+        "stop": None,
+        "problems": [],
+        "microgrids": {},
+        "devices": {},
+        "events": [],
+    }
+    snapshot = {"broker": "mqtt://127.0.0.1:1883", "connected": True, "environments": [environment]}
+    console = Console(file=(file := io.StringIO()), width=80)
+    console.print(TopScreen().draw(snapshot, 80, None))
+    assert file.getvalue().splitlines()[1] == line
