@@ -227,24 +227,28 @@ class GridAgent:
 
     def decide(self, command: Command | StepCommand | None) -> None:
         """Plan each device: commanded powers as they are, the rest by the policy."""
-        self._commanded, q = self._decided(command)
-        p, price, dt_s = self._commanded, self._price, self._dt_s
+        if self.decider is not None:
+            p, q = self._decided(self.decider, command)
+        else:
+            p, q = command.powers() if command is not None else ({}, {})
+        self._commanded, price, dt_s = p, self._price, self._dt_s
         for name, unit in self._units.items():
             if (wanted_mw := p.get(name)) is None:
                 wanted_mw = unit.device.usual_p_mw(price, self._policy, dt_s, unit.p_available_mw)
             unit.wanted_p_mw, unit.planned_mw = wanted_mw, None
             unit.wanted_q_mvar = q.get(name, 0.0)
-        self._dispatch(price, price + self._import_adder)
+        if not p.keys() >= self._dispatched.keys():
+            self._dispatch(price, price + self._import_adder)
 
     def _decided(
-        self, command: Command | StepCommand | None
+        self, decider: AgentPolicy, command: Command | StepCommand | None
     ) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Return P and Q by device, MW and Mvar: as commanded, else as the policy decides."""
         p, q = command.powers() if command is not None else ({}, {})
-        if self.decider is None or len(p) >= len(self._units):
+        if len(p) >= len(self._units):
             return p, q
-        who = f"policy {type(self.decider).__name__} of {self.agent_id}"
-        decided = checked_setpoints(self.decider.decide(self._view()), self._units, who)
+        who = f"policy {type(decider).__name__} of {self.agent_id}"
+        decided = checked_setpoints(decider.decide(self._view()), self._units, who)
         own_p = {name[2:]: value for name, value in decided.items() if name[:2] == "p_"}
         own_q = {name[2:]: value for name, value in decided.items() if name[:2] == "q_"}
         return {**own_p, **p}, {**own_q, **q}
@@ -450,8 +454,6 @@ class GridAgent:
     def _dispatch(self, export_value: float, import_value: float) -> None:
         """Run what is dispatched and not commanded where the step earns most, in the scenario's order."""
         commanded = self._commanded
-        if commanded.keys() >= self._dispatched.keys():
-            return
         free = [unit for name, unit in self._dispatched.items() if name not in commanded]
         for unit in free:
             unit.want(0.0)  # what an earlier dispatch wanted counts for nothing

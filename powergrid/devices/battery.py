@@ -163,7 +163,9 @@ class Battery(Device):
             no_profile("battery", p_available_mw)
         state, of_p_mw, of_dt_s, realised = self._asked
         if state is not self.state or of_p_mw != p_mw or of_dt_s != dt_s:
-            wanted = finite("p_mw", p_mw)
+            wanted = float(p_mw) + 0.0
+            if wanted - wanted != 0.0:  # as ``finite`` finds, without its call
+                finite("p_mw", p_mw)
             low, high = self._limits(dt_s)
             realised = low if wanted < low else min(wanted, high)
             self._asked = self.state, wanted, dt_s, realised
@@ -192,7 +194,9 @@ class Battery(Device):
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Charge or discharge for ``dt_s``; see ``Device``."""
-        p = Battery.project(self, p_mw, dt_s, p_available_mw)  # which keeps what was asked
+        state, of_p_mw, of_dt_s, p = self._asked
+        if p_available_mw is not None or state is not self.state or of_p_mw != p_mw or of_dt_s != dt_s:
+            p = Battery.project(self, p_mw, dt_s, p_available_mw)  # which keeps what was asked
         wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         q = clip_q(wanted_q, p, self._rated_s_mva) if wanted_q else 0.0
         soc, loss_mwh = self._after(p, hours_of(float(dt_s)))

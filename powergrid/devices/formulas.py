@@ -160,7 +160,9 @@ class FormulaDevice(Device):
         state, p, of_dt_s, available, realised = self._asked
         if state is self.state and p == p_mw and of_dt_s == dt_s and available == p_available_mw:
             return realised
-        wanted = finite("p_mw", p_mw)
+        wanted = float(p_mw) + 0.0
+        if wanted - wanted != 0.0:  # as ``finite`` finds, without its call
+            finite("p_mw", p_mw)
         hours_of(float(dt_s))  # which checks it
         if p_available_mw is not None:
             profile_mw = self._profile_mw
@@ -175,8 +177,10 @@ class FormulaDevice(Device):
         self, p_mw: float, q_mvar: float, dt_s: float, p_available_mw: float | None = None
     ) -> Measurement:
         """Hold what is possible for ``dt_s`` and move the state; see ``Device``."""
-        # Not what a subclass may have made of it: this one has checked, and keeps, all but what follows.
-        p = FormulaDevice.project(self, p_mw, dt_s, p_available_mw)
+        state, of_p_mw, of_dt_s, of_available, p = self._asked
+        if state is not self.state or of_p_mw != p_mw or of_dt_s != dt_s or of_available != p_available_mw:
+            # Not what a subclass may have made of it: this one has checked, and keeps, all but what follows.
+            p = FormulaDevice.project(self, p_mw, dt_s, p_available_mw)
         wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         available = None if p_available_mw is None else float(p_available_mw)
         q = self.reactive(wanted_q, p, available, SCALAR)

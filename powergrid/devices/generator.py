@@ -186,7 +186,10 @@ class Generator(Device):
         """Run, start or stop for ``dt_s``; an idle unit gives no reactive power; see ``Device``."""
         if p_available_mw is not None:
             no_profile("generator", p_available_mw)
-        running, p = self._decide(p_mw, dt_s)
+        state, of_p_mw, of_dt_s, decided = self._asked
+        if state is not self.state or of_p_mw != p_mw or of_dt_s != dt_s:
+            decided = self._decide(p_mw, dt_s)  # which keeps what was asked
+        running, p = decided
         dt_s = float(dt_s)
         wanted_p, wanted_q = self._asked[1], finite("q_mvar", q_mvar) if q_mvar != 0.0 else 0.0
         q = clip_q(wanted_q, p, self._rated_s_mva) if running and wanted_q else 0.0
@@ -303,7 +306,9 @@ class Generator(Device):
         state, of_p_mw, of_dt_s, decided = self._asked
         if state is self.state and of_p_mw == p_mw and of_dt_s == dt_s:
             return decided
-        wanted = finite("p_mw", p_mw)
+        wanted = float(p_mw) + 0.0
+        if wanted - wanted != 0.0:  # as ``finite`` finds, without its call
+            finite("p_mw", p_mw)
         may_be_off, running_range = self._reachable(dt_s)
         if running_range is None or (may_be_off and wanted <= 0.5 * self._min_p_mw):
             decided = False, 0.0

@@ -85,25 +85,8 @@ class DirectExchange:
 
         A message of a step arrives in that step or not at all, so agents keep no messages for other steps.
         """
-        commands, told = given.commands, given.observations
-        is_priced = True
-        informed: Collection[str] = self.agents
-        commanded: Collection[str] = commands
-        if self._links is not None:
-            priced = self._links.send("price", np.array([[True]]), np.array([given.step]))
-            is_priced = bool(priced[0, 0])
-            informed = self._arrived(self._links, "observation", given.step, self.agents)
-            commanded = self._arrived(self._links, "command", given.step, commands)
-        if is_priced:
-            self._prices = dict.fromkeys(self.agents, given.price)
-        missed = {}
-        for name in informed:
-            agent = self.agents[name]
-            missed[name] = int(not is_priced or (name in commands and name not in commanded))
-            if missed[name] and self._links is not None:
-                self._links.elapsed_s[0, self._number[name]] += self._links.upstream_s
-            agent.observe(told[name], self._prices[name])
-            agent.decide(commands[name] if name in commanded else None)
+        missed = self._tell(given) if self._links is None else self._tell_over(self._links, given)
+        informed = missed.keys()
         self._negotiate(informed, given.step, missed)
         bounds = self._drive_devices(informed, given.step, missed)
         reports = {}
@@ -116,6 +99,33 @@ class DirectExchange:
             return reports
         sent = self._flags(reports)
         return {name: reports[name] for name in self._names(self._links.report(sent, np.array([given.step])))}
+
+    def _tell(self, given: StepInput) -> dict[str, int]:
+        """Have every agent observe and decide; return, by agent, the phases it missed: none."""
+        agents, price, told, command = self.agents, given.price, given.observations, given.commands.get
+        self._prices = dict.fromkeys(agents, price)
+        for name, agent in agents.items():
+            agent.observe(told[name], price)
+            agent.decide(command(name))
+        return dict.fromkeys(agents, 0)
+
+    def _tell_over(self, links: Links, given: StepInput) -> dict[str, int]:
+        """Have the agents whose observation arrives do the same, with what else arrives; see ``_tell``."""
+        commands, step = given.commands, np.array([given.step])
+        is_priced = bool(links.send("price", np.array([[True]]), step)[0, 0])
+        informed = self._arrived(links, "observation", given.step, self.agents)
+        commanded = self._arrived(links, "command", given.step, commands)
+        if is_priced:
+            self._prices = dict.fromkeys(self.agents, given.price)
+        missed = {}
+        for name in informed:
+            agent = self.agents[name]
+            missed[name] = int(not is_priced or (name in commands and name not in commanded))
+            if missed[name]:
+                links.elapsed_s[0, self._number[name]] += links.upstream_s
+            agent.observe(given.observations[name], self._prices[name])
+            agent.decide(commands[name] if name in commanded else None)
+        return missed
 
     def _arrived(self, links: Links, leaf: str, step: int, senders: Collection[str]) -> list[str]:
         """Return of the agents that a message is sent to, or by, those whose message arrives in time."""

@@ -458,7 +458,8 @@ class MicrogridEnvironment(CopiedByState):
         commands = {
             agent: self._actions[agent].command(action, episode, step) for agent, action in actions.items()
         }
-        told = self._records.local_states(commands, self.simulation.series.clock_s(self._row))
+        clock_s = self.simulation.series.clock_s(self._start_row + step)
+        told = self._records.local_states(commands, clock_s)
         return make_tuple(StepInput, (episode, step, self._state.price.item(), told, commands))
 
     def _clear(self, step: int, plans: Mapping[str, SetpointPlan]) -> Mapping[str, Clearance]:
