@@ -171,3 +171,41 @@ def test_the_page_has_what_the_script_makes_and_its_words_are_of_its_tables(scri
     assert told
     assert [number for number in told if number not in known] == []
     assert script.PICTURE.read_text(encoding="utf-8") == script.draw(script.CURVES)
+
+
+def rows_of_page(script: ModuleType, name: str) -> set[str]:
+    text = script.PAGE.read_text(encoding="utf-8")
+    table = text.partition(script.BEGIN.format(name=name))[2].partition(script.END.format(name=name))[0]
+    return set(table.strip().splitlines()[2:])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_rows_of_policies_come_out_again(script: ModuleType) -> None:
+    """All days of the page, to its last digit. Not those of mpc and the bound, which take minutes."""
+    policies = [name for name in script.POLICIES if name != "mpc"]
+    found = evaluate(load_scenario(script.SCENARIO), policies, seeds=script.SEEDS)
+    for name, table in (
+        ("policies", script.policies_table(found)),
+        ("district", script.district_table(found)),
+    ):
+        made = table.splitlines()[2:]
+        assert len(made) == len(policies) - (name == "district")  # which is told beside idle
+        assert [row for row in made if row not in rows_of_page(script, name)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("network", ["lte_poor", "partition"])
+def test_the_rows_of_a_network_come_out_again(script: ModuleType, network: str) -> None:
+    """All days of the page, to its last digit; over ``lan`` nothing is lost."""
+    found = evaluate(
+        load_scenario(script.SCENARIO),
+        list(script.TRAINED),
+        seeds=script.SEEDS,
+        over="calls",
+        networks=[network],
+    )
+    made = script.networks_table(found).splitlines()[2:]
+    assert len(made) == 2 * len(script.TRAINED)
+    assert [row for row in made if row not in rows_of_page(script, "networks")] == []
