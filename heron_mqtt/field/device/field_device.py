@@ -243,13 +243,32 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._lease.end()
             for task in self._tasks:
                 task.cancel()
-            await self._rest_at_the_end()
+            await self._end_work()
             self._tell_holder_at_the_end()
             await self._leave()
 
+    async def _end_work(self) -> None:
+        """Go to the safe state, but first end what is being done: it must not reach the hardware later."""
+        is_alone = False
+        try:
+            self._break_off("the program ends")
+            async with asyncio.timeout(GOODBYE_S):
+                is_alone = await self._busy.acquire()
+        except TimeoutError:
+            log.error("%s: what was being done at the end has not ended within %g s", self.label, GOODBYE_S)
+        finally:  # also if the program is ended a second time meanwhile
+            try:
+                await self._rest_at_the_end()
+            finally:
+                if is_alone:
+                    self._busy.release()
+
     async def _rest_at_the_end(self) -> None:
-        """Go to the safe state: from here on nothing watches the lease."""
-        if self.is_safe:
+        """Go to the safe state: from here on nothing watches the lease; called with the device's lock held.
+
+        A safe state that the hardware was not told of, because that failed or was cancelled, is tried again.
+        """
+        if self.is_safe and self._rests:
             return
         self.is_safe = True
         try:

@@ -14,7 +14,7 @@ import pytest
 
 from heron_mqtt.errors import Displaced, HeronError, NameTaken
 from heron_mqtt.field import moving_deadline
-from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.device import FieldDevice, SetpointRejected, field_device
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
@@ -268,6 +268,118 @@ async def test_the_safe_state_is_reached_before_the_program_ends() -> None:
         await asyncio.gather(running, return_exceptions=True)
         assert isinstance(site.device, SlowToRest)
         assert site.device.rested
+
+
+class AtOnce(Hardware):
+    """Does a setpoint as soon as it is asked to, which a coroutine is in the next turn of the event loop."""
+
+    async def apply(self, setpoint: Setpoint) -> None:
+        self.p_mw = setpoint.p_mw
+
+    def measure(self) -> Telemetry:  # type: ignore[override]
+        return Telemetry(p_mw=self.p_mw)
+
+
+@pytest.mark.parametrize("ends_first", [True, False])
+@pytest.mark.parametrize("kind", [Hardware, AtOnce])
+async def test_no_setpoint_reaches_the_hardware_after_the_safe_state_of_the_end(
+    kind: type[Hardware], ends_first: bool
+) -> None:
+    for turns in range(8):
+        async with InMemoryBroker() as broker:
+            site = Site(kind("MG1", "ess", broker, period_s=0.0), broker)
+            running = asyncio.create_task(site.device.run())
+            await until(lambda site=site: site.status, "the birth")
+            await site.ask(0.01)
+            for do in (running.cancel, lambda site=site: site.send(0.02))[:: 1 if ends_first else -1]:
+                do()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            await asyncio.gather(running, return_exceptions=True)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert site.device.p_mw == 0.0, f"{turns} turns of the event loop between the two"
+
+
+async def test_a_program_that_is_ended_twice_leaves_its_hardware_in_the_safe_state_all_the_same() -> None:
+    async with InMemoryBroker() as broker:
+        site = Site(AtOnce("MG1", "ess", broker, period_s=0.0), broker)
+        running = asyncio.create_task(site.device.run())
+        await until(lambda: site.status, "the birth")
+        await site.ask(0.01)
+        async with site.device._busy:  # something does not let itself be broken off
+            running.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert site.device.p_mw == 0.01, "it waits for what is being done"
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            assert site.device.is_safe
+
+
+async def test_what_cannot_be_broken_off_holds_up_the_safe_state_of_the_end_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(field_device, "GOODBYE_S", 0.02)
+    async with InMemoryBroker() as broker:
+        site = Site(SlowToRest("MG1", "ess", broker, period_s=0.0), broker)
+        running = asyncio.create_task(site.device.run())
+        await until(lambda: site.status, "the birth")
+        await site.ask(0.01)
+        async with site.device._busy:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert site.device.rested
+        assert "has not ended within 0.02 s" in caplog.text
+
+
+class TellsSlowly(Hardware):
+    """Is told of the safe state, which takes a while, or fails at first."""
+
+    failures = 0
+    rested = 0
+
+    async def go_safe(self, reason: str) -> None:
+        await asyncio.sleep(0.002)
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the bus is busy")
+        self.rested += 1
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_a_safe_state_of_which_the_hardware_was_not_told_is_told_at_the_end(failures: int) -> None:
+    async with InMemoryBroker() as broker:
+        device = TellsSlowly("MG1", "ess", broker, period_s=0.0)
+        device.failures = failures
+        site = Site(device, broker)
+        running = asyncio.create_task(device.run())
+        await until(lambda: site.status, "the birth")
+        await site.ask(0.01)
+        site.stop(True)
+        if failures:
+            await until(lambda: "fault" in [s["state"] for s in site.status], "it could not be told")
+        else:
+            await until(lambda: device.is_safe, "it is being told")
+        assert device.rested == 0
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert device.rested == 1
+
+
+async def test_a_device_that_rests_is_not_told_again_at_the_end() -> None:
+    async with InMemoryBroker() as broker:
+        device = TellsSlowly("MG1", "ess", broker, period_s=0.0)
+        site = Site(device, broker)
+        running = asyncio.create_task(device.run())
+        await until(lambda: site.status, "the birth")
+        await site.ask(0.01)
+        site.stop(True)
+        await until(lambda: device.rested == 1, "it was told")
+        await until(lambda: site.telemetry[-1].get("stopped"), "it says so")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert device.rested == 1
 
 
 async def test_before_anything_was_said_nothing_counts_as_ignored_or_refused(make: Any) -> None:
