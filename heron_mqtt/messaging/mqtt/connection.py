@@ -19,6 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from heron_mqtt.errors import BrokerError, BrokerUnavailable, UnsupportedFeature
+from heron_mqtt.messaging.local_socket import connect_locally
 from heron_mqtt.messaging.mqtt.ack_holding import AckHolding
 from heron_mqtt.messaging.mqtt.connect_errors import ended_early, no_answer, refused, tls_failed
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
@@ -150,7 +151,9 @@ class Connection:
             from heron_mqtt.messaging.mqtt.websocket_stream import open_websocket  # most need none
 
             return await open_websocket(options, self._loop.time)
-        sock = await connect_socket(options.host, options.port, options.tls, options.server_name)
+        sock = connect_locally(options.host, options.port) if options.tls is None else None
+        if sock is None:
+            sock = await connect_socket(options.host, options.port, options.tls, options.server_name)
         return Stream(sock, self._loop.time)
 
     @property

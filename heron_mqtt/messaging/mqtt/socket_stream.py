@@ -114,6 +114,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket, clock: Callable[[], float] = time.monotonic) -> None:
         self._sock = sock
+        self._is_tcp = sock.family in {socket.AF_INET, socket.AF_INET6}
         self._clock = clock
         self.expired: Callable[[int, str], None] = lambda _packet_id, _topic: None
         """Called with packet id and topic of each packet that was dropped because its time had passed."""
@@ -166,7 +167,7 @@ class Stream:
         A broker whose own TCP_NODELAY is off (mosquitto's default) holds its next small packet back until
         then. The option lasts until the kernel thinks otherwise: set it after every read.
         """
-        if QUICKACK is None:
+        if QUICKACK is None or not self._is_tcp:
             return
         try:  # noqa: SIM105 - at every read: contextlib.suppress takes as long as the call itself
             self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)

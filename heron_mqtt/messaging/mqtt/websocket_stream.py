@@ -125,6 +125,11 @@ class FramedSocket:
         """Set an option of the socket."""
         self._sock.setsockopt(*args)
 
+    @property
+    def family(self) -> int:
+        """Return the address family."""
+        return self._sock.family
+
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._sock.fileno()

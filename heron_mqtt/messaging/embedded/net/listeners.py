@@ -1,4 +1,4 @@
-"""The sockets the broker listens on: MQTT over TCP or TLS, and over WebSocket."""
+"""The sockets the broker listens on: MQTT over TCP or TLS, a local socket beside TCP, and WebSocket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import AddressInUse, ConfigError
 from heron_mqtt.messaging.embedded.net.tls import TlsAcceptor, tls_context
-from heron_mqtt.messaging.embedded.net.transports import TcpTransport, Transport, WebSocketTransport
+from heron_mqtt.messaging.embedded.net.transports import StreamTransport, Transport, WebSocketTransport
+from heron_mqtt.messaging.local_socket import listen_locally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,15 +53,17 @@ class Listeners:
         self._accept = accept
         self._tls = tls_context(options) if options.tls_cert is not None else None
         self._make_transport = functools.partial(
-            TcpTransport, accept, memoryview(bytearray(_READ_BUFFER_BYTES))
+            StreamTransport, accept, memoryview(bytearray(_READ_BUFFER_BYTES))
         )
         self._acceptor: TlsAcceptor | None = None
         if self._tls is not None:
             timeout_s = options.limits.connect_timeout_s
             self._acceptor = TlsAcceptor(self._tls, self._make_transport, may_enter, turned_away, timeout_s)
         self._socket: socket.socket | None = None
+        self._local_socket: socket.socket | None = None
         self._websocket_socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
+        self._local_server: asyncio.Server | None = None
         self._websocket_server: WebSocketServer | None = None
         self.port = 0
         self.websocket_port = 0
@@ -87,6 +90,8 @@ class Listeners:
         try:
             self._socket = _bind(self._options.host, self._options.port)
             self.port = self._socket.getsockname()[1]
+            if self._tls is None:
+                self._local_socket = listen_locally(self._options.host, self.port, _BACKLOG)
             if self._options.websocket_port is not None:
                 self._websocket_socket = _bind(self._options.host, self._options.websocket_port)
                 self.websocket_port = self._websocket_socket.getsockname()[1]
@@ -100,6 +105,10 @@ class Listeners:
         factory = self._acceptor.protocol if self._acceptor is not None else self._make_transport
         assert self._socket is not None, "bind comes before serve"
         self._server = await loop.create_server(factory, sock=self._socket, backlog=_BACKLOG)
+        if self._local_socket is not None:
+            self._local_server = await loop.create_unix_server(
+                self._make_transport, sock=self._local_socket, backlog=_BACKLOG
+            )
         if self._websocket_socket is not None:
             from websockets.asyncio.server import serve
             from websockets.typing import Origin, Subprotocol
@@ -131,6 +140,7 @@ class Listeners:
             self._acceptor.close()
         for server, bound in (
             (self._server, self._socket),
+            (self._local_server, self._local_socket),
             (self._websocket_server, self._websocket_socket),
         ):
             if server is not None:
@@ -140,7 +150,8 @@ class Listeners:
 
     async def closed(self) -> None:
         """Wait, but not long, for the servers to be done."""
-        servers = [server for server in (self._server, self._websocket_server) if server is not None]
+        every = (self._server, self._local_server, self._websocket_server)
+        servers = [server for server in every if server is not None]
         if servers:
             waiting = [asyncio.ensure_future(server.wait_closed()) for server in servers]
             await asyncio.wait(waiting, timeout=_CLOSED_S)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from heron_mqtt.messaging.embedded.net.transports import TcpTransport
+    from heron_mqtt.messaging.embedded.net.transports import StreamTransport
     from heron_mqtt.messaging.embedded.options import BrokerOptions
 
 _SHUTDOWN_TIMEOUT_S = 1.0
@@ -77,7 +77,7 @@ class TlsAcceptor:
     def __init__(
         self,
         context: ssl.SSLContext,
-        make_transport: Callable[[], TcpTransport],
+        make_transport: Callable[[], StreamTransport],
         may_enter: Callable[[int], bool],
         turned_away: Callable[[str, str], None],
         timeout_s: float,

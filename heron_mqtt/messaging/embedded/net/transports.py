@@ -1,4 +1,4 @@
-"""The two ways bytes come and go: TCP (or TLS) and WebSocket."""
+"""The two ways bytes come and go: a stream (TCP, TLS or a local socket) and WebSocket."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from websockets.exceptions import ConnectionClosed
 
 from heron_mqtt.cancellation import unless_cancelled
+from heron_mqtt.messaging.local_socket import peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +69,8 @@ class Endpoint(Protocol):
         """Note that the client has caught up."""
 
 
-class TcpTransport(asyncio.BufferedProtocol):
-    """A TCP or TLS connection.
+class StreamTransport(asyncio.BufferedProtocol):
+    """A connection over TCP, TLS, or the local socket.
 
     Args:
         accept: Makes the endpoint, or returns None to turn the connection away.
@@ -88,13 +89,16 @@ class TcpTransport(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown"
         connection = transport.get_extra_info("socket")
-        # Without TCP_NODELAY each QoS 1 hop can wait 40 ms for a delayed acknowledgement.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A client with keepalive 0 whose host vanished is found by TCP itself.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if connection.family in {socket.AF_INET, socket.AF_INET6}:
+            peer = transport.get_extra_info("peername")
+            self.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown"
+            # Without TCP_NODELAY each QoS 1 hop can wait 40 ms for a delayed acknowledgement.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A client with keepalive 0 whose host vanished is found by TCP itself.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        else:  # a program of this machine, which counts as its loopback address does
+            self.peer = f"127.0.0.1:process-{peer_of(connection)[0]}"
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
         self._endpoint = self._accept(self)
         if self._endpoint is None:
