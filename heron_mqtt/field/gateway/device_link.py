@@ -86,6 +86,7 @@ class DeviceLink:
         "__dict__",
         # what each telemetry touches, side by side: with thousands of devices it has left the cache meanwhile
         "_acks",
+        "_answer",
         "_arrived_at",
         "_boot",
         "_echo",
@@ -136,6 +137,7 @@ class DeviceLink:
         self._telemetry = topics.device(agent_id, device, "telemetry")
         self._subscriptions = SubscriptionGroup(broker)
         self._acks = Acknowledgements()
+        self._answer: Telemetry | None = None  # to the newest setpoint, if the newest telemetry is one
         self._lease: _SentLease | None = None
         self._arrived_at: float | None = None
         self._refused_at: float | None = None
@@ -330,6 +332,7 @@ class DeviceLink:
         takes = {"take_over": True} if self._taking.may_displace(self._boot) else {}
         stamped = self._stamped(setpoint, stamper, episode, step, **takes)
         self._acks.note_sent(stamper.boot, stamped["seq"], self._monotonic())
+        self._answer = None
         self.stats.setpoints += 1
         self._plausible.asked()
         self._publish(stamped, lease_s)
@@ -392,8 +395,7 @@ class DeviceLink:
 
     def answer(self) -> Telemetry | None:
         """Return the telemetry that acknowledges the newest setpoint, once it is there."""
-        telemetry = self.telemetry
-        return telemetry if telemetry is not None and self._acks.is_answer(telemetry) else None
+        return self._answer
 
     def unacknowledged(self) -> Telemetry | None:
         """Return what a device measures that takes no setpoints (or does not say so), while it is fresh."""
@@ -497,7 +499,7 @@ class DeviceLink:
             self.plausible_in_a_row += 1
             self._measured_at = measured_at
         self.says_stopped = telemetry.stopped is True
-        before, self.telemetry = self.telemetry, telemetry
+        self.telemetry = telemetry
         self._arrived_at = self._heard_at = now_s
         self.stats.telemetry += 1
         acks = self._acks
@@ -507,7 +509,7 @@ class DeviceLink:
             safe_after_s = telemetry.safe_after_s
             self.stats.time_to_safe_s = safe_after_s if longest_s is None else max(longest_s, safe_after_s)
         if acks.newest is not None:
-            self._take_answer(acks, before, telemetry)
+            self._take_answer(acks, telemetry)
         self._on_change()
 
     def _is_news(self, boot: str | None, seq: int | None) -> bool:
@@ -525,14 +527,14 @@ class DeviceLink:
             self._echo = (boot, seq)
         return True
 
-    def _take_answer(self, acks: Acknowledgements, before: Telemetry | None, telemetry: Telemetry) -> None:
-        """See whether telemetry answers a setpoint, which ``before`` may have done already."""
-        answers = acks.is_answer(telemetry)
-        if answers and telemetry.rejected is None:
+    def _take_answer(self, acks: Acknowledgements, telemetry: Telemetry) -> None:
+        """See whether telemetry answers the newest setpoint, which the one before may have done already."""
+        before, self._answer = self._answer, telemetry if acks.is_answer(telemetry) else None
+        if self._answer is not None and telemetry.rejected is None:
             self._taking.is_ours()
         if acks.note_late_answer(telemetry):
             self.stats.late += 1
-        elif answers and not (before is not None and acks.is_answer(before)):
+        elif self._answer is not None and before is None:
             self.stats.sample(self.stats.round_trip_s, acks.note_answer(self._monotonic()))
 
     def _on_status(self, message: Received) -> None:
@@ -588,7 +590,7 @@ class DeviceLink:
         self.awaits_rebirth_telemetry = True
         self.reborn += 1
         self.plausible_in_a_row = 0
-        self.telemetry = None
+        self.telemetry = self._answer = None
         self._arrived_at = None
         self._echo = None
         self._lease = None

@@ -64,6 +64,17 @@ async def test_an_acknowledgement_of_what_was_never_sent_is_none() -> None:
     assert rig.link.answer() is not None
 
 
+async def test_what_was_said_before_a_setpoint_never_answers_it_though_it_names_its_number() -> None:
+    rig = await Rig().open()
+    rig.answer = nothing
+    rig.step()
+    rig.say("telemetry", p_mw=0.01, ack_seq=rig.sent[0]["seq"] + 1)
+    rig.step()
+    assert rig.link.answer() is None
+    rig.measure(ack=rig.sent[1])
+    assert rig.link.answer() is not None
+
+
 async def test_a_silent_device_is_waited_for_once_and_is_back_with_its_late_answer() -> None:
     rig = await Rig().open()
     rig.say("status", state="online", run="none")
