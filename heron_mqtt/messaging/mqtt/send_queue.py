@@ -144,15 +144,15 @@ class SendQueue:
         """
         loop = self._loop = asyncio.get_running_loop()
         message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future(), stop=stop)
-        waits = waits_for_first and not self._was_open
+        waits, now_s = waits_for_first and not self._was_open, loop.time()
         if not_after is not None and self._connection is None and not waits:
             self._expire(topic, "there is no connection", message.done)
-        elif not_after is not None and loop.time() > not_after:
+        elif not_after is not None and now_s > not_after:
             self._expire(topic, "its time had passed when it was published", message.done)
         elif self._connection is not None and (
             self._may_send_stop(self._connection) if stop else self.sends_at_once
         ):
-            self._send_now(self._connection, message)
+            self._send_now(self._connection, message, now_s)
         else:
             self._queue(message)
         return message.done
@@ -275,7 +275,7 @@ class SendQueue:
             message = self._next_to_send(connection)
             if message is None:
                 return
-            self._send_now(connection, message)
+            self._send_now(connection, message, asyncio.get_running_loop().time())
 
     # -- one message -------------------------------------------------------------------------------
 
@@ -316,8 +316,7 @@ class SendQueue:
     def _may_send(self, connection: Transmitter) -> bool:
         return len(self._in_flight) < self._window and connection.ready
 
-    def _send_now(self, connection: Transmitter, message: _QueuedMessage) -> None:
-        now_s = asyncio.get_running_loop().time()
+    def _send_now(self, connection: Transmitter, message: _QueuedMessage, now_s: float) -> None:
         if message.not_after is not None and now_s > message.not_after:
             self._expire(message.topic, "others were before it", message.done)
             return
