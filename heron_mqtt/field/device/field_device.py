@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 TELEMETRY_LIFE_S = 2.0
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
+BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
 
 
 class _BrokenOff(Exception):
@@ -252,10 +253,11 @@ class FieldDevice(PresentDevice, abc.ABC):
         is_alone = False
         try:
             self._break_off("the program ends")
-            async with asyncio.timeout(GOODBYE_S):
+            async with asyncio.timeout(BREAK_OFF_S):
                 is_alone = await self._busy.acquire()
         except TimeoutError:
-            log.error("%s: what was being done at the end has not ended within %g s", self.label, GOODBYE_S)
+            what = "what was being done at the end was broken off and has not ended within"
+            log.error("%s: %s %g s", self.label, what, BREAK_OFF_S)
         finally:  # also if the program is ended a second time meanwhile
             try:
                 await self._rest_at_the_end()

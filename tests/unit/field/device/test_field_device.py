@@ -320,7 +320,7 @@ async def test_a_program_that_is_ended_twice_leaves_its_hardware_in_the_safe_sta
 async def test_what_cannot_be_broken_off_holds_up_the_safe_state_of_the_end_for_a_moment_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(field_device, "GOODBYE_S", 0.02)
+    monkeypatch.setattr(field_device, "BREAK_OFF_S", 0.02)
     async with InMemoryBroker() as broker:
         site = Site(SlowToRest("MG1", "ess", broker, period_s=0.0), broker)
         running = asyncio.create_task(site.device.run())
