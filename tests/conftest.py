@@ -26,6 +26,7 @@ from support.schedule import begun_in_turn
 
 if TYPE_CHECKING:
     from execnet import XSpec
+    from xdist.workermanage import WorkerController
 
     from powergrid.envs import MultiAgentMicrogrids
 
@@ -60,12 +61,16 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[XSpec]) -> None:
     """Let the workers keep what they compile, also where ``PYTHONDONTWRITEBYTECODE`` is set, and fork them.
 
     Rewriting the assertions of all tests takes 13 s of the processor, in each of them; importing them, 5 s.
-    Coverage is measured of what the worker itself imports.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    if os.environ.get("HERON_FRESH_PROCESSES") or config.getoption("cov_source", None):
-        return
-    forked_worker.fork_workers(config, specs)
+    if not os.environ.get("HERON_FRESH_PROCESSES"):
+        forked_worker.fork_workers(config, specs)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Add what the workers were forked with to the coverage, now that they have all begun."""
+    forked_worker.add_coverage_of_imports(node.config)
 
 
 @pytest.hookimpl(wrapper=True)

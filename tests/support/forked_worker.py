@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import shlex
+import shutil
 import socket
 import stat
 import sys
@@ -29,11 +31,14 @@ from support.fork_server import ForkedProcess, ForkServer, serve
 if TYPE_CHECKING:
     import pytest
     from execnet import XSpec
+    from pytest_cov.engine import CovController
 
-__all__ = ["fork_workers"]
+__all__ = ["add_coverage_of_imports", "fork_workers"]
 
 ARGUMENTS = "HERON_TEST_ARGUMENTS"
 """Environment variable: what pytest was called with, a line each."""
+COVERAGE = "HERON_TEST_COVERAGE"
+"""Environment variable: what coverage is measured of and how, as JSON; not set where it is not measured."""
 PYTHON = shlex.join([sys.executable, "-S", __file__])
 """What to give pytest-xdist as the Python of a worker."""
 OF_PANDAPOWER = (
@@ -48,11 +53,28 @@ PROGRAMS = ForkServer()
 def fork_workers(config: pytest.Config, specs: list[XSpec]) -> None:
     """Have the workers of this machine forked; those of ``--tx`` with a Python of their own keep it."""
     os.environ[ARGUMENTS] = "\n".join(config.invocation_params.args)
+    if (measuring := _measuring(config)) is not None:
+        settings = {"source": measuring.cov_source, "branch": measuring.cov_branch}
+        os.environ[COVERAGE] = json.dumps(settings | {"config_file": measuring.cov_config})
     for spec in specs:
         if spec.popen and not spec.python and not spec.via:
             spec.python = PYTHON
     if config.args == config.getini("testpaths"):  # most files start programs: while the tests are taken in
         PROGRAMS.begin()
+
+
+def add_coverage_of_imports(config: pytest.Config) -> None:
+    """Put it beside that of the workers, which pytest-cov adds up: each, when it begins, deletes them all."""
+    if (measuring := _measuring(config)) is not None and _of_imports().exists():
+        shutil.move(_of_imports(), f"{Path(measuring.cov.config.data_file).absolute()}.imports")
+
+
+def _measuring(config: pytest.Config) -> CovController | None:
+    return getattr(config.pluginmanager.get_plugin("_cov"), "cov_controller", None)
+
+
+def _of_imports() -> Path:
+    return Path(os.environ["HERON_TEST_FOLDER"]) / "coverage-of-imports"
 
 
 def _pass_on() -> int:
@@ -63,17 +85,46 @@ def _pass_on() -> int:
     return code if code >= 0 else 128 - code
 
 
+@contextlib.contextmanager
+def _measured() -> Iterator[None]:
+    """Measure the coverage of what is imported meanwhile: the lines that no worker runs again."""
+    settings = os.environ.get(COVERAGE)
+    if settings is None:
+        yield
+        return
+    import coverage
+
+    measuring = coverage.Coverage(data_file=_of_imports(), **json.loads(settings))
+    measuring.start()
+    try:
+        yield
+    finally:
+        measuring.stop()
+        measuring.save()
+
+
 def _take_in() -> None:
     """Import the tests as pytest does, and what they import.
 
     All that the arguments name, whatever failed last: the cache is an empty one, which nobody reads after it.
     """
+    with _measured():
+        _import_tests()
+        _build_networks()
+    _look_up_for_properties()
+    gc.collect()
+    gc.freeze()
+
+
+def _import_tests() -> None:
     import pytest
 
     os.environ["PYTEST_XDIST_WORKER"] = "gw"  # what is in the folder of the test run is made already
     asked = os.environ[ARGUMENTS].splitlines()
     with tempfile.TemporaryDirectory() as folder, _kept_back(2) as told:
         ours = ["-n", "0", "--collect-only", "-qq", "-o", f"cache_dir={folder}"]
+        if COVERAGE in os.environ:
+            ours.append("--no-cov")  # it would begin the data anew
         code = pytest.main([*asked, *ours])
         if code not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED}:
             told.append(f"the tests were not taken in before the workers began: {pytest.ExitCode(code)!r}")
@@ -82,10 +133,6 @@ def _take_in() -> None:
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None)).startswith(tests) and name != "__main__":
                 del sys.modules[name]
-    _build_networks()
-    _look_up_for_properties()
-    gc.collect()
-    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,17 +15,23 @@ import pytest
 from support import forked_worker
 
 CONFTEST = """
-from support.forked_worker import fork_workers
+from support.forked_worker import add_coverage_of_imports, fork_workers
 
 def pytest_xdist_setupnodes(config, specs):
     fork_workers(config, specs)
+
+def pytest_testnodedown(node):
+    add_coverage_of_imports(node.config)
 """
 TESTS = """
 import os
 from pathlib import Path
 
+import measured
+
 def test_forked():
     assert "forked_worker.py" in Path(f"/proc/{os.getppid()}/cmdline").read_text()
+    assert measured.doubled(2) == 4
 
 def test_of_its_own():
     assert "forked_worker.py" not in Path(f"/proc/{os.getppid()}/cmdline").read_text()
@@ -41,6 +48,7 @@ def project(tmp_path: Path) -> Path:
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     (folder / "test_it.py").write_text(TESTS)
+    (folder / "measured.py").write_text("def doubled(number):\n    return 2 * number\n")
     return folder
 
 
@@ -63,3 +71,11 @@ def test_a_worker_keeps_the_python_that_it_was_given(project: Path) -> None:
     spec = f"popen//python={sys.executable}"
     done = pytest_in(project, "--dist", "load", "--tx", spec, "-k", "test_of_its_own")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_coverage_has_what_runs_at_import_once_and_what_runs_in_each_worker(project: Path) -> None:
+    words = ["-p", "pytest_cov", "--cov=measured", "--cov-report=json", "-n", "1", "-k", "test_forked"]
+    done = pytest_in(project, *words)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    (covered,) = json.loads((project / "coverage.json").read_text())["files"].values()
+    assert (covered["executed_lines"], covered["missing_lines"]) == ([1, 2], [])
