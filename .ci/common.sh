@@ -81,6 +81,7 @@ joined_or_alone() {
 }
 
 # install ENVIRONMENT REQUIREMENT...: by uv, from the indexes that pip is set to; by pip where uv is not to be had.
+# Both are those of the first environment: the others need no pip, which takes 4 s of the processor to put in.
 install() {
   local environment=$1
   shift
@@ -88,7 +89,7 @@ install() {
     env "${uv_settings[@]}" "$work/venv/bin/uv" pip install -q --python "$environment/bin/python" "$@"; then
     return
   fi
-  "$environment/bin/pip" install -q "$@"
+  "$work/venv/bin/pip" --python "$environment/bin/python" install -q "$@"
 }
 
 # like_pip VARIABLE SETTING SEPARATOR: tell uv what pip is told, by a variable or by its configuration.
