@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from heron_mqtt.testing.manual_clock import ManualClock
+from support.heron_command import script
 from support.mosquitto_server import executable
 
 pytest_plugins = ["pytester"]
@@ -32,7 +33,12 @@ def elsewhere(pytester: pytest.Pytester) -> None:
 def run(pytester: pytest.Pytester, text: str, *more: str) -> pytest.RunResult:
     """Run a file of tests in a process of its own, where the plugin may be installed or not."""
     pytester.makepyfile(text)
-    return pytester.runpytest_subprocess(*plugin(), "-p", "no:xdist", *more)
+    program = pytester.path / "run_pytest.py"
+    program.write_text("import sys, pytest\n\nsys.exit(pytest.main(sys.argv[1:]))\n")
+    with script(program, *plugin(), "-p", "no:xdist", *more, cwd=pytester.path) as process:
+        done = process.wait(110.0)
+    print(done.out, done.err)
+    return pytest.RunResult(done.code, done.out.splitlines(), done.err.splitlines(), 0.0)
 
 
 def test_a_broker_is_one_process_a_session_with_topics_of_its_own_for_each_test(
@@ -209,8 +215,7 @@ def test_a_device_is_started_watched_disturbed_and_ended(pytester: pytest.Pytest
 
 
 def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
-    result = run(
-        pytester,
+    pytester.makepyfile(
         """
         import sys
 
@@ -218,8 +223,9 @@ def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
             ours = {name for name in sys.modules if name.startswith(("heron_mqtt", "powergrid"))}
             assert ours <= {"heron_mqtt", "heron_mqtt.testing", "heron_mqtt.testing.pytest_plugin"}
             assert not {"numpy", "pandapower", "paho", "pydantic"} & set(sys.modules)
-        """,
+        """
     )
+    result = pytester.runpytest_subprocess(*plugin(), "-p", "no:xdist")  # nothing is imported before
     result.assert_outcomes(passed=1)
 
 
