@@ -8,7 +8,6 @@ import signal
 import tempfile
 import threading
 import uuid
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ from support import forked_worker
 from support.kafka_server import KafkaServer
 from support.mosquitto_server import Mosquitto, executable
 from support.nats_server import NatsServer
-from support.schedule import begun_in_turn
 
 if TYPE_CHECKING:
     from execnet import XSpec
@@ -73,6 +71,12 @@ def pytest_testnodedown(node: WorkerController) -> None:
     forked_worker.add_coverage_of_imports(node.config)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give a forked worker the tests that are collected already."""
+    if (plugin := forked_worker.collected(config)) is not None:
+        config.pluginmanager.register(plugin)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Keep what is taken in out of the garbage collector: it lives as long as the process.
@@ -104,9 +108,7 @@ def pytest_collection_modifyitems(
     _mark_slow(config, items)
     yield
     if hasattr(config, "workerinput"):
-        of_file = Counter(item.nodeid.partition("::")[0] for item in items)
-        turn = {file: number for number, file in enumerate(begun_in_turn(of_file))}
-        items.sort(key=lambda item: turn[item.nodeid.partition("::")[0]])
+        forked_worker.begin_in_turn(items)
 
 
 def _mark_slow(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,7 +15,11 @@ import pytest
 from support import forked_worker
 
 CONFTEST = """
-from support.forked_worker import add_coverage_of_imports, fork_workers
+from support.forked_worker import add_coverage_of_imports, collected, fork_workers
+
+def pytest_configure(config):
+    if (plugin := collected(config)) is not None:
+        config.pluginmanager.register(plugin)
 
 def pytest_xdist_setupnodes(config, specs):
     fork_workers(config, specs)
@@ -27,11 +31,30 @@ TESTS = """
 import os
 from pathlib import Path
 
+import pytest
+
 import measured
+
+def pytest_generate_tests(metafunc):
+    with open("collected", "a") as file:
+        file.write(f"{metafunc.function.__name__}\\n")
 
 def test_forked():
     assert "forked_worker.py" in Path(f"/proc/{os.getppid()}/cmdline").read_text()
     assert measured.doubled(2) == 4
+
+@pytest.fixture(scope="session")
+def of_a_session(tmp_path_factory):
+    return tmp_path_factory.mktemp("it")
+
+@pytest.fixture(params=["one", "two"])
+def of_a_test(request, of_a_session, monkeypatch):
+    return request.param, of_a_session, request.session is request.node.session
+
+def test_of_fixtures(request, of_a_test):
+    word, folder, is_of_the_session = of_a_test
+    assert folder == request.getfixturevalue("of_a_session")
+    assert is_of_the_session and request.config is request.session.config and not list(folder.iterdir())
 
 def test_of_its_own():
     assert "forked_worker.py" not in Path(f"/proc/{os.getppid()}/cmdline").read_text()
@@ -43,7 +66,7 @@ def project(tmp_path: Path) -> Path:
     """A folder with a space in its name; ``HERON_TEST_FOLDER`` is short, as a socket's path has to be."""
     folder = tmp_path / "a 'path' of one's own"
     (folder / "support").mkdir(parents=True)
-    for name in ("forked_worker.py", "fork_server.py"):
+    for name in ("forked_worker.py", "fork_server.py", "schedule.py"):
         shutil.copy(Path(forked_worker.__file__).with_name(name), folder / "support")
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
@@ -73,9 +96,15 @@ def test_a_worker_keeps_the_python_that_it_was_given(project: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_coverage_has_what_runs_at_import_once_and_what_runs_in_each_worker(project: Path) -> None:
-    words = ["-p", "pytest_cov", "--cov=measured", "--cov-report=json", "-n", "1", "-k", "test_forked"]
+def test_tests_are_collected_once_and_coverage_has_what_their_import_runs(project: Path) -> None:
+    words = ["-p", "pytest_cov", "--cov=measured", "--cov-report=json", "-n", "1", "-k", "forked or fixtures"]
     done = pytest_in(project, *words)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "3 passed" in done.stdout
+    assert (project / "collected").read_text().split() == [
+        "test_forked",
+        "test_of_fixtures",
+        "test_of_its_own",
+    ]
     (covered,) = json.loads((project / "coverage.json").read_text())["files"].values()
     assert (covered["executed_lines"], covered["missing_lines"]) == ([1, 2], [])
