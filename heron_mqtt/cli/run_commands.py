@@ -245,7 +245,7 @@ def run(
     if resume is None:
         plan = plan_run(scenario or DEFAULT_SCENARIO, options)
     else:
-        from heron_mqtt.app.resume import plan_resumed
+        from heron_mqtt.app.resume_plan import plan_resumed
 
         plan = plan_resumed(resume, scenario, options)
     if dashboard is not None and not plan.options.is_reachable:

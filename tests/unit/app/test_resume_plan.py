@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.app.recording import Recording
-from heron_mqtt.app.resume import _stops, plan_resumed
+from heron_mqtt.app.resume_plan import _stops, plan_resumed
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.app.runner import _undisturbed, new_summary, run
@@ -369,7 +369,7 @@ def test_a_finished_run_is_refused(case: Case) -> None:
 def test_a_record_that_someone_writes_to_is_refused(
     case: Case, cut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.app.resume.WRITER_S", 0.0)
+    monkeypatch.setattr("heron_mqtt.app.resume_plan.WRITER_S", 0.0)
     first = resumed(case, cut)
     assert "another process writes to it" in refusal(case, cut)
     assert first.resumed is not None
