@@ -106,6 +106,7 @@ class Collected:
             node.session, node.config = session, session.config
             if node.parent is self._before:
                 node.parent = session
+            _register_plugins(node)
         self._take_fixtures(session)
         begin_in_turn(session.items)
         session.config.hook.pytest_collection_finish(session=session)
@@ -121,6 +122,22 @@ class Collected:
                     fixture.node = session
         manager._node_autousenames[session] = manager._node_autousenames.pop(self._before)
         session._fixturemanager = manager
+
+
+def _register_plugins(node: pytest.Item | pytest.Collector) -> None:
+    """Register what pytest registers when it collects: a conftest, and what a module calls its plugins."""
+    import pytest
+
+    config = node.config
+    if isinstance(node, pytest.Directory):
+        config.pluginmanager._loadconftestmodules(
+            node.path,
+            config.getoption("importmode"),
+            rootpath=config.rootpath,
+            consider_namespace_packages=config.getini("consider_namespace_packages"),
+        )
+    elif isinstance(node, pytest.Module):
+        config.pluginmanager.consider_module(node.obj)
 
 
 def begin_in_turn(items: list[pytest.Item]) -> None:

@@ -35,6 +35,8 @@ import pytest
 
 import measured
 
+pytest_plugins = ["pytester"]
+
 def pytest_generate_tests(metafunc):
     with open("collected", "a") as file:
         file.write(f"{metafunc.function.__name__}\\n")
@@ -54,10 +56,21 @@ def of_a_test(request, of_a_session, monkeypatch):
 def test_of_fixtures(request, of_a_test):
     word, folder, is_of_the_session = of_a_test
     assert folder == request.getfixturevalue("of_a_session")
+    assert request.config.getoption("--runpytest") == "inprocess"  # of the plugin that the module names
+    assert not hasattr(request.node, "of_inner")
     assert is_of_the_session and request.config is request.session.config and not list(folder.iterdir())
 
 def test_of_its_own():
     assert "forked_worker.py" not in Path(f"/proc/{os.getppid()}/cmdline").read_text()
+"""
+
+INNER_CONFTEST = """
+def pytest_runtest_setup(item):
+    item.of_inner = True
+"""
+INNER = """
+def test_of_inner_fixtures(request):
+    assert request.node.of_inner
 """
 
 
@@ -71,6 +84,9 @@ def project(tmp_path: Path) -> Path:
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     (folder / "test_it.py").write_text(TESTS)
+    (folder / "inner").mkdir()
+    (folder / "inner" / "conftest.py").write_text(INNER_CONFTEST)
+    (folder / "inner" / "test_inner.py").write_text(INNER)
     (folder / "measured.py").write_text("def doubled(number):\n    return 2 * number\n")
     return folder
 
@@ -100,7 +116,7 @@ def test_tests_are_collected_once_and_coverage_has_what_their_import_runs(projec
     words = ["-p", "pytest_cov", "--cov=measured", "--cov-report=json", "-n", "1", "-k", "forked or fixtures"]
     done = pytest_in(project, *words)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
     assert (project / "collected").read_text().split() == [
         "test_forked",
         "test_of_fixtures",
