@@ -11,7 +11,7 @@ import pytest
 from heron_mqtt.config import find_scenario, read_toml
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.field.vendor.mapping import load_mapping
-from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, remove_credentials
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.record.reader import RecordFile
 from powergrid.profiles.csv_reader import read_table
@@ -99,6 +99,17 @@ def test_credentials_replace_nothing_but_a_file(
     after = (tmp_path / which).lstat()
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert sorted(path.name for path in tmp_path.iterdir()) == [which]
+
+
+@pytest.mark.parametrize("content", [b"-----BEGIN PRIVATE KEY-----\n", b"\xff\xfe"])
+def test_credentials_are_not_removed_from_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
+    users, acl = tmp_path / "users", tmp_path / "acl"
+    add_user(users)
+    acl.write_bytes(content)
+    before = users.read_bytes()
+    with pytest.raises(DataError, match="acl: "):
+        remove_credentials("MG1", users_file=users, acl_file=acl)
+    assert (users.read_bytes(), acl.read_bytes()) == (before, content)
 
 
 def test_credentials_follow_a_link(tmp_path: Path) -> None:

@@ -112,14 +112,17 @@ def remove_credentials(
     """Remove a user and its rows; a running broker ends the user's connections within 10 s.
 
     Raises:
-        ConfigError: There is no such user.
+        ConfigError: There is no such user, or a file cannot be written; DataError if one cannot be read.
     """
     _is_new(users_file)
     users = load_users(users_file)
+    is_new_acl = _is_new(acl_file)
+    if not is_new_acl:
+        Acl.load(acl_file)  # says what is wrong with it before anything is changed
     if users.pop(name, None) is None:
         raise ConfigError(f"credentials: {users_file} has no user {name!r}")
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
-    if not _is_new(acl_file):
+    if not is_new_acl:
         _replace(acl_file, _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name))
 
 
