@@ -269,8 +269,12 @@ def test_a_file_that_is_not_toml_says_where(tmp_path: Path, content: bytes, expe
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="a folder; expected a file"):
         read_toml(tmp_path)
+    with pytest.raises(ConfigError, match="a device, pipe or socket; expected a file"):
+        read_toml(Path("/dev/zero"))
+    with pytest.raises(ConfigError, match="cannot be read: No such file or directory"):
+        read_toml(tmp_path / "none.toml")
 
 
 def test_nan_and_infinity_in_toml_are_refused(tmp_path: Path) -> None:
