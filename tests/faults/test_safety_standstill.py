@@ -13,7 +13,7 @@ from support.heron_command import Program
 from support.observer import Observer, PlainDevice
 from support.safety_runs import LEASE_S, on_mosquitto, proxy, run, until_driven, write
 
-ESTOP = "heron/small/estop"
+ESTOP, ESS = "heron/small/estop", "heron/small/devices/MG1/ess"
 
 
 @contextmanager
@@ -52,6 +52,14 @@ def test_what_comes_while_a_gateway_stands_still_is_read_before_it_drives_on(
             released = time.monotonic()
             observer.publish(ESTOP, {"active": False, "boot": "desk", "seq": 2 * n + 1})
             observer.wait("it is driven again", lambda at=released: len(observer.driving(after=at)) > 3)
+        hand = {"type": "take", "p_mw": 0.0, "for_s": 60.0, "who": "t", "boot": "t"}
+        with standing_still(gateway, short_s) as went_on:
+            observer.publish(f"{ESS}/take", {**hand, "seq": 0})
+        time.sleep(0.5 * LEASE_S)
+        assert observer.driving(after=went_on[0]) == [], "a hand that asks for nothing"
+        given_back = time.monotonic()
+        observer.publish(f"{ESS}/take", {**hand, "for_s": 0.0, "seq": 1})
+        observer.wait("its agent drives it", lambda: len(observer.driving(after=given_back)) > 3)
         with standing_still(gateway, short_s) as went_on:
             environment.process.kill()
             observer.wait("its will", lambda: observer.on("run/state")[-1].json["state"] == "lost")
@@ -63,6 +71,6 @@ def test_what_comes_while_a_gateway_stands_still_is_read_before_it_drives_on(
             )
             request = {"type": "authority_request", "level": "shadow", "who": "t", "boot": "t", "seq": 0}
             with standing_still(gateway, short_s) as went_on:
-                observer.publish("heron/small/devices/MG1/ess/authority", request)
+                observer.publish(f"{ESS}/authority", request)
             time.sleep(0.5 * LEASE_S)
             assert observer.driving(after=went_on[0]) == [], "a demotion"
