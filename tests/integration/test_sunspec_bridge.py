@@ -516,6 +516,39 @@ async def test_the_program_that_could_not_hand_its_inverter_back_does_not_end_as
         assert recovers or "MG1/ess: it could not be handed back" in done.err.splitlines()[-1]
 
 
+@pytest.mark.slow_but("late")
+@pytest.mark.parametrize("shown", ["late", "never"])
+async def test_the_program_whose_inverter_acknowledges_the_hand_back_and_ignores_it_does_not_end_well(
+    mosquitto: Mosquitto, env_id: str, shown: str
+) -> None:
+    box = await EmulatedInverter(BATTERY).start()
+    async with (
+        bridged(
+            box,
+            *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
+            *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1"),
+        ) as program,
+        MqttBroker(mosquitto.url, env_id=env_id) as broker,
+    ):
+        gateway = Gateway(broker, env_id)
+        await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+        await gateway.ask(-0.002, 30.0)
+        box.forgets = True
+        seen = len(box.requests)
+        os.kill(program.pid, signal.SIGTERM)
+        if shown == "late":
+            release = (16, box.base + box.places()[124, "StorCtl_Mod"][0], [0])
+            await until(lambda: release in box.requests[seen:], "its release")
+            box[124, "StorCtl_Mod"] = 0
+        done = await ended(program)
+    assert done.code == (0 if shown == "late" else 1)
+    assert (box[124, "StorCtl_Mod"] == 0) is (shown == "late")
+    why = "it acknowledged its release, but model 124 StorCtl_Mod is 3, and 0 was written"
+    assert shown == "late" or done.err.splitlines()[-1].endswith(
+        f"MG1/ess: it could not be handed back: {why}"
+    )
+
+
 @pytest.mark.slow_but("nonsense")
 @pytest.mark.parametrize("answers", [silence, refusal, half, nonsense], ids=lambda each: each.__name__)
 async def test_the_program_ends_in_time_and_says_so_where_a_box_does_not_answer_as_it_should(

@@ -42,6 +42,7 @@ log = logging.getLogger("heron_mqtt.modbus")
 
 GOODBYE_PAUSE_S = 0.2
 GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
+SAY_S = 0.1  # of it, to say what was read at its very end
 
 D = TypeVar("D", bound=FieldDevice)
 
@@ -267,7 +268,7 @@ async def serve_unit(
     env_id: str,
     make: Callable[[MessageBroker, MessageStamper], D],
     units: UnitsOnline,
-    hand_back: Callable[[D], Awaitable[None]] | None = None,
+    hand_back: Callable[[D, float], Awaitable[None]] | None = None,
 ) -> None:
     """Serve one device on a broker connection of its own, whose will is its ``offline``.
 
@@ -278,7 +279,8 @@ async def serve_unit(
         make: Makes the device.
         units: All that the program serves.
         hand_back: Called at the end, while the connection is still there, and again where it fails;
-            ``NotHandedBack`` is final.
+            ``NotHandedBack`` is final. Given until when it may look whether it has succeeded, by the loop's
+            clock, s.
 
     Raises:
         NotHandedBack: ``hand_back`` failed, or took too long.
@@ -300,7 +302,7 @@ async def serve_unit(
                 await _handed_back(device, hand_back)
 
 
-async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> None:
+async def _handed_back(device: D, hand_back: Callable[[D, float], Awaitable[None]]) -> None:
     """Hand a device back, and try it again while there is time: it may be busy for a moment only.
 
     In a stop it is not handed back, but must be at 0.
@@ -309,11 +311,12 @@ async def _handed_back(device: D, hand_back: Callable[[D], Awaitable[None]]) -> 
         NotHandedBack: It was not.
     """
     why = f"no answer within {GOODBYE_S:g} s"
+    by = asyncio.get_running_loop().time() + GOODBYE_S - SAY_S
     try:
         async with asyncio.timeout(GOODBYE_S):
             while True:
                 try:
-                    await hand_back(device)
+                    await hand_back(device, by)
                     return
                 except NotHandedBack:
                     raise

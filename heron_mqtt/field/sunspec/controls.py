@@ -38,6 +38,8 @@ class Control(abc.ABC):
     """The point that holds the reversion time."""
     needed: ClassVar[tuple[str, ...]]
     """Points without which it does not work."""
+    switches: ClassVar[tuple[str, ...]]
+    """The points that switch it on."""
     takes_q: ClassVar[bool] = False
     """Whether it controls reactive power too."""
     ramp_time: ClassVar[str] = ""
@@ -152,6 +154,27 @@ class Control(abc.ABC):
         """
         block = await self._layout()
         await self._write(block, dict(self._off(block) if lasting is None else lasting))
+
+    async def not_released(self, lasting: Mapping[str, int] | None = None) -> str | None:
+        """Return what its registers, read now, still hold after ``release``, for people; None = nothing.
+
+        The points that switch the control on are compared with what was written, and no other: an inverter
+        may round or clip the rest. One that is not available says nothing. Where its own settings are
+        switched on, too, neither a setpoint with a timer nor zero power may be in force.
+
+        Args:
+            lasting: As with ``release``.
+        """
+        written = self._off(await self._layout()) if lasting is None else lasting
+        block = await self._read()
+        for name in self.switches:
+            raw = block.raw(name)
+            if raw is not None and raw != written.get(name, raw):
+                return f"model {self.model} {name} is {raw}, and {written[name]} was written"
+        for is_left, what in ((self._is_zero, "zero power"), (self._is_armed, "a setpoint")):
+            if is_left(block):
+                return f"model {self.model} {self.switches[0]} still switches {what} on"
+        return None
 
     @abc.abstractmethod
     def _off(self, block: Block) -> dict[str, int]:

@@ -21,6 +21,8 @@ from heron_mqtt.field.sunspec.discovery import Place
 PERCENT_OF_W_MAX, WATTS = 0, 1  # WSetMod
 PERCENT_OF_VAR_MAX, VARS = 1, 4  # VarSetMod
 OVER_EXCITED, UNDER_EXCITED = 0, 1  # Ext
+BESIDE = ("VarSetEna", "PFWInjEna", "PFWAbsEna")
+"""The points that switch on what goes with an active power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class DerPower(_Der):
     """Model 704, WSet: active and reactive power in W and var; for storage."""
 
     timer = "WSetRvrtTms"
+    switches = ("WSetEna", *BESIDE)
     needed = ("WSetEna", "WSetMod", "WSet", "WSet_SF")
     power, mode = "WSet", WATTS
     """The point that sets active power, and its mode."""
@@ -174,7 +177,8 @@ class DerPower(_Der):
         return block.raw("WSetEna") == ON and bool(block.raw(self.timer))
 
     def _lasting(self, block: Block) -> dict[str, int]:
-        power = _own(block, "WSet", "WSetMod", "WSet", "WSetPct")
+        own = _own(block, "WSet", "WSetMod", "WSet", "WSetPct")
+        power = {"WSetEna": OFF} if self._is_zero(block) else own
         reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
         return power | reactive | self._own_beside(block)
 
@@ -198,6 +202,7 @@ class DerLimit(_Der):
     """Model 704, WMaxLimPct: an upper limit in percent of WMax, and reactive power in var; for PV."""
 
     timer = "WMaxLimPctRvrtTms"
+    switches = ("WMaxLimPctEna", *BESIDE)
     needed = ("WMaxLimPctEna", "WMaxLimPct", "WMaxLimPct_SF")
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:

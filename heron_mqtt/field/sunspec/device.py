@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from typing import Any, Literal
 
@@ -17,6 +19,8 @@ SafeState = Literal["zero", "release"]
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
+SHOWN_WITHIN_S, LOOK_AGAIN_S = 0.8, 0.1  # for registers to show a release that was acknowledged
+
 
 class SunSpecDevice(FieldDevice):
     """An inverter behind Modbus TCP.
@@ -24,9 +28,10 @@ class SunSpecDevice(FieldDevice):
     Nothing is written to it before the first setpoint, an emergency stop or the end of a lease, unless an
     earlier controller, such as a bridge that was killed, has left a setpoint in force: that is ended. What
     could not be written, because it did not answer, is written when it answers again. Zero power, as safe
-    state or at a stop, is read back with every measurement: an inverter that restarted has forgotten it,
-    and is told again. At a stop it is safe only once its power was measured after it was told, and is next
-    to 0; while it is not, it is told again. One that is only read takes every setpoint without doing
+    state or at a stop, is read back with every measurement: an inverter that restarted has forgotten it, and
+    is told again. A release is read back once it was written: until its registers show it, or cannot be
+    read, it is written again. At a stop it is safe only once its power was measured after it was told, and
+    is next to 0; while it is not, it is told again. One that is only read takes every setpoint without doing
     anything: what it measures is the answer, and at a stop it is safe while that is next to 0.
 
     Args:
@@ -43,7 +48,7 @@ class SunSpecDevice(FieldDevice):
         self._has_written = False
         self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
         self._owes = self._is_owed(inverter.found)
-        self._doubted = False  # it acknowledged zero power and did not hold it
+        self._doubted = False  # it acknowledged its safe state, and its registers did not show it
         bounds_mw = [None if w is None else w / W_PER_MW for w in inverter.nameplate.power_range_w]
         self._rest = RestWatch(bounds_mw, lambda what: self._broker.stats.report("device", self.label, what))
         self._p_mw: float | None = None  # in a stop: what it has measured since it was told of it
@@ -134,17 +139,24 @@ class SunSpecDevice(FieldDevice):
             "max_e_mwh": None if plate.energy_wh is None else plate.energy_wh / W_PER_MW,
         }
 
-    async def hand_back(self) -> None:
+    async def hand_back(self, by: float | None = None) -> None:
         """Leave the inverter to its own control, unless it was never told anything. In a stop it stays at 0.
 
+        Args:
+            by: Until when its registers may be read to see that it is so, by the loop's clock, s; what could
+                not be read by then counts as taken. None = no bound.
+
         Raises:
-            SunSpecError, ModbusFault: It could not be told so; or, in a stop, it is not known to be at 0.
+            SunSpecError, ModbusFault: It could not be told so, or has acknowledged it and holds what it was
+                told before; or, in a stop, it is not known to be at 0.
         """
         if not self._inverter.is_controlled:
             return
         if not self.stopped:
             if self._has_written:
                 await self._inverter.release()
+                if (still := await self._still_held(SHOWN_WITHIN_S, by)) is not None:
+                    raise SunSpecError(f"it acknowledged its release, but {still}")
             return
         if self._owes:
             await self._be_safe()
@@ -203,7 +215,7 @@ class SunSpecDevice(FieldDevice):
             self._told, self._told_by = wanted, self._inverter.connections
             if self.stopped:
                 self._rest.note_told(self._monotonic())
-            if wanted == "zero" and not await self._took_zero():
+            if not await self._took(wanted):
                 self.rest_lost()
                 return
         except ModbusFault as exc:
@@ -216,16 +228,39 @@ class SunSpecDevice(FieldDevice):
             if not self.owes_safe_state:
                 self.rest_reached()
 
-    async def _took_zero(self) -> bool:
-        """Whether it has zero power in its registers now; what cannot be read counts as taken."""
-        try:
-            took = await self._inverter.holds_zero(just_told=True)
-        except ModbusFault:
-            return True
-        if not took and not self._doubted:
-            log.warning("%s: it acknowledged zero power, but does not hold it", self.label)
-        self._doubted = not took
-        return took
+    async def _took(self, wanted: SafeState) -> bool:
+        """Whether its registers show what it was told; what cannot be read counts as taken."""
+        why: str | None = None
+        if wanted == "release":
+            why = await self._still_held(0.0 if self._doubted else SHOWN_WITHIN_S)
+        else:
+            with contextlib.suppress(ModbusFault):
+                if not await self._inverter.holds_zero(just_told=True):
+                    why = "does not hold it"
+        if why is not None and not self._doubted:
+            what = "zero power" if wanted == "zero" else "its release"
+            log.warning("%s: it acknowledged %s, but %s", self.label, what, why)
+        self._doubted = why is not None
+        return why is None
+
+    async def _still_held(self, within_s: float, by: float | None = None) -> str | None:
+        """Return what its registers hold although it was released; None = nothing, or they cannot be read.
+
+        Args:
+            within_s: So long they are read again before they are believed, s; a stop ends it.
+            by: As with ``hand_back``.
+        """
+        loop = asyncio.get_running_loop()
+        until, wanted = loop.time() + within_s, self._wanted
+        still: str | None = None
+        with contextlib.suppress(ModbusFault, TimeoutError):
+            async with asyncio.timeout_at(by):
+                while True:
+                    still = await self._inverter.not_released()
+                    if still is None or self._wanted != wanted or loop.time() >= until:
+                        break
+                    await asyncio.sleep(LOOK_AGAIN_S)
+        return still
 
 
 class SunSpecBattery(SunSpecDevice):

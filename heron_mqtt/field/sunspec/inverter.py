@@ -335,8 +335,23 @@ class Inverter:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
         await self._make_sure_it_is_the_same()
         control = self._needed_control()
-        known = self._lasting is not None and self._lasting[0] is type(control)
-        await control.release(self._lasting[1] if known and self._lasting is not None else None)
+        await control.release(self._own_settings(control))
+
+    async def not_released(self) -> str | None:
+        """Return what its registers, read now, still hold after it was released just now; None = nothing.
+
+        Raises:
+            SunSpecError: It is built otherwise than it was.
+            ModbusFault: It could not be asked.
+        """
+        control = self._needed_control()
+        return await control.not_released(self._own_settings(control))
+
+    def _own_settings(self, control: Control) -> dict[str, int] | None:
+        """Return the inverter's own settings, from before the first of ours; None = not known."""
+        if self._lasting is None or self._lasting[0] is not type(control):
+            return None
+        return self._lasting[1]
 
     async def _remember(self, control: Control, *, fresh: bool) -> None:
         """Remember the inverter's own settings before the first of ours; later it only has ours."""

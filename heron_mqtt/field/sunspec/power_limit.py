@@ -15,6 +15,7 @@ class PowerLimit(Control):
     model = 123
     timer = "WMaxLimPct_RvrtTms"
     ramp_time = "WMaxLimPct_RmpTms"
+    switches = ("WMaxLim_Ena",)
     needed = ("WMaxLimPct", "WMaxLim_Ena", "WMaxLimPct_SF")
 
     def __init__(

@@ -28,6 +28,7 @@ class StorageRates(Control):
     model = 124
     timer = "InOutWRte_RvrtTms"
     ramp_time = "InOutWRte_RmpTms"
+    switches = ("StorCtl_Mod",)
     needed = ("StorCtl_Mod", "OutWRte", "InWRte", "InOutWRte_SF", "WChaMax", "WChaMax_SF")
 
     def __init__(

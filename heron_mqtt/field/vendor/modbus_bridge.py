@@ -231,7 +231,7 @@ async def _serve_one(
         await serve_unit(unit.name, options, env_id, make, online, _require_handed_back)
 
 
-async def _require_handed_back(device: VendorDevice) -> None:
+async def _require_handed_back(device: VendorDevice, by: float) -> None:
     """See that the device was handed back at the end, or is at 0 in a stop.
 
     Raises:

@@ -277,7 +277,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await really(0)
 
     assert program.GOODBYE_S == 2.0
-    fake = SimpleNamespace(**{name: getattr(asyncio, name) for name in ("timeout", "wait", "create_task")})
+    names = ("timeout", "wait", "create_task", "get_running_loop")
+    fake = SimpleNamespace(**{name: getattr(asyncio, name) for name in names})
     fake.sleep, fake.FIRST_EXCEPTION = sleep, asyncio.FIRST_EXCEPTION
     monkeypatch.setattr(program, "asyncio", fake)
     return slept
@@ -290,9 +291,12 @@ STOPPED: Any = SimpleNamespace(label="MG1/ess", stopped=True)
 async def test_handing_back_is_tried_again_until_it_succeeds(clock: list[float]) -> None:
     ends: list[Exception | None] = [HeronError("busy"), HeronError("busy"), None]
     asked: list[Any] = []
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
 
-    async def hand_back(device: Any) -> None:
+    async def hand_back(device: Any, by: float) -> None:
         asked.append(device)
+        assert begun_s + 1.9 <= by <= loop.time() + 1.9, "the end of what may be looked at, not of each try"
         end = ends.pop(0)
         if end is not None:
             raise end
@@ -306,13 +310,13 @@ async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(
 ) -> None:
     monkeypatch.setattr(program, "GOODBYE_S", 0.05)
 
-    async def busy(device: Any) -> None:
+    async def busy(device: Any, by: float) -> None:
         raise HeronError("it is busy")
 
-    async def silent(device: Any) -> None:
+    async def silent(device: Any, by: float) -> None:
         await asyncio.Event().wait()
 
-    async def final(device: Any) -> None:
+    async def final(device: Any, by: float) -> None:
         raise NotHandedBack("it does not know how")
 
     line = "MG1/ess: it could not be handed back: "
@@ -378,7 +382,7 @@ async def test_a_unit_is_served_on_a_connection_whose_will_says_that_it_is_gone(
     told: list[str] = []
     handed: list[Any] = []
 
-    async def hand_back(device: Any) -> None:
+    async def hand_back(device: Any, by: float) -> None:
         handed.append(device)
 
     device: Any = SimpleNamespace(label="MG1/ess", run=run)

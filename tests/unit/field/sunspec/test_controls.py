@@ -137,3 +137,78 @@ async def test_a_zero_is_written_whatever_the_scale_says(
     await rig.control.holds_zero()  # reads it
     for written in (await rig.hold_zero(), await rig.set(0.0)):
         assert zero <= {point for request in written for point in request}
+
+
+WAYS: list[tuple[Callable[..., Rig], str, dict[str, int]]] = [
+    (limit, "WMaxLim_Ena", {"WMaxLim_Ena": 1, "WMaxLimPct": 6000}),
+    (rates, "StorCtl_Mod", {"StorCtl_Mod": 3, "OutWRte": 8000, "InWRte": 5000}),
+    (lambda **own: der(DerPower, {**DER, **own}), "WSetEna", {"WSetEna": 1, "WSetMod": 1, "WSet": 70}),
+    (lambda **own: der(DerShare, {**SHARE, **own}), "WSetEna", {"WSetEna": 1, "WSetMod": 0, "WSetPct": 70}),
+    (lambda **own: der(DerLimit, {**LIMIT_704, **own}), "WMaxLimPctEna", {"WMaxLimPctEna": 1}),
+]
+
+
+@pytest.mark.parametrize(("way", "switch", "own"), WAYS)
+async def test_a_release_that_was_acknowledged_and_not_taken_is_named_by_its_switch(
+    way: Callable[..., Rig], switch: str, own: dict[str, int]
+) -> None:
+    rig = way()
+    on = 3 if switch == "StorCtl_Mod" else 1
+    for tell in (lambda: rig.set(4_000.0), rig.hold_zero):
+        lasting = await rig.control.lasting(fresh=True)
+        await tell()
+        for known in (lasting, None):
+            assert await rig.control.not_released(known) == (
+                f"model {rig.control.model} {switch} is {on}, and 0 was written"
+            )
+        await rig.control.release(lasting)
+        assert await rig.control.not_released(lasting) is None
+        assert await rig.control.not_released() is None
+
+
+@pytest.mark.parametrize(("way", "switch", "own"), WAYS)
+async def test_a_release_to_settings_of_the_inverters_own_is_one_only_where_they_are_in_force_again(
+    way: Callable[..., Rig], switch: str, own: dict[str, int]
+) -> None:
+    timers = {"WSetRvrtTms": 0} if "WSet" in switch else {"WMaxLimPctRvrtTms": 0} if "Pct" in switch else {}
+    rig = way(**own, **timers)
+    lasting = await rig.control.lasting(fresh=True)
+    assert lasting[switch] == own[switch]
+    for tell, what in ((lambda: rig.set(4_000.0), "a setpoint"), (rig.hold_zero, "zero power")):
+        await tell()
+        still = f"model {rig.control.model} {switch} still switches {what} on"
+        assert await rig.control.not_released(lasting) == still
+        await rig.control.release(lasting)
+        assert await rig.control.not_released(lasting) is None
+    rig[switch] = 0
+    assert await rig.control.not_released(lasting) == (
+        f"model {rig.control.model} {switch} is 0, and {own[switch]} was written"
+    )
+
+
+async def test_of_a_release_what_is_no_switch_may_be_rounded_and_one_that_says_nothing_is_taken() -> None:
+    rig = rates()
+    lasting = await rig.control.lasting(fresh=True)
+    await rig.set(4_000.0)
+    await rig.control.release(lasting)
+    rig["OutWRte"], rig["InWRte"] = 9_900, 0
+    assert await rig.control.not_released(lasting) is None
+    rig["StorCtl_Mod"] = 0xFFFF
+    assert await rig.control.not_released(lasting) is None
+
+
+async def test_what_goes_with_an_active_power_is_released_with_it() -> None:
+    rig = der(DerPower, {**DER, **VARS, **FACTOR}, power_factor=0.9)
+    lasting = await rig.control.lasting(fresh=True)
+    await rig.set(4_000.0)
+    await rig.control.release(lasting)
+    for name in ("VarSetEna", "PFWInjEna", "PFWAbsEna"):
+        assert await rig.control.not_released(lasting) is None
+        rig[name] = 1
+        assert await rig.control.not_released(lasting) == f"model 704 {name} is 1, and 0 was written"
+        rig[name] = 0
+
+
+async def test_zero_power_that_model_704_was_found_with_is_no_setting_of_the_inverters_own() -> None:
+    rig = der(DerPower, {**DER, "WSetEna": 1, "WSetMod": 1, "WSet": 0, "WSetPct": 500, "WSetRvrtTms": 0})
+    assert (await rig.control.lasting(fresh=True))["WSetEna"] == 0

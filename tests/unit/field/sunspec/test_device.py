@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 from typing import Any
 
 import pytest
 
 from heron_mqtt.field.device import SetpointRejected
 from heron_mqtt.field.modbus.registers import ModbusFault
+from heron_mqtt.field.sunspec import device
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.device import SunSpecBattery, SunSpecDevice, SunSpecPv, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
@@ -431,6 +434,123 @@ async def test_an_inverter_that_still_gives_power_in_a_stop_is_no_good_end() -> 
     site.registers.read_fault = REFUSED  # it was at 0 a moment ago
     with pytest.raises(ModbusFault):
         await site.device.hand_back()
+
+
+def ignoring(site: Bridged, shows_after: float = math.inf) -> None:
+    """Have the inverter acknowledge what is written, and change nothing before it was read so often."""
+    waiting: list[tuple[int, Any]] = []
+    write, read = site.registers.write, site.registers.read
+    reads = 0
+
+    async def acknowledges(address: int, words: Any) -> None:
+        waiting.append((address, words))
+
+    async def shows_late(address: int, count: int) -> list[int]:
+        nonlocal reads
+        reads += 1
+        if reads > shows_after:
+            for each in waiting:
+                await write(*each)
+            waiting.clear()
+        return await read(address, count)
+
+    site.registers.write = acknowledges  # type: ignore[method-assign]
+    site.registers.read = shows_late  # type: ignore[method-assign]
+
+
+NOT_SHOWN = "it acknowledged its release, but model 123 WMaxLim_Ena is 1, and 0 was written"
+
+
+async def test_an_inverter_that_acknowledges_its_hand_back_and_holds_its_setpoint_was_not_handed_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "SHOWN_WITHIN_S", 0.02)
+    monkeypatch.setattr(device, "LOOK_AGAIN_S", 0.001)
+    for power in (0.01, None):
+        site = await bridged()
+        await (site.device.go_safe("lease") if power is None else site.device.apply(told(power)))
+        ignoring(site)
+        with pytest.raises(SunSpecError) as caught:
+            await site.device.hand_back()
+        assert str(caught.value) == NOT_SHOWN
+
+
+async def test_a_hand_back_may_show_a_moment_later_and_one_that_cannot_be_read_counts_as_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "LOOK_AGAIN_S", 0.001)
+    site = await bridged()
+    await site.device.apply(told(0.01))
+    ignoring(site, shows_after=5)
+    await site.device.hand_back()
+    assert site.box[123, "WMaxLim_Ena"] == 0
+    site = await bridged()
+    await site.device.apply(told(0.01))
+    site.registers.read_fault = REFUSED
+    await site.device.hand_back()
+    site.registers.read_fault = None
+
+    async def silent(address: int, count: int) -> list[int]:
+        await asyncio.Event().wait()
+        return []
+
+    site.registers.read = silent  # type: ignore[method-assign]
+    await site.device.hand_back(by=asyncio.get_running_loop().time() + 0.02)
+
+
+async def test_what_was_read_before_the_connection_was_lost_counts_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "LOOK_AGAIN_S", 0.001)
+    site = await bridged()
+    await site.device.apply(told(0.01))
+    ignoring(site)
+    read = site.registers.read
+
+    async def once(address: int, count: int) -> list[int]:
+        site.registers.read_fault, words = SILENCE, await read(address, count)
+        return words
+
+    site.registers.read = once  # type: ignore[method-assign]
+    with pytest.raises(SunSpecError) as caught:
+        await site.device.hand_back()
+    assert str(caught.value) == NOT_SHOWN
+
+
+async def test_a_release_as_safe_state_is_owed_and_told_again_until_the_inverter_shows_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device, "SHOWN_WITHIN_S", 0.02)
+    monkeypatch.setattr(device, "LOOK_AGAIN_S", 0.001)
+    site = await bridged(safe_zero=False)
+    await site.device.apply(told(0.01))
+    write, read = site.registers.write, site.registers.read
+    ignoring(site)
+    await site.device.go_safe("lease")
+    assert (site.device.owes_safe_state, site.take_noted()) == (True, ["lost"])
+    await site.device.measure()
+    assert (site.device.owes_safe_state, site.take_noted()) == (True, ["lost"])
+    assert [r.getMessage() for r in caplog.records].count(f"MG1/ess: {NOT_SHOWN}") == 1
+    site.registers.write, site.registers.read = write, read  # type: ignore[method-assign]
+    site.points()
+    await site.device.measure()
+    assert site.points() == OFF
+    assert (site.device.owes_safe_state, site.take_noted()) == (False, ["reached"])
+    await site.device.measure()
+    assert site.points() == [], "it is there, and is told nothing more"
+
+
+async def test_a_stop_waits_for_no_release_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "SHOWN_WITHIN_S", 60.0)
+    site = await bridged(safe_zero=False)
+    await site.device.apply(told(0.01))
+    ignoring(site)
+    async with asyncio.timeout(5.0):
+        releasing = asyncio.create_task(site.device.go_safe("lease"))
+        await asyncio.sleep(0)
+        site.stop()
+        await releasing
+    assert site.device.owes_safe_state
 
 
 # -- at rest in a stop ---------------------------------------------------------------------------------
