@@ -550,8 +550,8 @@ class DeviceLink:
             self._plausible.once(left_out, f"status: {left_out}")
         if message.retained and self._has_live_status:
             return  # what it says now counts for more than what the broker kept
-        if status.state == "online" and self._plausible.is_past(status.boot):
-            return
+        if self._plausible.is_past(status.boot):
+            return  # of an earlier life of the device, late, whatever it says; or of a second one
         self._has_live_status |= not message.retained
         before, self.status = self.status, status
         if status.state == "online":

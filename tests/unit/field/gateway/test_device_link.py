@@ -547,6 +547,26 @@ async def test_a_birth_that_the_broker_kept_is_not_heard_live_and_telemetry_is()
     assert link.was_heard
 
 
+@pytest.mark.parametrize("last_word", ["fault", "offline"])
+async def test_what_a_displaced_program_of_the_device_says_late_takes_no_birth_back(last_word: str) -> None:
+    alone = await Alone().open()
+    link = alone.link
+    alone.status(retained=True, boot="paused")  # its program, which is paused, and then displaced
+    alone.status(boot="new")
+    alone.measure(boot="new", seq=0)
+    alone.status(last_word, boot="paused")  # it goes on, and has read nothing yet
+    alone.status(boot="paused")
+    assert link.is_born
+    alone.clock_s += STALE_S + 0.1  # two have spoken in its name: for a while it is not driven
+    alone.measure(boot="new", seq=1)
+    assert (link.is_born, link.health, link.why_not_sent) == (True, "online", None)
+    alone.status(last_word, boot="new")
+    assert not link.is_born
+    alone.status(boot="new")
+    alone.status("offline")  # a will names no boot
+    assert not link.is_born
+
+
 async def test_a_device_is_ready_where_it_follows_no_episodes_or_is_in_this_one() -> None:
     alone = await Alone().open()
     for state, run, episode, is_ready in (
@@ -618,9 +638,7 @@ async def test_a_device_that_speaks_with_a_new_boot_is_born_again_and_taken_up_o
     assert not link.takes_up_again(), "it has not measured yet"
     assert link.why_not_sent == "device has not measured since it was born again"
     alone.status("fault", boot="b2")
-    assert link.health == "fault", "whoever is gone may say so late"
-    alone.status(boot="b2")
-    assert link.health == "fault", "a birth of an earlier life is late"
+    assert link.is_born, "what an earlier life says late is of that one"
     alone.measure(boot="b3")
     assert link.takes_up_again()
 
