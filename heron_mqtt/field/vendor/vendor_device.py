@@ -20,6 +20,7 @@ from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.device.rest_watch import RestWatch
 from heron_mqtt.field.gateway.authority import SENDS
+from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
@@ -120,6 +121,7 @@ class VendorDevice(FieldDevice):
         self._moved_at = -math.inf  # when it was told the newest setpoint that is not 0
         self._measured_at = -math.inf  # when it said its power last
         self._heard = asyncio.Event()
+        self._pause: PauseDetector  # of the loop that it runs in
         self._has_spoken = False
         self._silence: Status | None = None
         self._trouble: Status | None = None
@@ -378,11 +380,14 @@ class VendorDevice(FieldDevice):
         endings = self._link.listen(self._mapping.topic_filters(), self._on_raw, self._on_poll)
         endings += [self._link.on_return(self._returned), self._stop_keepalives]
         self._keep_talking()
+        self._pause = PauseDetector.of_running_loop()
+        self._pause.start()
         watching = asyncio.create_task(self._watch_silence(), name=f"silence {self.label}")
         try:
             await super().run(duration_s=duration_s, once=once, on_online=on_online)
         finally:
             watching.cancel()
+            self._pause.stop()
             if self._settling is not None:
                 self._settling.cancel()
             for end in endings:
@@ -546,6 +551,9 @@ class VendorDevice(FieldDevice):
                     await self._heard.wait()
                 is_reported = False
             except TimeoutError:
+                await self._pause.caught_up()
+                if self._heard.is_set():
+                    continue  # it was this program that stood still, and not the device
                 self._prove_life()
                 now = self._monotonic()
                 if self._offline() or self._state.age_s("p_mw", now) <= self._stale_after_s:

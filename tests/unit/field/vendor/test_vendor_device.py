@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -1469,6 +1470,31 @@ async def test_silence_is_named_with_what_was_heard_last_or_what_may_be_wrong(ma
     assert site.status[-1]["kind"] == "battery"
     said = [report.what for report in site.broker.stats.reports]
     assert said[1:] == [f"{silence}: is it on, does its mapping fit? (its mapping is plain box)"]
+
+
+async def test_a_program_that_stood_still_reads_what_waited_before_it_calls_its_device_silent(
+    make: Any,
+) -> None:
+    site = await make(PLAIN, stale_after_s=0.3)
+    site.wire.says("box/state", {"p": 5})
+    await site.settled()
+    loop = asyncio.get_running_loop()
+    read, waits = socket.socketpair()
+    with read, waits:
+        read.setblocking(False)
+
+        def takes_in() -> None:
+            read.recv(99)
+            loop.call_soon(loop.call_soon, site.wire.says, "box/state", {"p": 5})
+
+        loop.add_reader(read, takes_in)
+        waits.send(b"its power")
+        time.sleep(0.4)
+        await asyncio.sleep(0.1)
+        loop.remove_reader(read)
+    assert [status["state"] for status in site.status] == ["online"]
+    assert not site.broker.stats.reports
+    await until(lambda: site.status[-1]["state"] == "fault", "the fault of one that is silent")
 
 
 async def test_the_reason_of_a_status_is_cut_to_its_limit(make: Any) -> None:
