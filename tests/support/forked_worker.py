@@ -79,7 +79,8 @@ def add_coverage_of_imports(config: pytest.Config) -> None:
 
 def collected(config: pytest.Config) -> Collected | None:
     """Return the plugin that gives a forked worker the tests that were collected before it was forked."""
-    if not COLLECTED or not hasattr(config, "workerinput") or any(map(config.getoption, _BY_THE_CACHE)):
+    by_the_cache = any(config.getoption(name, False) for name in _BY_THE_CACHE)  # it may be switched off
+    if not COLLECTED or not hasattr(config, "workerinput") or by_the_cache:
         return None
     manager = COLLECTED[0]._fixturemanager
     if not all(hasattr(manager, name) for name in _OF_FIXTURES):
