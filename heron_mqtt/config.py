@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import NO_SUCH_FILE, is_file, why_no_file
 
 MAX_SCENARIO_BYTES = 1 << 20
 
@@ -35,7 +36,6 @@ class Table(BaseModel):
 
 T = TypeVar("T", bound=BaseModel)
 
-NO_SUCH_FILE = "no such file"
 _SHOULD_BE = ": should be "
 _LOGIN = re.compile(r"//[^/@\s]*@")  # user and password in a URL: no error shows them
 
@@ -44,27 +44,6 @@ def shipped_config() -> Path:
     """Return the directory of the scenarios and profiles that come with the package."""
     packaged = Path(str(resources.files("heron_mqtt"))) / "shipped"
     return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "config"
-
-
-def is_file(path: Path) -> bool:
-    """Whether a path is a file; False also where that cannot be said: its name is too long, or a loop."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def why_no_file(path: Path) -> str:
-    """Return why a path is not a file that can be read; for messages."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return "a symbolic link that leads to no file" if path.is_symlink() else NO_SUCH_FILE
-    except OSError as exc:  # a link that leads back to itself, a folder that may not be entered, a long name
-        return f"cannot be read: {exc.strerror}"
-    except ValueError as exc:  # a null character
-        return f"cannot be read: {exc}"
-    return "a folder; expected a file" if path.is_dir() else "a device, pipe or socket; expected a file"
 
 
 def find_scenario(name: str | Path) -> Path:

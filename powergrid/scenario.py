@@ -12,22 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
-from heron_mqtt.config import (
-    NO_SUCH_FILE,
-    Table,
-    find_scenario,
-    is_file,
-    read_toml,
-    shipped_config,
-    validate,
-    validate_inside,
-    why_no_file,
-)
+from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.broker_table import DeviceBrokerTable
 from heron_mqtt.field.gateway.authority import RULES
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable, authority_problem
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
+from heron_mqtt.input_files import NO_SUCH_FILE, is_file, why_no_file
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.settings import FILES, prefix_problem

@@ -27,10 +27,11 @@ from heron_mqtt.app.replay_env import ReplayEnv
 from heron_mqtt.app.resumption import Resumption
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.what_if import Comparison, compare_step
-from heron_mqtt.config import is_file, shipped_config, why_no_file
+from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.gateway.gateway import ESTOP
+from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.impairment import ImpairmentTable

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from heron_mqtt.app.policies import policy_maker
 from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
-from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of, without_login
 from heron_mqtt.messaging.settings import EVERYWHERE

@@ -10,8 +10,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from heron_mqtt.config import Table, is_file, read_toml, validate
+from heron_mqtt.config import Table, read_toml, validate
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file
 from heron_mqtt.messaging.impairment import load_impairment
 from powergrid.scenario import FaultTable, LoadedScenario, Scenario, load_scenario
 

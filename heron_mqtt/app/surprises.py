@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from heron_mqtt.config import is_file
+from heron_mqtt.input_files import is_file
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation.build import Blueprint
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from heron_mqtt.config import Table, is_file, read_toml, shipped_config, validate, validate_inside
+from heron_mqtt.config import Table, read_toml, shipped_config, validate, validate_inside
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, JITTERS
 from heron_mqtt.registry import NameIn

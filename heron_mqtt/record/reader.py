@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from heron_mqtt.config import is_file, why_no_file
 from heron_mqtt.errors import DataError
+from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.record import chain, schema
 from heron_mqtt.record.run_part import RESUMED, RunPart, is_abandoned
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file
 
 _SQLITE = b"SQLite format 3\0"
 

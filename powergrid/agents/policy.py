@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file
 from powergrid.scenario import PolicyTable, Scenario
 
 __all__ = [

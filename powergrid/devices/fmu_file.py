@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file
 
 log = logging.getLogger("powergrid.fmu")
 

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
-from heron_mqtt.config import NO_SUCH_FILE, is_file, why_no_file
 from heron_mqtt.errors import DataError
+from heron_mqtt.input_files import NO_SUCH_FILE, is_file, why_no_file
 
 Unit = Literal["mw", "mvar", "pu", "per_mwh"]
 """Unit of the values as loaded: MW, Mvar, per unit of a rating, or $/MWh."""

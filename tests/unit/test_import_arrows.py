@@ -23,6 +23,7 @@ LAYERS: list[dict[str, str]] = [
     {
         "heron_mqtt": "root",
         "heron_mqtt.errors": "errors",
+        "heron_mqtt.input_files": "errors",
         "heron_mqtt.json_object": "errors",
         "heron_mqtt.end_signals": "program",
         "heron_mqtt.forked_program": "program",

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import is_file, read_toml, shipped_config, validate, why_no_file
+from heron_mqtt.config import read_toml, shipped_config, validate
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.parameters import check_use, fill, gather, placeholders
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.tables import MappingTable
+from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.messaging import topics
 
 __all__ = ["DeviceMapping", "Keepalive", "load_mapping"]

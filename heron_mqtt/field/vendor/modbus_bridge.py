@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import is_file, read_toml
+from heron_mqtt.config import read_toml
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
@@ -40,6 +40,7 @@ from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.vendor_device import VendorDevice
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
+from heron_mqtt.input_files import is_file
 from heron_mqtt.program_arguments import ProgramArguments
 
 

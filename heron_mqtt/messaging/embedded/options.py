@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import is_file
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file
 
 __all__ = ["BrokerOptions", "Limits", "is_loopback"]
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from heron_mqtt.config import is_file, why_no_file
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.messaging.settings import topic_prefix_of, variable_of
 from heron_mqtt.messaging.urls import MQTT_URLS, SECURE, WEB, UrlKind, parse_url
 from heron_mqtt.messaging.urls import without_login as shown

@@ -7,11 +7,11 @@ import inspect
 import sys
 from pathlib import Path
 
-from heron_mqtt.config import is_file
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
+from heron_mqtt.input_files import is_file
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker

@@ -90,7 +90,7 @@ async def test_one_that_fails_in_a_shared_process_leaves_the_other_alone(
     assert not both.is_alive
     assert not mother.is_alive
     said = capfd.readouterr().err
-    assert said.count("heron-mqtt device pv_inverter: --period -1.0: expected seconds") == 1
+    assert said.count("heron-mqtt device pv_inverter: argument --period: '-1': expected seconds") == 1
     assert "Traceback" not in said
 
 

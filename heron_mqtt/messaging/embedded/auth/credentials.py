@@ -9,8 +9,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from heron_mqtt.config import NO_SUCH_FILE, is_file, why_no_file
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.input_files import NO_SUCH_FILE, is_file, why_no_file
 from heron_mqtt.messaging.embedded.auth.acl import Acl
 from heron_mqtt.messaging.embedded.auth.users import hash_password, load_users
 from heron_mqtt.messaging.topics import ROLES, checked_env_id, rights

@@ -170,9 +170,9 @@ def test_it_has_to_be_said_what_the_device_is_called(
 async def test_a_device_that_was_not_handed_back_is_an_error_of_the_program() -> None:
     owing: Any = SimpleNamespace(left_undone="it was not handed back", label="MG1/ess")
     with pytest.raises(NotHandedBack, match=r"^MG1/ess: it was not handed back$"):
-        await modbus_bridge._require_handed_back(owing)
+        await modbus_bridge._require_handed_back(owing, 0.0)
     free: Any = SimpleNamespace(left_undone=None, label="MG1/ess")
-    await modbus_bridge._require_handed_back(free)
+    await modbus_bridge._require_handed_back(free, 0.0)
 
 
 async def test_every_register_is_shown_with_what_it_holds_and_means(
