@@ -20,6 +20,7 @@ ALWAYS = {"always": True}
 """``extra`` of a log record: it is shown even if one like it was shown just before."""
 REMEMBERED_RELEASES = 1_000
 AT_REST_SHARE = 0.05  # of the nameplate: less power counts as none, while a stop is in force
+REACTIVE_AT_REST_SHARE = 0.2  # of the nameplate: what filters and cables have while no power flows
 AT_REST_MW = 1e-4  # the same where there is no nameplate
 _OF_A_RELEASE = ("active", "who", "why", "sender", "boot", "seq")
 
@@ -122,8 +123,16 @@ def is_at_rest(p_mw: float, power_range_mw: Sequence[float | None]) -> bool:
         p_mw: MW.
         power_range_mw: The bounds of the nameplate, MW; None for one that is not known.
     """
-    nameplate_mw = max((abs(bound) for bound in power_range_mw if bound is not None), default=0.0)
-    return abs(p_mw) <= (AT_REST_SHARE * nameplate_mw or AT_REST_MW)
+    return abs(p_mw) <= (AT_REST_SHARE * _nameplate_mw(power_range_mw) or AT_REST_MW)
+
+
+def is_reactive_at_rest(q_mvar: float, power_range_mw: Sequence[float | None]) -> bool:
+    """Whether a reactive power, Mvar, counts as none while a stop is in force; else as ``is_at_rest``."""
+    return abs(q_mvar) <= (REACTIVE_AT_REST_SHARE * _nameplate_mw(power_range_mw) or AT_REST_MW)
+
+
+def _nameplate_mw(power_range_mw: Sequence[float | None]) -> float:
+    return max((abs(bound) for bound in power_range_mw if bound is not None), default=0.0)
 
 
 def _identity(message: Received) -> tuple[str, int] | None:

@@ -9,7 +9,7 @@ from typing import Any
 from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import MessageError, NotReady
-from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest
+from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest, is_reactive_at_rest
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import (
     AuthorityState,
@@ -80,7 +80,7 @@ class DeviceSeen(AgentSeen):
         """Whether telemetry with this boot and seq is newer than the newest, and not of an earlier life."""
         (boot, seq), (last_boot, last_seq) = ident, self.telemetry_ident
         if boot is None or seq is None:
-            return last_boot is None  # numbered telemetry is not outweighed by what says no number
+            return last_seq is None  # numbered telemetry is not outweighed by what says no number
         if boot == last_boot and isinstance(seq, int | float) and isinstance(last_seq, int | float):
             return seq > last_seq
         born = None if self.status is None or self.status.state == "offline" else self.status.boot
@@ -104,11 +104,11 @@ class DeviceSeen(AgentSeen):
         """What its newest telemetry says that contradicts a stop, for people; None = nothing does."""
         if self.telemetry is None:
             return None
-        p_mw, status = self.telemetry["p_mw"], self.status
-        if not is_at_rest(p_mw, () if status is None else (status.p_min_mw, status.p_max_mw)):
+        p_mw, q_mvar, status = self.telemetry["p_mw"], self.telemetry.get("q_mvar") or 0.0, self.status
+        nameplate_mw = () if status is None else (status.p_min_mw, status.p_max_mw)
+        if not is_at_rest(p_mw, nameplate_mw):
             return f"its telemetry says that it gives {KW_PER_MW * p_mw:g} kW"
-        q_mvar = self.telemetry.get("q_mvar") or 0.0
-        if not is_at_rest(q_mvar, () if status is None else (status.p_min_mw, status.p_max_mw)):
+        if not is_reactive_at_rest(q_mvar, nameplate_mw):
             return f"its telemetry says that it gives {KW_PER_MW * q_mvar:g} kvar"
         return "its telemetry says that it is not safe" if self.telemetry.get("safe") is False else None
 
@@ -284,7 +284,8 @@ def _take_device(device: DeviceSeen, leaf: str, heard: Heard) -> None:
         ident = fields.get("boot"), fields.get("seq")
         if device.is_new(ident):
             device.telemetry, device.telemetry_at_s = TELEMETRY.of_fields(fields), heard.at_s
-            device.telemetry_ident = ident
+            if None not in ident:
+                device.telemetry_ident = ident
     elif leaf == "authority_state":
         device.authority = _read(AuthorityState, heard)
     elif leaf == "lease":

@@ -113,6 +113,7 @@ async def ask_gateway(
             if answer is None:
                 return
             is_ours = (answer.request_boot, answer.request_seq) == (stamper.boot, seq)
+            is_ours = is_ours and answer.env_id in {None, env_id} and answer.sender in {None, agent}
             if is_ours and not answered.done():
                 answered.set_result(answer)
 

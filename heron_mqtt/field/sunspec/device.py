@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from typing import Any, Literal
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
-from heron_mqtt.field.device.rest_watch import RestWatch
+from heron_mqtt.field.device.rest_watch import INSIST_S, LEAVES_POWER_S, RestWatch
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.controls import Left
@@ -48,6 +49,7 @@ class SunSpecDevice(FieldDevice):
         self._has_written = False
         self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
         self._owes = self._is_owed(inverter.found)
+        self._again_at, self._again_s = -math.inf, LEAVES_POWER_S  # when a release is written again
         self._doubted = False  # it acknowledged its safe state, and its registers did not show it
         bounds_mw = [None if w is None else w / W_PER_MW for w in inverter.nameplate.power_range_w]
         self._rest = RestWatch(bounds_mw, lambda what: self._broker.stats.report("device", self.label, what))
@@ -187,8 +189,18 @@ class SunSpecDevice(FieldDevice):
         """Bring it into the safe state, if it is not there or is there no longer."""
         if not self._owes and self._told == self._wanted and await self._is_still_safe():
             return
+        if self._owes and self._is_release_doubted() and self._monotonic() < self._again_at:
+            if await self._still_held(0.0) is None:
+                self._doubted = self._owes = False
+                self.rest_reached()
+            return
         self._owes = True
         await self._be_safe()
+
+    def _is_release_doubted(self) -> bool:
+        """Whether it acknowledged a release on this connection, and its registers do not show it."""
+        is_told = self._told == self._wanted == "release" and self._told_by == self._inverter.connections
+        return self._doubted and is_told
 
     async def _is_still_safe(self) -> bool:
         """Whether it holds what it was told; where that cannot be read, whether it may have restarted."""
@@ -216,8 +228,11 @@ class SunSpecDevice(FieldDevice):
             if self.stopped:
                 self._rest.note_told(self._monotonic())
             if not await self._took(wanted):
+                self._again_at = self._monotonic() + self._again_s  # each write may wear its memory
+                self._again_s = min(INSIST_S, 2.0 * self._again_s)
                 self.rest_lost()
                 return
+            self._again_s = LEAVES_POWER_S
         except ModbusFault as exc:
             self.rest_lost()
             if self._inverter.is_dark(exc):

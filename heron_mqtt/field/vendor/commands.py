@@ -124,6 +124,8 @@ class Commander:
         self.values: Mapping[str, RenderedValue] = {}
         """Of the setpoint that holds; empty while none does."""
         self.deferred = 0
+        self.moved_at = float("-inf")
+        """When a power that is not 0 was sent last."""
         self._mapping = mapping
         self._publish = publish
         self._within_s = within_s
@@ -167,7 +169,11 @@ class Commander:
                 f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s"
             )
         self._check_budget(len(messages))
-        await self._send(messages)
+        try:
+            await self._send(messages)
+        finally:  # what failed may have reached the device
+            if setpoint.p_mw != 0.0:
+                self.moved_at = self._monotonic()
         self._told = meanings
         return True
 

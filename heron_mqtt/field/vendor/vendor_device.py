@@ -18,7 +18,7 @@ from typing import Any
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
-from heron_mqtt.field.device.rest_watch import RestWatch
+from heron_mqtt.field.device.rest_watch import LEAVES_POWER_S, RestWatch
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
@@ -117,8 +117,8 @@ class VendorDevice(FieldDevice):
             monotonic=self._monotonic,
         )
         self._confirmation = Confirmation(mapping, self._count_problem)
+        self._tried_to_hand_back = False  # at the end, which is short
         self._stop_answer = Confirmation(mapping, self._count_problem)  # beside that of a setpoint
-        self._moved_at = -math.inf  # when it was told the newest setpoint that is not 0
         self._measured_at = -math.inf  # when it said its power last
         self._heard = asyncio.Event()
         self._pause: PauseDetector  # of the loop that it runs in
@@ -175,12 +175,7 @@ class VendorDevice(FieldDevice):
             if self._claim is not None:
                 self._claim.take(self._state.learned)
             self._is_driven = True  # also where sending fails half way
-            setpoint = self._clipped(setpoint)
-            try:
-                told = await self._commander.tell(setpoint, self._context(), renewal=renewal)
-            finally:
-                if setpoint.p_mw != 0.0:
-                    self._moved_at = self._monotonic()
+            told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
         except (PlaceTaken, NotSent, NotTaken, MessageError) as exc:
@@ -234,7 +229,7 @@ class VendorDevice(FieldDevice):
                     self._rest.note_told(self._monotonic())
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
                 self._is_driven = self._owes_end = False
-        elif self._is_driven or self._is_held_by_stop:
+        elif self._is_driven or self._is_held_by_stop or self._owes_end:  # a stop may have reached it in part
             self._owes_end = True
             if self._claim_place("it is not handed back"):
                 await self._commander.release(self._context())
@@ -282,11 +277,12 @@ class VendorDevice(FieldDevice):
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
         if telemetry is None or not (self.stopped and self._is_held_by_stop) or self._offline():
             return None if telemetry is None else telemetry.p_mw
-        # What it reports on change alone may stand since before the stop, if it was not moved since.
-        holds_since = now_s - self._state.age_s("p_mw", now_s)
+        # What it reports on change alone may stand since before the stop. A setpoint that moved it since
+        # would have been reported, given time.
+        holds_since, moved_at = now_s - self._state.age_s("p_mw", now_s), self._commander.moved_at
         is_of_after = holds_since >= self._rest.told_at + self._settle_s
-        is_of_after = is_of_after and self._measured_at >= self._moved_at + self._settle_s
-        return telemetry.p_mw if is_of_after else None
+        has_not_moved = max(self._measured_at, holds_since - LEAVES_POWER_S) >= moved_at + self._settle_s
+        return telemetry.p_mw if is_of_after and has_not_moved else None
 
     def _has_taken_stop(self) -> bool:
         """Whether the device has accepted the stop that it was told, where it answers setpoints."""
@@ -324,6 +320,9 @@ class VendorDevice(FieldDevice):
         self._prove_life()
         self._tell_trouble()
         now_s = self._monotonic()
+        if self._link.connected and self._state.is_alive(now_s, self._stale_after_s):
+            self._watch_rest()  # also one that has nothing new to say, as it reports what changes
+            self._catch_up_soon()
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
         age_s = self._state.age_s("p_mw", now_s)
         if telemetry is None or not 0.0 < age_s < math.inf:
@@ -393,7 +392,8 @@ class VendorDevice(FieldDevice):
             for end in endings:
                 end()
             self._commander.close()
-            await self._hand_back()
+            if not self._tried_to_hand_back:
+                await self._hand_back()
             self._tell_end_in_stop()
 
     # -- what the device says ----------------------------------------------------------------------
@@ -577,6 +577,7 @@ class VendorDevice(FieldDevice):
 
     async def _rest_at_the_end(self) -> None:
         await self._hand_back()
+        self._tried_to_hand_back = True  # not if it was cancelled once more meanwhile
 
     async def _hand_back(self) -> None:
         """Hand the device back at the end: no lease is renewed any more. In a stop it stays where it is."""
@@ -610,7 +611,7 @@ class VendorDevice(FieldDevice):
         if not self.stopped:
             self._rest.forget()
             self._stop_answer.end()
-        if was and not self.stopped and self._is_held_by_stop:
+        if was and not self.stopped and (self._is_held_by_stop or self._owes_end):
             await self._end_lease("the emergency stop is over")
 
     # -- keepalives --------------------------------------------------------------------------------
@@ -637,7 +638,7 @@ class VendorDevice(FieldDevice):
             self._owes_end = True
 
     def _catch_up_soon(self) -> None:
-        """Tell a device that is heard of a stop or an end that did not reach it, or that it refused."""
+        """Tell a device that is there of a stop or an end that did not reach it, or that it refused."""
         now_s = self._monotonic()
         pause_s = STOP_AGAIN_S if self.stopped else CATCH_UP_S
         if self._owes_end and now_s >= self._caught_up_at + pause_s:
@@ -697,6 +698,7 @@ class VendorDevice(FieldDevice):
             return
         log.warning("%s: an earlier program ended while it held the device, which is handed back", self.label)
         self._is_driven = self._owes_end = True  # caught up when the device is heard
+        self._commander.moved_at = self._monotonic()  # what it was told last is not known here
         self._told_holder, self._has_told_holder = Holder(state.holder, state.holder_boot), False
         self._tell_holder()  # the next program has to know it, too
 

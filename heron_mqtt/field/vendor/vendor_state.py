@@ -523,6 +523,10 @@ class VendorState:
         """
         return self._presence.status(now_s)
 
+    def is_alive(self, now_s: float, within_s: float) -> bool:
+        """Whether it has proven within so many s that it is there, by a power, a heartbeat, or as online."""
+        return now_s - self._heard_at <= within_s or self._presence.is_surely_online(now_s)
+
     @property
     def is_heard(self) -> bool:
         """Whether anything has come live."""

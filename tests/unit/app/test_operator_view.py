@@ -287,7 +287,7 @@ def test_telemetry_that_says_little_of_now_is_a_problem(fields: dict[str, Any], 
 
 def test_reactive_power_contradicts_a_stop() -> None:
     view = stopped_device()
-    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": 0.04}, at_s=3.0))
+    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": 0.19}, at_s=3.0))
     assert judged(view).is_proven
     view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": -0.5}, at_s=3.0))
     assert judged(view).missing == {"device MG1/ess": "its telemetry says that it gives -500 kvar"}

@@ -436,8 +436,11 @@ async def test_an_inverter_that_still_gives_power_in_a_stop_is_no_good_end() -> 
         await site.device.hand_back()
 
 
-def ignoring(site: Bridged, shows_after: float = math.inf) -> None:
-    """Have the inverter acknowledge what is written, and change nothing before it was read so often."""
+def ignoring(site: Bridged, shows_after: float = math.inf) -> list[Any]:
+    """Have the inverter acknowledge what is written, and change nothing before it was read so often.
+
+    Returns what it acknowledged and has not done.
+    """
     waiting: list[tuple[int, Any]] = []
     write, read = site.registers.write, site.registers.read
     reads = 0
@@ -456,6 +459,7 @@ def ignoring(site: Bridged, shows_after: float = math.inf) -> None:
 
     site.registers.write = acknowledges  # type: ignore[method-assign]
     site.registers.read = shows_late  # type: ignore[method-assign]
+    return waiting
 
 
 NOT_SHOWN = "it acknowledged its release, but model 123 WMaxLim_Ena is 1, and 0 was written"
@@ -525,11 +529,18 @@ async def test_a_release_as_safe_state_is_owed_and_told_again_until_the_inverter
     site = await bridged(safe_zero=False)
     await site.device.apply(told(0.01))
     write, read = site.registers.write, site.registers.read
-    ignoring(site)
+    acknowledged = ignoring(site)
     await site.device.go_safe("lease")
     assert (site.device.owes_safe_state, site.take_noted()) == (True, ["lost"])
+    writes = len(acknowledged)
+    await site.device.measure()
+    assert (site.device.owes_safe_state, site.take_noted()) == (True, [])
+    assert len(acknowledged) == writes, "it is looked at, and written again after a while"
+    site.device._again_at = 0.0
     await site.device.measure()
     assert (site.device.owes_safe_state, site.take_noted()) == (True, ["lost"])
+    assert len(acknowledged) > writes
+    site.device._again_at = 0.0
     assert [r.getMessage() for r in caplog.records].count(f"MG1/ess: {NOT_SHOWN}") == 1
     site.registers.write, site.registers.read = write, read  # type: ignore[method-assign]
     site.points()

@@ -690,7 +690,7 @@ async def test_a_lease_that_runs_out_without_a_connection_is_ended_when_the_devi
     await until(lambda: site.wire.sent, "the setpoint")
     site.wire.connected = site.wire.delivers = False
     await until(lambda: site.device.is_safe, "the end of the lease")
-    await asyncio.sleep(0.05)
+    await site.settled()
     site.wire.connected = site.wire.delivers = True
     for back in list(site.wire.returns):
         back()
@@ -914,6 +914,90 @@ async def test_a_stop_that_the_device_answers_is_taken_only_once_it_has_accepted
     site.wire.says("box/state", {"p": 0})
     await until(lambda: confirmed[-1]["safe"], "accepted, and at 0")
     assert "not taken it: no answer on box/ack" in site.broker.stats.reports[-1].what
+
+
+QUIET: dict[str, Any] = {
+    "telemetry": [{**TELEMETRY[0], "reports": "on_change"}],
+    "liveness": {"by": "heartbeat", "topic": "box/alive"},
+}
+
+
+async def test_one_that_reports_what_changes_is_stopped_again_while_it_says_nothing_new(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.1)
+    site = await make({**RELEASED, **QUIET})
+    site.level("full")
+    site.wire.says("box/state", {"p": 5000})
+    site.wire.says("box/alive", "tick")
+    site.send(0.005)
+    await until(lambda: site.wire.set_to() == [5000], "the setpoint")
+    site.wire.says("box/state", {"p": 5000})
+    site.stop()
+    await until(lambda: site.wire.set_to() == [5000, 0], "zero")
+
+    def stopped_again() -> bool:
+        site.wire.says("box/alive", "tick")
+        return site.wire.set_to() == [5000, 0, 0]
+
+    await until(stopped_again, "zero again: it lives, and its power is what it said last")
+
+
+async def test_a_stop_that_could_not_be_told_to_one_that_was_never_driven_ends_with_its_release(
+    make: Any,
+) -> None:
+    site = await make(RELEASED)
+    site.level("full")
+    site.wire.says("box/state", {"p": 0})
+    site.wire.delivers = False
+    site.stop()
+    await until(lambda: site.telemetry and site.telemetry[-1].get("stopped"), "the stop")
+    await site.settled()
+    assert site.device.owes_safe_state
+    site.wire.delivers = True
+    site.stop(False)
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "its release: it may have taken the stop")
+    await until(lambda: not site.device.owes_safe_state, "nothing is owed")
+
+
+async def test_one_that_reports_what_changes_and_refused_its_setpoint_is_at_rest_after_a_while(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.3)
+    site = await make({**RELEASED, **QUIET})
+    site.wire.says("box/state", {"p": 0})
+    sent_s = time.monotonic()
+    site.send(0.002)  # it stays at 0, and has no change to report
+    await until(lambda: site.wire.set_to() == [2000], "the setpoint")
+    site.stop()
+    await until(lambda: site.wire.set_to() == [2000, 0], "zero")
+
+    def rests() -> bool:
+        site.wire.says("box/alive", "tick")
+        return not site.device.owes_safe_state
+
+    await until(rests, "a power of the setpoint would have been reported by now")
+    assert time.monotonic() - sent_s >= 0.3
+
+
+async def test_a_renewal_that_sends_nothing_moves_nothing(make: Any) -> None:
+    once = {**RELEASED["setpoint"], "send": "setpoint"}
+    site = await make({**RELEASED, "setpoint": once, **QUIET})
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.wire.says("box/state", {"p": 0})  # it went to 0 by itself, and has nothing new to say
+    site.send(0.001, renewal=True)
+    await site.settled()
+    site.stop()
+    await until(lambda: site.wire.set_to() == [1000, 0], "zero")
+
+    def confirms() -> bool:
+        site.wire.says("box/alive", "tick")
+        return bool(confirmed) and confirmed[-1]["safe"]
+
+    await until(confirms, "its last report was 0, and it lives")
 
 
 async def test_a_lease_that_cannot_be_told_at_the_end_holds_up_no_goodbye(
