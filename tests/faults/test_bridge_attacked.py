@@ -175,6 +175,32 @@ def test_a_bridge_that_could_not_hand_its_box_back_does_not_end_as_if_it_had(ben
     assert "MG1/ess: it was not handed back" in ended.err
 
 
+@pytest.mark.parametrize("keeps", ["the setpoint", "something else"])
+def test_a_bridge_whose_box_acknowledges_the_hand_back_and_ignores_it_says_so(
+    bench: Bench, keeps: str
+) -> None:
+    with bench.bridge() as program:
+        bench.online()
+        bench.set(0.002)
+        until(lambda: bench.box[MODE] == 2, "the box is driven")
+        bench.box.lies.forgets = {MODE, WATTS}
+        if keeps != "the setpoint":  # as registers that are not read as they were written
+            bench.box.put(MODE, 7, 7)
+        program.signal(signal.SIGTERM)
+        ended = program.wait()
+    last = ended.err.splitlines()[-1]
+    if keeps == "the setpoint":
+        assert ended.code == 1
+        held = "mode, watts: the device holds 0002 07d0 where 0000 0000 was written, as before"
+        assert f"it has acknowledged its release, but {held}" in ended.err
+        assert "MG1/ess: it was not handed back" in last
+    else:
+        assert ended.code == 0
+        held = "mode, watts: the device holds 0007 0007 where 0000 0000 was written"
+        said = "it has acknowledged that it is handed back, which its registers do not show"
+        assert last.endswith(f"MG1/ess: {said}: {held}")
+
+
 @pytest.mark.slow_but("0")
 @pytest.mark.parametrize("left_w", [0, 2_100], ids=str)
 def test_a_bridge_that_ends_in_a_stop_says_whether_its_box_is_at_0(bench: Bench, left_w: int) -> None:

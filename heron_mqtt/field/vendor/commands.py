@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ class Commander:
         """
         self._drop_later()
         self.forget()
-        await self._send(self._mapping.release(context))
+        await self._send([_releasing(message) for message in self._mapping.release(context)])
 
     def forget(self) -> None:
         """Know of no setpoint that the device holds: the next one is sent in full."""
@@ -260,3 +261,8 @@ class Commander:
         if self._later is not None:
             self._later.cancel()
             self._later = None
+
+
+def _releasing(message: Command) -> Command:
+    """Return a message of a release; of registers it is looked at whether they show it."""
+    return replace(message, releases=True) if isinstance(message, RegisterCommand) else message

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ from heron_mqtt.field.vendor.vendor_device import VendorDevice
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
 from heron_mqtt.input_files import is_file
 from heron_mqtt.program_arguments import ProgramArguments
+
+log = logging.getLogger("heron_mqtt.modbus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,17 +233,24 @@ async def _serve_one(
                 budget=budget_of(mapping, env_id, options.agent, unit.name),
             )
 
-        await serve_unit(unit.name, options, env_id, make, online, _require_handed_back)
+        await serve_unit(unit.name, options, env_id, make, online, partial(_require_handed_back, link))
 
 
-async def _require_handed_back(device: VendorDevice, by: float) -> None:
+async def _require_handed_back(link: ModbusLink, device: VendorDevice, _: float) -> None:
     """See that the device was handed back at the end, or is at 0 in a stop.
+
+    One that has acknowledged it, and whose registers do not show it, is named.
 
     Raises:
         NotHandedBack: It was not, or it is not known to be.
     """
     if (left := device.left_undone) is not None:
         raise NotHandedBack(f"{device.label}: {left}")
+    if not device.stopped and link.unproven is not None:
+        log.warning(
+            "%s: it has acknowledged that it is handed back, which its registers do not show: %s",
+            *(device.label, link.unproven),
+        )
 
 
 async def read_once(connection: ModbusConnection, unit: int, mapping: DeviceMapping) -> list[ReportLine]:

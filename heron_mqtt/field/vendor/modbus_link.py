@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
@@ -22,6 +23,10 @@ log = logging.getLogger("heron_mqtt.vendor")
 SILENT_PAUSE_S = 1.0  # shortest time between two tries to reach a device that does not answer
 LOST_AFTER = 2  # so many unanswered requests on end, and it is not there; one may be swallowed
 BUSY_PAUSE_S = 0.25
+SHOWN_WITHIN_S, LOOK_AGAIN_S = 0.3, 0.1  # for registers to show a release that was acknowledged
+
+Place = tuple[str, int]
+"""Area and address of a register."""
 
 
 class ModbusLink:
@@ -31,6 +36,9 @@ class ModbusLink:
       is in its request; after a request without an answer the others of that turn are not tried.
     - A write that is refused ends its message: what follows in it is not written. A device that is busy is
       asked again until the message is too old.
+    - A release is read back: one that the device has acknowledged, while its registers hold what a setpoint
+      has written, is refused. Registers that hold anything else, or cannot be read, prove nothing: a command
+      may read otherwise than it was written.
     - A device that is away is asked again with each turn, once a second at most.
 
     Args:
@@ -58,6 +66,8 @@ class ModbusLink:
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unanswered = LOST_AFTER  # until the first answer it is not there
+        self._set_to: dict[Place, int] = {}  # by setpoints, until a release has shown
+        self._unproven: dict[tuple[Place, ...], str] = {}  # of the last release, by what was written
         self._connections: int | None = None  # that we have told of; None = it has not answered yet
         self.peer = f"the device at {registers.address}"
 
@@ -74,6 +84,14 @@ class ModbusLink:
     def connected(self) -> bool:
         """Whether it answers."""
         return self._unanswered < LOST_AFTER
+
+    @property
+    def unproven(self) -> str | None:
+        """Why nothing but its answer proves that the device has taken its last release; for people.
+
+        None = its registers show it, or it was not released since the last setpoint.
+        """
+        return next(iter(self._unproven.values()), None)
 
     def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
         """Call back after each turn of reading."""
@@ -166,9 +184,14 @@ class ModbusLink:
         async with self._writing:
             for write in command.writes:
                 await self._put(write, not_after)
+            if not command.releases:
+                self._set_to |= dict(_places(command))
+                self._unproven.clear()
             if command.read_back:
                 for write in command.writes:
                     await self._compare(write)
+            if command.releases:
+                await self._require_released(command)
 
     async def _put(self, write: RegisterWrite, not_after: float) -> None:
         loop = asyncio.get_running_loop()
@@ -196,6 +219,51 @@ class ModbusLink:
                 await self._registers.write(write.address + i, words, single=write.single)
         self._note(answered=True)
 
+    async def _require_released(self, command: RegisterCommand) -> None:
+        """Look whether a release has ended what setpoints have written; it may take a moment to show.
+
+        Raises:
+            NotTaken: It stands there still.
+        """
+        places = tuple(place for place, _ in _places(command))
+        still, unproven = "", "its registers were not read in time"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHOWN_WITHIN_S):
+                while True:
+                    still, unproven = await self._compare_release(command)
+                    if not still:
+                        break
+                    await asyncio.sleep(LOOK_AGAIN_S)
+        if still:
+            raise NotTaken(f"it has acknowledged its release, but {still}")
+        self._unproven.pop(places, None)
+        if unproven:
+            self._unproven[places] = unproven
+        for place in places:
+            self._set_to.pop(place, None)
+
+    async def _compare_release(self, command: RegisterCommand) -> tuple[str, str]:
+        """Return what of a setpoint its registers hold still, and what they hold that was not written.
+
+        For people; "" = nothing.
+        """
+        unproven = ""
+        for write in command.writes:
+            names = ", ".join(write.names)
+            try:
+                words = await self._registers.read(write.address, len(write.words), write.area)
+            except ModbusFault as exc:
+                self._note(answered=exc.code is not None)
+                return "", f"{names}: cannot be read back: {exc}"
+            self._note(answered=True)
+            if tuple(words) == write.words:
+                continue
+            unproven = f"{names}: the device holds {_hex(words)} where {_hex(write.words)} was written"
+            for i, word in enumerate(words):
+                if word != write.words[i] and word == self._set_to.get((write.area, write.address + i)):
+                    return f"{unproven}, as before", unproven
+        return "", unproven
+
     async def _compare(self, write: RegisterWrite) -> None:
         """Read what was written.
 
@@ -214,3 +282,8 @@ class ModbusLink:
 
 def _hex(words: Sequence[int]) -> str:
     return " ".join(f"{word:04x}" for word in words)
+
+
+def _places(command: RegisterCommand) -> list[tuple[Place, int]]:
+    """Return each register that is written, with its word."""
+    return [((w.area, w.address + i), word) for w in command.writes for i, word in enumerate(w.words)]

@@ -56,12 +56,14 @@ class RegisterCommand:
     Attributes:
         writes: The requests, in their order; one that is refused ends it.
         read_back: Read the registers afterwards, and take other words for a refusal.
+        releases: It hands the device back: what a setpoint has written must not stand there afterwards.
         pause_s: As with ``Outgoing``.
         meaning: As with ``Outgoing``.
     """
 
     writes: tuple[RegisterWrite, ...]
     read_back: bool = False
+    releases: bool = False
     pause_s: float = 0.0
     meaning: tuple[Any, ...] = field(default=(), compare=False)
 
@@ -517,7 +519,7 @@ class _Message:
         if table.registers is not None and self._registers is not None:
             filled = filled_registers(table.registers, every, context.built_ins)
             writes = self._registers.writes(filled, table.function)
-            return RegisterCommand(writes, table.read_back, table.pause_s, meaning)
+            return RegisterCommand(writes, table.read_back, pause_s=table.pause_s, meaning=meaning)
         assert table.topic is not None  # the table says so
         assert table.payload is not None
         topic = filled_text(table.topic, every, context.built_ins)

@@ -167,12 +167,24 @@ def test_it_has_to_be_said_what_the_device_is_called(
     assert "--agent, --name, --broker" in capsys.readouterr().err
 
 
-async def test_a_device_that_was_not_handed_back_is_an_error_of_the_program() -> None:
+async def test_a_device_that_was_not_handed_back_is_an_error_of_the_program(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shown: Any = SimpleNamespace(unproven=None)
     owing: Any = SimpleNamespace(left_undone="it was not handed back", label="MG1/ess")
     with pytest.raises(NotHandedBack, match=r"^MG1/ess: it was not handed back$"):
-        await modbus_bridge._require_handed_back(owing, 0.0)
-    free: Any = SimpleNamespace(left_undone=None, label="MG1/ess")
-    await modbus_bridge._require_handed_back(free, 0.0)
+        await modbus_bridge._require_handed_back(shown, owing, 0.0)
+    free: Any = SimpleNamespace(left_undone=None, label="MG1/ess", stopped=False)
+    await modbus_bridge._require_handed_back(shown, free, 0.0)
+    assert caplog.messages == []
+    hidden: Any = SimpleNamespace(unproven="mode: cannot be read back")
+    await modbus_bridge._require_handed_back(hidden, SimpleNamespace(**{**vars(free), "stopped": True}), 0.0)
+    assert caplog.messages == [], "in a stop it is not handed back"
+    await modbus_bridge._require_handed_back(hidden, free, 0.0)
+    assert caplog.messages == [
+        "MG1/ess: it has acknowledged that it is handed back, which its registers do not show: "
+        "mode: cannot be read back"
+    ]
 
 
 async def test_every_register_is_shown_with_what_it_holds_and_means(

@@ -576,6 +576,18 @@ async def test_the_end_of_a_lease_that_did_not_reach_it_is_caught_up(make: Any) 
     await until(lambda: [site.box[10], site.box[11]] == [0, 0], "the release")
 
 
+async def test_a_release_that_is_acknowledged_and_ignored_is_no_safe_state_and_no_end(make: Any) -> None:
+    site = await make()
+    await site.gateway.ask(0.002, 0.3)
+    site.box.lies.forgets = {10, 11, 12}
+    await until(lambda: site.device.is_safe and site.last["safe"] is False, "the end of the lease")
+    await until(lambda: "fault" in site.gateway.states(), "what is wrong")
+    reasons = [status.get("reason", "") for status in site.gateway.status]
+    assert any("it has acknowledged its release, but" in reason for reason in reasons)
+    await site.end()
+    assert site.device.left_undone == "it was not handed back, and may hold its last setpoint"
+
+
 async def test_while_it_does_not_answer_a_setpoint_is_rejected_with_the_reason(make: Any) -> None:
     site = await make(timeout_s=0.1)
     await until(lambda: site.last, "telemetry")

@@ -12,7 +12,7 @@ import pytest
 
 from heron_mqtt.field.modbus.place import TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
-from heron_mqtt.field.vendor import load_mapping
+from heron_mqtt.field.vendor import load_mapping, modbus_link
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.outgoing import RegisterCommand
@@ -53,9 +53,11 @@ class Rig:
         [group] = self.map.groups(self.link._names)
         return await self.link.read(group, self.map.blocks(group.names))
 
-    async def write(self, *writes: RegisterWrite, read_back: bool = False, in_s: float = 1.0) -> None:
+    async def write(
+        self, *writes: RegisterWrite, read_back: bool = False, releases: bool = False, in_s: float = 1.0
+    ) -> None:
         not_after = asyncio.get_running_loop().time() + in_s
-        await self.link.send(RegisterCommand(writes, read_back), not_after=not_after)
+        await self.link.send(RegisterCommand(writes, read_back, releases), not_after=not_after)
 
     def written(self) -> list[tuple[int, int, list[int]]]:
         return [(f, address, words) for _, f, address, words in self.box.requests if f in {5, 6, 16}]
@@ -167,6 +169,75 @@ async def test_what_is_refused_or_read_back_otherwise_ends_the_message(rig: Rig)
     with pytest.raises(NotTaken, match=r"^mode, power: 127\.0\.0\.1:.*exception 3 \(illegal data value\)"):
         await rig.write(power(2), RegisterWrite(("x",), "holding", 12, (1,), single=False))
     assert rig.written()[-1] == (16, 10, [2])
+
+
+async def test_a_release_that_is_acknowledged_while_the_setpoint_stands_is_refused_each_time(
+    rig: Rig,
+) -> None:
+    await rig.write(power(2, 200))
+    rig.box.lies.forgets = {11}
+    for _ in range(2):
+        with pytest.raises(NotTaken) as refused:
+            await rig.write(power(0, 0), releases=True)
+        assert str(refused.value) == (
+            "it has acknowledged its release, but mode, power: the device holds 0000 00c8 where 0000 0000 "
+            "was written, as before"
+        )
+    rig.box.lies.forgets = set()
+    await rig.write(power(0, 0), releases=True)
+    assert rig.link.unproven is None
+
+
+async def test_a_release_may_show_a_moment_later(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modbus_link, "SHOWN_WITHIN_S", 5.0)
+    await rig.write(power(2, 200))
+    rig.box.lies.forgets = {10, 11}
+    releasing = asyncio.create_task(rig.write(power(0, 0), releases=True))
+    await until(lambda: len(rig.box.reads()) > 1, "it is looked at again")
+    rig.box.put(10, 0, 0)
+    await releasing
+    assert rig.link.unproven is None
+
+
+async def test_a_release_that_reads_otherwise_is_taken_and_said_to_be_without_a_proof(rig: Rig) -> None:
+    """A register of commands may read as nothing, or as the state that a command leads to."""
+    await rig.write(power(2, 200))
+    rig.box.on_write = lambda address, _: rig.box.put(10, 7) if address == 10 else None
+    await rig.write(power(0), releases=True)
+    held = "the device holds 0007 where 0000 was written"
+    assert rig.link.unproven == f"mode, power: {held}"
+    await rig.write(RegisterWrite(("power",), "holding", 11, (0,), single=False), releases=True)
+    assert rig.link.unproven == f"mode, power: {held}", "of a release of two messages, too"
+    await rig.write(power(3, 300))
+    assert rig.link.unproven is None, "it holds a setpoint"
+    rig.box.on_write = None
+    await rig.write(power(0, 0), releases=True)
+    assert rig.link.unproven is None
+
+
+@SILENCES
+async def test_a_release_that_cannot_be_read_back_is_taken_and_said_to_be_without_a_proof(rig: Rig) -> None:
+    await rig.write(power(2, 200))
+    writes = rig.link._registers.write
+
+    async def then_silent(*args: Any, **kwargs: Any) -> None:
+        await writes(*args, **kwargs)
+        rig.box.lies.silent = True
+
+    rig.link._registers.write = then_silent  # type: ignore[method-assign]
+    await rig.write(power(0, 0), releases=True)
+    assert rig.link.unproven is not None
+    assert rig.link.unproven.startswith("mode, power: cannot be read back: ")
+
+
+async def test_what_is_not_read_back_within_its_time_is_taken(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modbus_link, "SHOWN_WITHIN_S", 0.05)
+    rig.box.lies.slow = {10: 0.5}
+    monkeypatch.setattr(rig.link._registers, "write", lambda *_, **__: asyncio.sleep(0))
+    await rig.write(power(0, 0), releases=True)
+    assert rig.link.unproven == "its registers were not read in time"
 
 
 async def test_a_busy_device_is_asked_again_after_a_pause_until_the_message_is_too_old(rig: Rig) -> None:
