@@ -11,6 +11,7 @@ from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.errors import BrokerError, Displaced, NotReady
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
+from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.messages import (
     Action,
     Clearance,
@@ -92,6 +93,7 @@ class SystemOperator:
         self._saying_again: asyncio.Task[None] | None = None
         self._forget_reconnect: Callable[[], None] = lambda: None
         self._displaced: Displaced | None = None
+        self._pause: PauseDetector | None = None  # only where another environment may take over
         self._ownership = NameOwnership(
             broker,
             topics.RUN_OWNER,
@@ -147,7 +149,7 @@ class SystemOperator:
             return
         broker = self._broker
         self._forget_reconnect = broker.on_reconnect(self._on_reconnect)
-        self._wakeup = Wakeup()  # without what ended the run before
+        self._wakeup, self._displaced = Wakeup(), None  # without what ended the run before
         wanted: list[tuple[str, Callable[[Received], None]]] = []
         leaves = [("status", self._on_status), ("action", self._on_action), ("plan", self._on_plan)]
         for leaf, callback in leaves:
@@ -163,6 +165,9 @@ class SystemOperator:
         except BaseException:
             self._unsubscribe()
             raise
+        if broker.features.external:
+            self._pause = PauseDetector.of_running_loop()
+            self._pause.start()
 
     async def close(self) -> None:
         """Say that the run has ended, and unsubscribe. Idempotent."""
@@ -177,6 +182,9 @@ class SystemOperator:
 
     def _unsubscribe(self) -> None:
         self._forget_reconnect()
+        if self._pause is not None:
+            self._pause.stop()
+            self._pause = None
         if self._saying_again is not None:
             self._saying_again.cancel()
         self._subscriptions.close()
@@ -252,6 +260,17 @@ class SystemOperator:
         if self._state is not None and self._displaced is None:
             self._publish(topics.RUN_STATE, self._state, **self._retain)
 
+    async def caught_up(self) -> None:
+        """Let the loop read what came while this process stood still; at once where it did not.
+
+        Raises:
+            Displaced: Another environment has taken over meanwhile.
+        """
+        if self._pause is not None:
+            await self._pause.caught_up()
+        if self._displaced is not None:
+            raise self._displaced
+
     async def rest(self, duration_s: float) -> None:
         """Wait between two steps, and stay alive for the gateways meanwhile.
 
@@ -272,6 +291,7 @@ class SystemOperator:
                 return
             if await self._wakeup.until(condition, max(due_s, 0.0)):
                 return
+            await self.caught_up()
             self.say_alive()
 
     def command(self, agent: str, command: Command | Json) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -312,6 +314,50 @@ def test_an_operator_that_is_displaced_says_nothing_more_and_whoever_waits_is_to
         await second.close()
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("speaks_next", ["a sign of life", "a step"])
+async def test_an_operator_that_stood_still_reads_that_it_was_displaced_before_it_says_anything(
+    speaks_next: str,
+) -> None:
+    broker = OpenMemoryBroker()
+    made = operator(broker, "MG1", alive_every_s=0.2)
+    await made.start()
+    made.begin_step(1, 0, 50.0, NOON)
+    said: list[Received] = []
+    for channel in (topics.RUN_STATE, topics.operator_price("grid")):
+        broker.subscribe(channel, lambda message: None if message.retained else said.append(message))
+    other = MessageStamper("grid", "test")
+    holds = other.stamp(topics.RUN_OWNER, {"type": "owner", "state": "holds", "who": "ann", "term": 9})
+    loop = asyncio.get_running_loop()
+    read, waits = socket.socketpair()
+    with read, waits:
+        read.setblocking(False)
+
+        def takes_in() -> None:
+            read.recv(99)
+            loop.call_soon(loop.call_soon, broker.publish, topics.RUN_OWNER, holds)
+
+        async def speak() -> None:
+            await made.rest(10.0 if speaks_next == "a sign of life" else 0.25)
+            await made.caught_up()
+            made.begin_step(1, 1, 50.0, NOON)
+
+        loop.add_reader(read, takes_in)
+        speaking = asyncio.create_task(speak(), name="environment")
+        await asyncio.sleep(0)
+        waits.send(b"its successor")
+        time.sleep(0.4)
+        with pytest.raises(Displaced):
+            await speaking
+        loop.remove_reader(read)
+    assert said == []
+    await made.close()
+    broker.publish(topics.RUN_OWNER, other.stamp(topics.RUN_OWNER, {"type": "owner", "state": "free"}))
+    await made.start()
+    made.begin_step(2, 0, 50.0, NOON)
+    assert len(said) == 2, "begun again it speaks again"
+    await made.close()
 
 
 def network() -> NetworkModel:
