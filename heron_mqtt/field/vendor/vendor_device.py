@@ -497,6 +497,11 @@ class VendorDevice(FieldDevice):
         self._is_born = True
         self._tell_trouble()
 
+    async def _leave(self) -> None:
+        """Leave; what waited while this program stood still is read first: it may have been displaced."""
+        await self._pause.caught_up()
+        await super()._leave()
+
     def _availability(self) -> Status | None:
         """Return what availability comes to; None if the mapping has no topic for it, and all is well."""
         status = self._state.status(self._monotonic())

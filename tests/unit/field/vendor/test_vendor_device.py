@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.app.vendor_adapters import load_mappings
-from heron_mqtt.errors import ConfigError, MessageExpired, PlaceTaken
+from heron_mqtt.errors import ConfigError, Displaced, MessageExpired, PlaceTaken
 from heron_mqtt.field import moving_deadline
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
@@ -1579,6 +1579,31 @@ async def test_a_program_that_stood_still_reads_what_waited_before_it_calls_its_
     assert [status["state"] for status in site.status] == ["online"]
     assert not site.broker.stats.reports
     await until(lambda: site.status[-1]["state"] == "fault", "the fault of one that is silent")
+
+
+@pytest.mark.parametrize("is_displaced", [True, False])
+async def test_an_adapter_that_is_ended_after_it_stood_still_says_offline_only_if_nobody_has_its_name(
+    make: Any, is_displaced: bool
+) -> None:
+    site = await make(PLAIN)
+    await site.settled()
+    loop = asyncio.get_running_loop()
+    read, waits = socket.socketpair()
+    with read, waits:
+        read.setblocking(False)
+
+        def takes_in() -> None:
+            read.recv(99)
+            if is_displaced:
+                loop.call_later(0.01, site.device._on_displaced, Displaced("by its successor"))
+
+        loop.add_reader(read, takes_in)
+        waits.send(b"its successor")
+        time.sleep(0.4)
+        site.running.cancel()
+        await asyncio.wait([site.running])
+        loop.remove_reader(read)
+    assert [status["state"] for status in site.status] == ["online", *([] if is_displaced else ["offline"])]
 
 
 async def test_the_reason_of_a_status_is_cut_to_its_limit(make: Any) -> None:
