@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
@@ -123,7 +124,7 @@ class Commander:
         monotonic: Callable[[], float] = steady_s,
     ) -> None:
         self.values: Mapping[str, RenderedValue] = {}
-        """Of the setpoint that holds; empty while none does."""
+        """Of the setpoint that was sent, or is being sent; empty while none holds."""
         self.deferred = 0
         self.moved_at = float("-inf")
         """When a power that is not 0 was sent last."""
@@ -149,19 +150,23 @@ class Commander:
         """
         table = self._mapping.setpoint
         assert table is not None
-        messages, values = self._mapping.write(setpoint, context)
-        self.values = values
         if renewal and table.send == "setpoint":
             return False
+        await self._end_later()
+        return await self._tell(setpoint, context)
+
+    async def _tell(self, setpoint: Setpoint, context: MessageContext) -> bool:
+        table = self._mapping.setpoint
+        assert table is not None
+        messages, values = self._mapping.write(setpoint, context)
         meanings = frozenset(m.meaning for m in messages)
         if table.send == "change":
             messages = [m for m in messages if m.meaning not in self._told]
         if not messages:
-            self._drop_later()
+            self.values = values
             return False
         wait_s = self._last_at + table.min_interval_s - self._monotonic()
         if wait_s > 0.0:
-            self._drop_later()
             self.deferred += 1
             self._later = asyncio.create_task(
                 self._tell_later(wait_s, setpoint, context), name=f"later {self._label}"
@@ -170,6 +175,7 @@ class Commander:
                 f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s"
             )
         self._check_budget(len(messages))
+        self.values = values
         try:
             await self._send(messages)
         finally:  # what failed may have reached the device
@@ -186,7 +192,7 @@ class Commander:
             BrokerError: The broker refused it.
             NotTaken: The device refused it, or does not answer.
         """
-        self._drop_later()
+        await self._end_later()
         messages, self.values = self._mapping.write(ZERO, context)
         self._told = frozenset()
         await self._send(messages)
@@ -199,7 +205,7 @@ class Commander:
             BrokerError: The broker refused it.
             NotTaken: The device refused it, or does not answer.
         """
-        self._drop_later()
+        await self._end_later()
         self.forget()
         await self._send([_releasing(message) for message in self._mapping.release(context)])
 
@@ -214,7 +220,8 @@ class Commander:
 
     def close(self) -> None:
         """Send nothing later."""
-        self._drop_later()
+        if self._later is not None:
+            self._later.cancel()
 
     def _check_budget(self, writes: int) -> None:
         if self._budget is None:
@@ -238,7 +245,8 @@ class Commander:
             if message.pause_s:
                 await asyncio.sleep(message.pause_s)
             if isinstance(message, RegisterCommand):
-                await self._publish(message)  # one that is refused ends it: the next builds on it
+                # One that is refused ends it: the next builds on it.
+                await unless_cancelled(self._publish(message))
             else:
                 sending.append(self._publish(message))
         if sending:
@@ -247,20 +255,23 @@ class Commander:
                 each.result()
 
     async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: MessageContext) -> None:
-        await asyncio.sleep(wait_s)
-        self._later = None
-        if not self._lease_runs():  # it went on while the machine slept, and this timer did not
-            log.warning("%s: a setpoint that waited was not sent: its lease is over", self._label)
-            return
         try:
-            await self.tell(setpoint, context)
+            await asyncio.sleep(wait_s)
+            if not self._lease_runs():  # it went on while the machine slept, and this timer did not
+                log.warning("%s: a setpoint that waited was not sent: its lease is over", self._label)
+                return
+            await self._tell(setpoint, context)
         except HeronError as exc:
             log.warning("%s: a setpoint that waited was not sent: %s", self._label, exc)
+        finally:
+            if self._later is asyncio.current_task():
+                self._later = None
 
-    def _drop_later(self) -> None:
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+    async def _end_later(self) -> None:
+        """End what waits to be sent, or is being sent: nothing of it may follow what is sent next."""
+        later, self._later = self._later, None
+        if later is not None:
+            await end_tasks([later])
 
 
 def _releasing(message: Command) -> Command:

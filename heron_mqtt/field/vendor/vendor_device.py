@@ -37,6 +37,7 @@ from heron_mqtt.messaging.base import Callback, Received
 log = logging.getLogger("heron_mqtt.vendor")
 
 SEND_WITHIN_S = 2.0
+SETTLE_SHARE = 1 / 3  # of a lease: so long an accepted setpoint may wait for a power that has settled
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
 CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
@@ -153,7 +154,7 @@ class VendorDevice(FieldDevice):
             if not await self._tell(setpoint):
                 return  # the device holds it already
             self._confirmation.count_from(self._monotonic() + self._settle_s)
-            await self._wait_for_confirmation()
+            await self._wait_for_confirmation(setpoint.lease_s)
         finally:
             self._confirmation.end()
 
@@ -190,7 +191,7 @@ class VendorDevice(FieldDevice):
         log.warning("%s: %g MW is beyond its nameplate: %g MW is sent", self.label, setpoint.p_mw, p_mw)
         return setpoint.model_copy(update={"p_mw": p_mw})
 
-    async def _wait_for_confirmation(self) -> None:
+    async def _wait_for_confirmation(self, lease_s: float) -> None:
         within_s = self._within_s + self._settle_s
         until = self._monotonic() + within_s
         try:
@@ -203,7 +204,8 @@ class VendorDevice(FieldDevice):
         answer = self._confirmation.answer
         if answer is not None and not answer.accepted:
             raise SetpointRejected(f"rejected by the device: {answer.reason}")
-        if self.confirm == "answer" and self._settle_s > 0.0:
+        # Renewals wait behind it: it must not take a good part of the lease.
+        if self.confirm == "answer" and self._settle_s > 0.0 and within_s <= SETTLE_SHARE * lease_s:
             with suppress(TimeoutError):  # it is acknowledged, with what was measured before
                 await self._confirmation.wait_for_power(until - self._monotonic())
 

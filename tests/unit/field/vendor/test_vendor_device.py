@@ -431,7 +431,7 @@ async def test_a_box_that_settles_is_acknowledged_with_a_power_of_after_its_answ
     setpoint = {**ANSWERING["setpoint"], "settle_s": 0.5}
     site = await make({**ANSWERING, "setpoint": setpoint}, monotonic=clock, answer_within_s=10.0)
     site.wire.says("box/state", {"p": 0})
-    seq = site.send(0.001)
+    seq = site.send(0.001, 60.0)
     await until(lambda: site.wire.sent, "the setpoint")
     site.wire.says("box/answer", {"id": seq})
     site.wire.says("box/state", {"p": 0})  # not settled yet
@@ -978,6 +978,62 @@ async def test_one_that_reports_what_changes_and_refused_its_setpoint_is_at_rest
 
     await until(rests, "a power of the setpoint would have been reported by now")
     assert time.monotonic() - sent_s >= 0.3
+
+
+async def test_a_box_that_settles_for_a_good_part_of_its_lease_is_acknowledged_at_once(make: Any) -> None:
+    setpoint = {**ANSWERING["setpoint"], "settle_s": 4.0}
+    site = await make({**ANSWERING, "setpoint": setpoint}, answer_within_s=1.0)
+    site.wire.says("box/state", {"p": 0})
+    seq = site.send(0.001, 10.0)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.says("box/answer", {"id": seq})
+    telemetry = await site.answered(seq)
+    assert "rejected" not in telemetry, "renewals would wait behind it until the lease is over"
+
+
+IN_TWO: dict[str, Any] = {
+    **RELEASED["setpoint"],
+    "messages": [
+        {"topic": "box/mode", "payload": "remote"},
+        {**RELEASED["setpoint"]["messages"][0], "pause_s": 0.6},
+    ],
+    "min_interval_s": 1.0,
+}
+
+
+@pytest.mark.parametrize("ends", ["lease", "shadow", "stop"])
+async def test_a_setpoint_that_waited_and_is_being_sent_ends_with_its_lease(make: Any, ends: str) -> None:
+    site = await make({**RELEASED, "setpoint": IN_TWO}, answer_within_s=1.0)
+    site.level("full")
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.0))
+    assert site.wire.set_to() == [0]
+    site.wire.says("box/state", {"p": 0})
+    site.send(0.005, 0.7 if ends == "lease" else 30.0)
+    await until(lambda: site.wire.sent.count(("box/mode", "remote")) == 2, "its first message")
+    if ends == "shadow":
+        site.level("shadow")
+    elif ends == "stop":
+        site.stop()
+    await until(lambda: site.device.is_safe and len(site.wire.sent) > 3, "its end")
+    await asyncio.sleep(0.8)
+    last = ("box/set", json.dumps({"p": 0, "t": 1.0}, separators=(",", ":"))) if ends == "stop" else None
+    assert site.wire.sent[-1] == (last or ("box/mode", "auto")), site.wire.sent
+
+
+async def test_a_keepalive_carries_no_setpoint_that_was_not_sent(make: Any) -> None:
+    setpoint = {**RELEASED["setpoint"], "min_interval_s": 5.0}
+    hold = {"topic": "box/hold", "payload": "{p}", "period_s": 0.1, "while": "driven"}
+    site = await make({**RELEASED, "setpoint": setpoint, "keepalive": [hold]})
+    site.wire.says("box/state", {"p": 0})
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.wire.says("box/state", {"p": 1000})
+    answer = await site.answered(site.send(0.009))
+    assert "sent in 5 s" in answer["rejected"]
+    before = len(site.wire.sent)
+    await until(lambda: len(site.wire.sent) > before + 2, "keepalives")
+    assert {payload for topic, payload in site.wire.sent if topic == "box/hold"} == {"1000"}
 
 
 async def test_a_renewal_that_sends_nothing_moves_nothing(make: Any) -> None:
