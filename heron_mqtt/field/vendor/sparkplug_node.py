@@ -59,6 +59,11 @@ class SparkplugNode:
         self._bd_seq: Any = None
 
     @property
+    def is_born(self) -> bool:
+        """Whether it has been heard since its last death."""
+        return self._seq is not None
+
+    @property
     def filters(self) -> tuple[str, str]:
         """What to subscribe to: all of the node, because its messages are numbered together."""
         return f"spBv1.0/{self.group}/+/{self.node}", f"spBv1.0/{self.group}/+/{self.node}/+"

@@ -121,6 +121,7 @@ class VendorDevice(FieldDevice):
         self._tried_to_hand_back = False  # at the end, which is short
         self._stop_answer = Confirmation(mapping, self._count_problem)  # beside that of a setpoint
         self._measured_at = -math.inf  # when it said its power last
+        self._holds_power = False  # it was told a power that is not 0, and took no release since
         self._heard = asyncio.Event()
         self._pause: PauseDetector  # of the loop that it runs in
         self._has_spoken = False
@@ -176,6 +177,7 @@ class VendorDevice(FieldDevice):
             if self._claim is not None:
                 self._claim.take(self._state.learned)
             self._is_driven = True  # also where sending fails half way
+            self._holds_power = self._holds_power or setpoint.p_mw != 0.0
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
@@ -235,6 +237,7 @@ class VendorDevice(FieldDevice):
             self._owes_end = True
             if self._claim_place("it is not handed back"):
                 await self._commander.release(self._context())
+                self._holds_power = False
             self._is_driven = self._is_held_by_stop = self._owes_end = False
             if self._claim is not None and not (self.is_settable or self._rises):
                 self._claim.close()  # it is only watched from now on: another one may drive it
@@ -277,7 +280,9 @@ class VendorDevice(FieldDevice):
         """
         now_s = self._monotonic()
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
-        if telemetry is None or not (self.stopped and self._is_held_by_stop) or self._offline():
+        if telemetry is not None and self.stopped and self._offline():
+            return None if self._holds_power else telemetry.p_mw  # it has not heard of the stop
+        if telemetry is None or not (self.stopped and self._is_held_by_stop):
             return None if telemetry is None else telemetry.p_mw
         # What it reports on change alone may stand since before the stop. A setpoint that moved it since
         # would have been reported, given time.
@@ -438,11 +443,14 @@ class VendorDevice(FieldDevice):
         if was is not None and was.state == "offline" and now is not None and now.state != "offline":
             self._commander.forget()  # a device that was away may have forgotten what it was told
             self._tell_stop_again()
-        while self._state.births_wanted:
-            self._ask_for_birth(self._state.births_wanted.pop())
+        self._ask_for_births()
         if (due_s := self._state.due_s) is not None and self._settling is None:
             wait_s = max(0.0, due_s - self._monotonic())
             self._settling = asyncio.get_running_loop().call_later(wait_s, self._settle)
+
+    def _ask_for_births(self) -> None:
+        while self._state.births_wanted:
+            self._ask_for_birth(self._state.births_wanted.pop())
 
     def _ask_for_birth(self, topic: str) -> None:
         """Ask a Sparkplug node for its birth; like a keepalive this changes nothing in the device."""
@@ -632,7 +640,8 @@ class VendorDevice(FieldDevice):
         return self._link.send(message, not_after=not_after)
 
     def _returned(self) -> None:
-        self._state.reconnected()
+        self._state.reconnected(self._monotonic())
+        self._ask_for_births()
         self._keep_talking()
         if self._mapping.registers is not None:
             self._commander.note_absence()  # it may have been started anew, and hold nothing
@@ -706,6 +715,7 @@ class VendorDevice(FieldDevice):
         log.warning("%s: an earlier program ended while it held the device, which is handed back", self.label)
         self._is_driven = self._owes_end = True  # caught up when the device is heard
         self._commander.moved_at = self._monotonic()  # what it was told last is not known here
+        self._holds_power = True
         self._told_holder, self._has_told_holder = Holder(state.holder, state.holder_boot), False
         self._tell_holder()  # the next program has to know it, too
 

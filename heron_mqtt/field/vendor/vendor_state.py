@@ -216,9 +216,8 @@ class VendorState:
             self._failed(reader, payload, str(exc))
             return {}
         problems += [f"{topic}: {p}" for p in news.problems]
-        if news.needs_birth and now_s - self._asked_at.get(node.topic, -math.inf) >= REBIRTH_S:
-            self._asked_at[node.topic] = now_s
-            self.births_wanted.append(node.rebirth_topic)
+        if news.needs_birth:
+            self._want_birth(node, now_s)
         if news.state is not None:
             reason = None if news.state == "online" else f"{topic}: it has died"
             status = Status.model_validate({"state": news.state, "reason": reason})
@@ -282,9 +281,20 @@ class VendorState:
         if self._mapping.lives_by_availability and self._presence.is_surely_online(now_s):
             self._heard_at = now_s
 
-    def reconnected(self) -> None:
-        """Forget that what is known of presence was heard live: retained messages count again."""
+    def _want_birth(self, node: SparkplugNode, now_s: float) -> None:
+        if now_s - self._asked_at.get(node.topic, -math.inf) >= REBIRTH_S:
+            self._asked_at[node.topic] = now_s
+            self.births_wanted.append(node.rebirth_topic)
+
+    def reconnected(self, now_s: float) -> None:
+        """Forget that what is known of presence was heard live: retained messages count again.
+
+        The birth of a Sparkplug node is not retained, and it alone says that the node is there: it is wanted.
+        """
         self._presence.reconnected()
+        for node in self._nodes.values():
+            if node.is_born:
+                self._want_birth(node, now_s)
         self.doubt("not reported since the connection was lost")
 
     def doubt(self, why: str) -> None:

@@ -214,7 +214,7 @@ def test_a_live_word_of_presence_wins_over_a_retained_one_until_the_next_connect
     assert says(b"1", retained=True) == "online"
     assert says(b"0", retained=False) == "offline"
     assert says(b"1", retained=True) == "offline"
-    device.reconnected()
+    device.reconnected(0.0)
     assert says(b"1", retained=True) == "online"
 
 

@@ -153,6 +153,42 @@ def test_what_a_node_says_is_the_devices_power_presence_and_a_question_for_its_b
     assert (status.state, status.reason) == ("offline", "spBv1.0/g/DDEATH/n/d: it has died")
 
 
+def test_after_a_connection_was_lost_the_birth_of_a_node_is_asked_for() -> None:
+    """Births are not retained, and nothing else says that a node is there which reports what changes."""
+    table = {
+        "name": "node",
+        "telemetry": [
+            {
+                "topic": "spBv1.0/g/DDATA/n/d",
+                "format": "sparkplug",
+                "reports": "on_change",
+                "fields": {"p_mw": {"metric": "P", "unit": "W"}},
+            }
+        ],
+        "availability": [{"topic": "box/lwt", "online": ["on"], "offline": ["off"]}],
+        "liveness": {"by": "availability"},
+    }
+    state = VendorState(load_mapping(table, agent="MG1", device="ess", source="test"), lambda: 0.0)
+
+    def births(now_s: float, seq: int) -> None:
+        state.take("spBv1.0/g/NBIRTH/n", payload([], seq), now_s)
+        power = {"name": "P", "datatype": 3, "int_value": 1000}
+        state.take("spBv1.0/g/DBIRTH/n/d", payload([power], seq + 1), now_s)
+
+    state.reconnected(0.0)
+    assert state.births_wanted == [], "of one that was never heard"
+    births(0.0, 0)
+    state.take("box/lwt", b"on", 0.0, retained=True)
+    state.connected(100.0)
+    assert state.age_s("p_mw", 100.0) == 0.0
+    state.reconnected(101.0)
+    state.take("box/lwt", b"on", 101.0, retained=True)
+    assert state.births_wanted == ["spBv1.0/g/NCMD/n"]
+    births(102.0, 0)
+    state.connected(200.0)
+    assert state.age_s("p_mw", 200.0) == 0.0
+
+
 def test_a_command_is_a_payload_of_metrics() -> None:
     mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
     [message] = mapping.encode(Setpoint(p_mw=-0.002, lease_s=1.0), MessageContext(BuiltIns(lambda: 17.0)))

@@ -1006,11 +1006,13 @@ async def test_a_setpoint_that_waited_and_is_being_sent_ends_with_its_lease(make
     site = await make({**RELEASED, "setpoint": IN_TWO}, answer_within_s=1.0)
     site.level("full")
     site.wire.says("box/state", {"p": 0})
-    await site.answered(site.send(0.0))
-    assert site.wire.set_to() == [0]
+    site.send(0.0)
+    await until(lambda: site.wire.set_to() == [0], "the first")
     site.wire.says("box/state", {"p": 0})
+    await until(lambda: any(t.get("ack_seq") is not None for t in site.telemetry), "its answer")
     site.send(0.005, 0.7 if ends == "lease" else 30.0)
     await until(lambda: site.wire.sent.count(("box/mode", "remote")) == 2, "its first message")
+    assert site.device._commander.deferred == 1
     if ends == "shadow":
         site.level("shadow")
     elif ends == "stop":
@@ -1034,6 +1036,34 @@ async def test_a_keepalive_carries_no_setpoint_that_was_not_sent(make: Any) -> N
     before = len(site.wire.sent)
     await until(lambda: len(site.wire.sent) > before + 2, "keepalives")
     assert {payload for topic, payload in site.wire.sent if topic == "box/hold"} == {"1000"}
+
+
+@pytest.mark.parametrize("driven", [True, False])
+async def test_one_that_went_offline_with_a_setpoint_is_not_at_rest_in_a_stop(
+    make: Any, driven: bool
+) -> None:
+    """``offline = 0`` says what a box is that sleeps, not what one holds that has lost its connection."""
+    telemetry = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W", "offline": 0}}}]
+    lwt = [{"topic": "box/lwt", "online": ["on"], "offline": ["off"]}]
+    site = await make({**RELEASED, "telemetry": telemetry, "availability": lwt})
+    site.level("full")
+    site.wire.says("box/lwt", "on")
+    site.wire.says("box/state", {"p": 0})
+    if driven:
+        site.send(0.005)
+        await until(lambda: site.wire.set_to() == [5000], "the setpoint")
+        site.wire.says("box/state", {"p": 5000})
+    site.wire.says("box/lwt", "off")
+    site.stop()
+    await until(lambda: site.telemetry and site.telemetry[-1].get("stopped"), "the stop")
+    await site.settled()
+    assert site.device.owes_safe_state is driven
+    site.wire.says("box/lwt", "on")
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: site.wire.set_to().count(0) == 2, "zero again: it was away")
+    await site.settled()
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: not site.device.owes_safe_state, "at rest")
 
 
 async def test_a_renewal_that_sends_nothing_moves_nothing(make: Any) -> None:

@@ -148,7 +148,7 @@ def test_what_is_reported_on_change_is_forgotten_over_a_lost_connection_where_li
     for quiet, why in ((True, "p_mw (p): not reported since the connection was lost"), (False, "")):
         device = state(**QUIET) if quiet else state()
         take(device, "p", 5)
-        device.reconnected()
+        device.reconnected(0.0)
         assert (device.telemetry() is None) is quiet
         assert device.why("p_mw", 0.0) == why
 
