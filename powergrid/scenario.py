@@ -84,7 +84,7 @@ class ProtocolTable(Table):
     horizontal: Annotated[str, NameIn(PROTOCOLS)] = "p2p"
     consensus_rounds: int = Field(4, ge=1, le=100)
     neighbours: Literal["all", "ring"] = Field(
-        "all", description="Which agents exchange values in consensus."
+        "all", description="Which agents exchange values in consensus, or trade in p2p (docs/models.md)."
     )
     options: dict[str, Any] = Field({}, description="Settings of a protocol that is not shipped.")
 

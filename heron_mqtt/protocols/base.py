@@ -9,7 +9,7 @@ the round's deadline has passed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -24,6 +24,7 @@ __all__ = [
     "ProtocolSettings",
     "StepPosition",
     "Trade",
+    "neighbours",
     "run_conversation",
     "run_lossy_sessions",
     "run_sessions",
@@ -48,7 +49,7 @@ class ProtocolSettings(Protocol):
 
     @property
     def neighbours(self) -> str:
-        """Who talks to whom in consensus: ``all`` or ``ring``."""
+        """Who talks to whom in consensus, and trades with whom in ``p2p``: ``all`` or ``ring``."""
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -141,6 +142,22 @@ class HorizontalProtocol(ABC):
     @abstractmethod
     def begin(self, position: StepPosition) -> HorizontalSession | None:
         """Return an agent's part in a step; None = it takes no part, and so does no other agent."""
+
+
+def neighbours(agent_id: str, peers: Sequence[str], settings: ProtocolSettings) -> dict[str, int]:
+    """Return the peers that an agent talks to, each with the number of its neighbours.
+
+    Args:
+        agent_id: The agent.
+        peers: All others.
+        settings: ``neighbours`` is ``all``, or ``ring``: the ones before and after it in the order of names,
+            of which the last is followed by the first.
+    """
+    if settings.neighbours == "all" or len(peers) < 3:
+        return dict.fromkeys(peers, len(peers))
+    ring = sorted((*peers, agent_id))
+    at = ring.index(agent_id)
+    return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}
 
 
 def run_sessions(sessions: Mapping[str, HorizontalSession]) -> None:

@@ -12,15 +12,15 @@ incremental cost consensus algorithm", IEEE Trans. Power Systems 27 (2012).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from heron_mqtt.messages import Consensus, Message
 from heron_mqtt.protocols.base import (
     LEAST_TRADE_MWH,
     HorizontalProtocol,
     HorizontalSession,
-    ProtocolSettings,
     StepPosition,
+    neighbours,
 )
 
 
@@ -112,12 +112,3 @@ class ConsensusProtocol(HorizontalProtocol):
             position.price + adder,
             settings.consensus_rounds,
         )
-
-
-def neighbours(agent_id: str, peers: Sequence[str], settings: ProtocolSettings) -> dict[str, int]:
-    """Return the peers that an agent talks to in consensus, each with the number of its neighbours."""
-    if settings.neighbours == "all" or len(peers) < 3:
-        return dict.fromkeys(peers, len(peers))
-    ring = sorted((*peers, agent_id))
-    at = ring.index(agent_id)
-    return {ring[at - 1]: 2, ring[(at + 1) % len(ring)]: 2}

@@ -1,13 +1,13 @@
 """Peer-to-peer energy trading within one step: offer -> accept -> confirm.
 
-Every agent offers, with quantity 0 where there is nothing to sell. After that an agent sends only what can
-still matter: one that sells nothing answers each offer, and a seller confirms each accept; with quantity 0
-where that is the answer. A round ends as soon as all expected messages have come, and an agent that sent
-none is answered like one that waits. A trade is a seller's confirm of a buyer's accept of the seller's offer,
-at the seller's ask; the buyer accepts only asks up to its bid, so the price lies between the two. Both
-sides report it; ``settle`` keeps what both report alike and voids the rest, which is then priced at the
-grid. Whatever is lost, repeated or late, energy sold equals energy bought and no agent sells more than it
-offered.
+Every agent offers to its neighbours (all others, or two in a ring), with quantity 0 where there is nothing
+to sell. After that an agent sends only what can still matter: one that sells nothing answers each offer, and
+a seller confirms each accept; with quantity 0 where that is the answer. A round ends as soon as all expected
+messages have come, and an agent that sent none is answered like one that waits. A trade is a seller's confirm
+of a buyer's accept of the seller's offer, at the seller's ask; the buyer accepts only asks up to its bid, so
+the price lies between the two. Both sides report it; ``settle`` keeps what both report alike and voids the
+rest, which is then priced at the grid. Whatever is lost, repeated or late, energy sold equals energy bought
+and no agent sells more than it offered.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from heron_mqtt.protocols.base import (
     HorizontalSession,
     StepPosition,
     Trade,
+    neighbours,
 )
 
 __all__ = [
@@ -228,7 +229,7 @@ class P2PSession(HorizontalSession):
 
 
 class PeerToPeerProtocol(HorizontalProtocol):
-    """Offer, accept, confirm between all peers."""
+    """Offer, accept, confirm between neighbours."""
 
     name = "p2p"
 
@@ -239,7 +240,8 @@ class PeerToPeerProtocol(HorizontalProtocol):
             surplus_mwh = 0.0
         share = position.ask_share if surplus_mwh > 0.0 else position.bid_share
         bid = Bid(surplus_mwh, position.price + share * position.import_adder)
-        return P2PSession(position.agent_id, position.peers, bid)
+        peers = tuple(neighbours(position.agent_id, position.peers, position.settings))
+        return P2PSession(position.agent_id, peers, bid)
 
 
 class SettledTrade(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,14 +33,19 @@ class Hearing:
     commanded: Flags
     missed: NDArray[np.int64]
 
-    def clear_copies(self, words: int) -> Flags:
-        """Return the (n,) copies in which all speak, and up to ``words`` messages to each peer arrive."""
+    def clear_copies(self, pairs: Sequence[tuple[int, int]], words: int) -> Flags:
+        """Return the (n,) copies in which all speak, and up to ``words`` messages of each pair arrive.
+
+        Args:
+            pairs: Numbers of sender and receiver; the same ones in every step.
+            words: At most so many messages are sent in a step, by each to each.
+        """
         clear: Flags = np.logical_and.reduce(self.informed, axis=1)
         clear &= (
             self.links.elapsed_s.max(axis=1) < self.links.peer_s
         )  # or an agent is too late for the offers
         for copy in np.flatnonzero(clear):
-            clear[copy] = self.links.is_clear(int(copy), words, int(self.steps[copy]))
+            clear[copy] = self.links.is_clear(int(copy), pairs, words, int(self.steps[copy]))
         return clear
 
     def pass_by(self, clear: Flags, words: NDArray[np.int64]) -> None:

@@ -39,8 +39,6 @@ Negotiation = Callable[[Mapping[str, AgentArray], Hearing | None], Settling]
 """From the agents, who have planned and may be dispatched anew, and from what they hear (None = everything)
 to what can be settled at the end of the step."""
 
-P2P_WORDS = 2  # from one agent to another in a step: an offer, and an answer or a confirmation
-
 
 def make_negotiation(names: Sequence[str], table: ProtocolTable) -> Negotiation:
     """Return the negotiation of the scenario's protocol between agents, in the order of their names."""
@@ -133,14 +131,14 @@ def _by_sessions(names: Sequence[str], protocol: HorizontalProtocol) -> Negotiat
 
 
 def _p2p(names: Sequence[str], table: ProtocolTable) -> Negotiation:
-    trading, sessions = Trading(names), _Sessions(names, PeerToPeerProtocol())
+    trading, sessions = Trading(names, table), _Sessions(names, PeerToPeerProtocol())
 
     def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
         bids = zip(*(agent.bid() for agent in agents.values()), strict=True)
         quantity, price = (np.stack(part, axis=1) for part in bids)
         if hearing is None:
             return lambda reported: trading.settle(quantity, price, reported)
-        clear = hearing.clear_copies(P2P_WORDS)
+        clear = hearing.clear_copies(trading.pairs, trading.most_words)
         hearing.pass_by(clear, trading.words(quantity, price))
         others = None if clear.all() else sessions.run(agents, ~clear, hearing)[0]
 

@@ -7,28 +7,48 @@ conversation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heron_mqtt.protocols.base import ProtocolSettings
-from heron_mqtt.protocols.consensus import metropolis_weights, neighbours
+from heron_mqtt.protocols.base import DefaultSettings, ProtocolSettings, neighbours
+from heron_mqtt.protocols.consensus import metropolis_weights
 
 __all__ = ["Trading", "run_consensus"]
 
 Array = NDArray[np.float64]
 
+DEFAULT = DefaultSettings()
+
 
 class Trading:
-    """Offer, accept and confirm of ``P2PSession`` between all agents.
+    """Offer, accept and confirm of ``P2PSession`` between neighbours.
 
     Args:
         agents: Names, in the order of the last axes of all arrays.
+        protocol: Who trades with whom.
+
+    Attributes:
+        pairs: Who may say something to whom: numbers of sender and receiver.
     """
 
-    def __init__(self, agents: Sequence[str]) -> None:
+    most_words: ClassVar[int] = 2
+    """From one agent to another in a step: an offer, and an answer or a confirmation."""
+
+    def __init__(self, agents: Sequence[str], protocol: ProtocolSettings = DEFAULT) -> None:
         self._by_name = np.argsort(agents)
         self._rank = np.argsort(self._by_name)
+        number = {agent: i for i, agent in enumerate(agents)}
+        self.pairs = tuple(
+            (number[agent], number[peer])
+            for agent in agents
+            for peer in neighbours(agent, [other for other in agents if other != agent], protocol)
+        )
+        linked = np.zeros((len(agents), len(agents)), dtype=bool)
+        for pair in self.pairs:
+            linked[pair] = True
+        self._linked = linked[self._by_name][:, self._by_name]
 
     def settle(
         self, quantity_mwh: Array, price: Array, reported: NDArray[np.bool_] | None = None
@@ -47,7 +67,7 @@ class Trading:
         # In the order of names, in which sessions settle ties.
         quantity, price = quantity_mwh[:, self._by_name], price[:, self._by_name]
         offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
-        sold = _allot(_accept(offered, wanted, price), offered)
+        sold = _allot(_accept(offered, wanted, price, self._linked), offered)
         if reported is not None:
             heard = reported[:, self._by_name]
             sold *= heard[:, :, np.newaxis] & heard[:, np.newaxis, :]
@@ -66,13 +86,13 @@ class Trading:
         offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
         sells = offered > 0.0
         answers = ~sells[:, :, np.newaxis] & sells[:, np.newaxis, :]
-        confirms = _accept(offered, wanted, price) > 0.0
-        words: NDArray[np.int64] = 1 + answers.astype(np.int64) + confirms
+        confirms = _accept(offered, wanted, price, self._linked) > 0.0
+        words: NDArray[np.int64] = (1 + answers.astype(np.int64) + confirms) * self._linked
         return words[:, self._rank[:, np.newaxis], self._rank]
 
 
-def _accept(offered: Array, wanted: Array, price: Array) -> Array:
-    """Return (n, seller, buyer) MWh: buyers take the cheapest offers within their bids."""
+def _accept(offered: Array, wanted: Array, price: Array, linked: NDArray[np.bool_]) -> Array:
+    """Return (n, seller, buyer) MWh: buyers take the cheapest offers of neighbours within their bids."""
     n_copies, n_agents = offered.shape
     copies = np.arange(n_copies)
     accepted = np.zeros((n_copies, n_agents, n_agents))
@@ -80,7 +100,7 @@ def _accept(offered: Array, wanted: Array, price: Array) -> Array:
     for seller in np.argsort(price, axis=1, kind="stable").T:  # the cheapest of each copy, then the next
         ask = price[copies, seller][:, np.newaxis]
         taken = np.minimum(offered[copies, seller][:, np.newaxis], need)
-        taken[ask > price] = 0.0
+        taken[(ask > price) | ~linked[seller]] = 0.0
         accepted[copies, seller] = taken
         need -= taken
     return accepted

@@ -172,19 +172,25 @@ class Links:
         count = self._peer_counts[copy].setdefault((sender, receiver), [0, 0])
         return self._peer(copy, sender, receiver).send(count, step, self.peer_s)
 
-    def is_clear(self, copy: int, words: int, step: int) -> bool:
-        """Whether the next messages between all agents of a copy arrive, up to ``words`` of each to each."""
+    def is_clear(self, copy: int, pairs: Sequence[tuple[int, int]], words: int, step: int) -> bool:
+        """Whether the next messages between agents of a copy arrive, up to ``words`` of each pair.
+
+        Args:
+            copy: Which.
+            pairs: Sender and receiver; the same ones at every call.
+            words: How many messages.
+            step: That they belong to.
+        """
         fates, limit_s = self._fates[copy], self.peer_s
         assert fates is not None, "begin() comes first"
-        peers = self._peer_channels(copy, fates)
+        peers = self._peer_channels(copy, pairs)
         return all(channel.passes(count, words, step, limit_s) for channel, count in peers)
 
-    def _peer_channels(self, copy: int, fates: _Fates) -> list[tuple[_Channel, list[int]]]:
-        """Return the channels between all agents of a copy, each with its counts."""
+    def _peer_channels(self, copy: int, pairs: Sequence[tuple[int, int]]) -> list[tuple[_Channel, list[int]]]:
+        """Return the channels between agents of a copy, each with its counts."""
         found = self._peers_of[copy]
         if found is None:
-            counts, agents = self._peer_counts[copy], enumerate(self._agents)
-            pairs = [(i, j) for i, _ in agents for j in range(len(self._agents)) if i != j]
+            counts = self._peer_counts[copy]
             found = self._peers_of[copy] = [
                 (self._peer(copy, *pair), counts.setdefault(pair, [0, 0])) for pair in pairs
             ]

@@ -42,6 +42,12 @@ LOSSY = ImpairmentTable.model_validate(
 )
 
 
+FOUR = {
+    "microgrids.MG3.buses": [10, 11, 12],
+    "microgrids.MG4": {**small()["microgrids"]["MG3"], "buses": [13, 14]},
+}
+
+
 def changed(**changes: Any) -> dict[str, Any]:
     return small({"steps": STEPS, "deadlines": {}, **changes})  # the deadlines of a scenario that names none
 
@@ -94,6 +100,7 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
         {},
         {"protocol.horizontal": "consensus"},
         {"protocol.horizontal": "none"},
+        {"protocol.neighbours": "ring", **FOUR},
         {"envelope.grid_check": True},
         {
             "envelope.grid_check": True,
@@ -101,7 +108,7 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
             "deadlines": {"upstream_s": 0.37, "peer_s": 1.13},
         },
     ],
-    ids=["p2p", "consensus", "none", "p2p, grid check", "consensus, grid check"],
+    ids=["p2p", "consensus", "none", "p2p, ring", "p2p, grid check", "consensus, grid check"],
 )
 def test_what_is_lost_over_messages_is_lost_without_them(changes: dict[str, Any], seed: int) -> None:
     scenario = changed(**changes)
@@ -207,6 +214,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     ("horizontal", "policy", "checked"),
     [
         ("p2p", "rules", False),
+        ("p2p, ring", "rules", False),
         ("p2p", "one a copy", True),
         ("consensus", "all copies", False),
         ("consensus", "rules", True),
@@ -217,7 +225,10 @@ def test_every_copy_loses_what_a_single_environment_loses(
     horizontal: str, policy: str, checked: bool
 ) -> None:
     limits = {"vm_min_pu": 0.985, "vm_max_pu": 1.01, "loading_max_percent": 12.0}
+    horizontal, _, ring = horizontal.partition(", ")
     changes: dict[str, Any] = {"protocol.horizontal": horizontal}
+    if ring:
+        changes |= {"protocol.neighbours": ring, **FOUR}
     if checked:
         changes["envelope"] = {"grid_check": True, **limits}
     changes |= {f"microgrids.{agent}.policy": POLICIES[policy] for agent in ("MG1", "MG3")}

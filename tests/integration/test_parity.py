@@ -108,6 +108,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "consensus, all": {"protocol": {"horizontal": "consensus"}},
     "consensus, ring of four": {"protocol": {"horizontal": "consensus", "neighbours": "ring"}, **FOUR},
     "p2p of four": FOUR,
+    "p2p, ring of four": {"protocol": {"neighbours": "ring"}, **FOUR},
     "none": {"protocol": {"horizontal": "none"}},
     "grid check": {"envelope": {"grid_check": True, "vm_max_pu": 1.004, "loading_max_percent": 25.0}},
 }
@@ -126,7 +127,7 @@ def test_every_protocol_is_the_same_by_direct_calls_and_by_messages(
 
 @pytest.mark.slow_but("mosquitto")
 @pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
-@pytest.mark.parametrize("protocol", ["consensus, ring of four", "none", "grid check"])
+@pytest.mark.parametrize("protocol", ["p2p, ring of four", "consensus, ring of four", "none", "grid check"])
 def test_every_protocol_is_the_same_over_mqtt(
     protocol: str, kind: str, make_broker: Callable[[str], MessageBroker]
 ) -> None:
@@ -139,6 +140,8 @@ def test_protocols_differ_from_each_other() -> None:
     seen = []
     for changes in (
         PROTOCOLS["p2p"],
+        PROTOCOLS["p2p of four"],
+        PROTOCOLS["p2p, ring of four"],
         PROTOCOLS["consensus, all"],
         PROTOCOLS["none"],
         PROTOCOLS["grid check"],

@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Consensus, Offer
-from heron_mqtt.protocols.base import DefaultSettings, StepPosition
-from heron_mqtt.protocols.consensus import (
-    ConsensusProtocol,
-    ConsensusSession,
-    metropolis_weights,
-    neighbours,
-)
+from heron_mqtt.protocols.base import DefaultSettings, StepPosition, neighbours
+from heron_mqtt.protocols.consensus import ConsensusProtocol, ConsensusSession, metropolis_weights
 
 values = st.lists(st.floats(-500.0, 500.0), min_size=2, max_size=8)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import Accept, Confirm, Consensus, Message, Offer
-from heron_mqtt.protocols.base import StepPosition, run_conversation, run_sessions
+from heron_mqtt.protocols.base import DefaultSettings, StepPosition, run_conversation, run_sessions
 from heron_mqtt.protocols.p2p import ROUNDS, Bid, P2PSession, PeerToPeerProtocol, Trade, settle
 
 quantities = st.floats(-10.0, 10.0, allow_subnormal=False) | st.just(0.0)
@@ -519,6 +519,38 @@ def test_the_surplus_of_the_plan_is_offered_at_the_ask_and_its_deficit_looked_fo
 ) -> None:
     session = PeerToPeerProtocol().begin(StepPosition("A", ("B", "C"), surplus_mwh, 50.0, 8.0, 0.25, 0.75))
     assert (session.agent_id, session.bid, session.waiting_for()) == ("A", bid, {"B", "C"})
+
+
+RING = DefaultSettings(neighbours="ring")
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-10.0, 10.0), min_size=4, max_size=8), seeds, shares)
+def test_in_a_ring_each_agent_speaks_and_trades_only_with_the_two_next_to_it(
+    surplus_mwh: list[float], seed: int, lost: float
+) -> None:
+    names = [f"MG{i}" for i in range(len(surplus_mwh))]
+
+    def begun() -> dict[str, P2PSession]:
+        sessions = {}
+        for name, mwh in zip(names, surplus_mwh, strict=True):
+            peers = tuple(other for other in names if other != name)
+            sessions[name] = PeerToPeerProtocol().begin(
+                StepPosition(name, peers, mwh, 50.0, 8.0, settings=RING)
+            )
+        return sessions
+
+    network = Network(begun(), seed, lost=lost, repeated=0.0, late=0.0)
+    network.run()
+    pairs = {(a, names[(i + step) % len(names)]) for i, a in enumerate(names) for step in (-1, 1)}
+    assert {(sender, receiver) for sender, receiver, kind in network.said if kind is Offer} == pairs
+    assert {(sender, receiver) for sender, receiver, _ in network.said} == pairs
+    assert_books_balance(network.sessions, reports(network.sessions))
+    assert {(a, b) for a, trades in reports(network.sessions).items() for b in trades} <= pairs
+    if not lost:
+        short = begun()
+        run_sessions(short)
+        assert reports(short) == reports(network.sessions)
 
 
 def test_a_confirm_of_what_was_not_accepted_is_no_trade() -> None:

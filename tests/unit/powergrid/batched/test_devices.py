@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.protocols.consensus import ConsensusSession, neighbours
+from heron_mqtt.protocols.base import neighbours
+from heron_mqtt.protocols.consensus import ConsensusSession
 from heron_mqtt.protocols.p2p import Bid, P2PSession, settle
 from powergrid.agents.economic_dispatch import economic_setpoint
 from powergrid.batched.agents import economic_setpoints
@@ -138,12 +139,15 @@ def test_generators_are_dispatched_as_single_ones(
 # -- trading ---------------------------------------------------------------------------------------------
 
 
-def _converse(sessions: dict[str, Any]) -> None:
-    going = True
+def _converse(sessions: dict[str, Any], spoken: Any = None) -> None:
+    """Let them speak; count in ``spoken``, (sender, receiver), how often."""
+    going, number = True, {name: i for i, name in enumerate(sessions)}
     while going:
         for name, session in sessions.items():
             for peer, message in session.outgoing().items():
                 sessions[peer].receive(name, message)
+                if spoken is not None:
+                    spoken[number[name], number[peer]] += 1
         still = [session.advance() for session in sessions.values()]  # every one, not just the first
         going = any(still)
 
@@ -160,17 +164,22 @@ def markets(draw: st.DrawFn) -> tuple[list[str], list[list[tuple[float, float]]]
     return names, draw(st.lists(bids, min_size=1, max_size=4))
 
 
-@given(markets())
-def test_all_agents_trade_what_their_sessions_trade(market: Any) -> None:
+@given(markets(), st.sampled_from(["all", "ring"]))
+def test_all_agents_trade_what_their_sessions_trade(market: Any, kind: Any) -> None:
     names, copies = market
-    bids = np.array(copies)
-    mwh, usd = Trading(names).settle(bids[:, :, 0], bids[:, :, 1])
+    bids, protocol = np.array(copies), ProtocolTable(neighbours=kind)
+    trading = Trading(names, protocol)
+    mwh, usd = trading.settle(bids[:, :, 0], bids[:, :, 1])
+    words = trading.words(bids[:, :, 0], bids[:, :, 1])
     for i, bids_of_copy in enumerate(copies):
         sessions = {
-            name: P2PSession(name, tuple(sorted(set(names) - {name})), Bid(*bid))
+            name: P2PSession(name, tuple(neighbours(name, sorted(set(names) - {name}), protocol)), Bid(*bid))
             for name, bid in zip(names, bids_of_copy, strict=True)
         }
-        _converse(sessions)
+        spoken = np.zeros_like(words[i])
+        _converse(sessions, spoken)
+        assert (words[i] == spoken).all()
+        assert set(zip(*np.nonzero(spoken), strict=True)) <= set(trading.pairs)
         settlement = settle({name: session.trades for name, session in sessions.items()})
         assert not settlement.void
         expected_mwh, expected_usd = traded(names, settlement.trades)
