@@ -195,6 +195,25 @@ class Confirm(Message):
     price: float = Field(description="$/MWh, the ask of the offer.")
 
 
+class Order(Message):
+    """What an agent sells or wants in this step, told to the one that keeps the order book."""
+
+    type: Literal["order"] = "order"
+    quantity: float = Field(description="MWh in this step, positive = for sale, negative = wanted; 0 = none.")
+    price: float = Field(description="Limit, $/MWh: least when selling, most when buying; 0 with quantity 0.")
+
+
+class Fill(_PerDevice):
+    """An agent's trades in this step, from the one that keeps the order book.
+
+    ``trade_<peer>`` MWh, positive = sold to the peer; none where there is no trade.
+    """
+
+    type: Literal["fill"] = "fill"
+    number_prefixes: ClassVar[tuple[str, ...]] = ("trade_",)
+    price: float = Field(description="Of all trades of the step, $/MWh; 0 where there is no trade.")
+
+
 class Consensus(Message):
     """One round of average consensus between peers."""
 
@@ -539,7 +558,7 @@ class Fault(Message):
 WIRE_TYPES: dict[str, type[Message]] = {
     model.model_fields["type"].default: model
     for model in (
-        *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Consensus),
+        *(PriceSignal, Observation, Command, Action, Offer, Accept, Confirm, Order, Fill, Consensus),
         *(Setpoint, Telemetry, Status, RunState, RecordHead, SetpointPlan, Clearance),
         *(NetworkModel, GridResults),
         *(AuthorityRequest, AuthorityState, Take, Owner, LeaseState, EmergencyStop, StopConfirm, Fault),

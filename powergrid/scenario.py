@@ -95,6 +95,11 @@ class ProtocolTable(Table):
             validate_inside(model, "options", self.options)
         elif self.options:
             raise ValueError(f"options: {self.horizontal} has none; leave the table out")
+        if self.neighbours != "all" and not PROTOCOLS[self.horizontal].has_neighbours:
+            raise ValueError(
+                f"neighbours = {self.neighbours!r}: {self.horizontal} has no neighbours, every agent trades "
+                "with every other; leave the key out"
+            )
         return self
 
 

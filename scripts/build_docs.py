@@ -34,6 +34,7 @@ FACES = (
     "heron_mqtt.protocols.price",
     "heron_mqtt.protocols.setpoint",
     "heron_mqtt.protocols.p2p",
+    "heron_mqtt.protocols.order_book",
     "heron_mqtt.protocols.consensus",
     "heron_mqtt.field.device",
     "heron_mqtt.field.gateway",

@@ -53,6 +53,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "offer": {"quantity": 0.005, "price": 58.0},
     "accept": {"quantity": 0.005},
     "confirm": {"quantity": 0.005, "price": 58.0},
+    "order": {"quantity": -0.005, "price": 62.0},
+    "fill": {"price": 60.0, "trade_MG1": -0.005},
     "consensus": {"round": 0, "value": 57.5},
     "setpoint": {"p_mw": 0.02, "lease_s": 30},
     "telemetry": {"p_mw": 0.02, "soc": 0.55, "seq": 0, "boot": "c4"},

@@ -133,11 +133,13 @@ class HorizontalProtocol(ABC):
         name: In scenarios: ``[protocol] horizontal = "auction"``.
         messages: Message types of its own; peers may send them on ``p2p/<from>/<to>``.
         options: Model of ``[protocol.options]``; None = it has none.
+        has_neighbours: Whether agents can talk to some others only (``[protocol] neighbours = "ring"``).
     """
 
     name: ClassVar[str]
     messages: ClassVar[tuple[type[Message], ...]] = ()
     options: ClassVar[type[BaseModel] | None] = None
+    has_neighbours: ClassVar[bool] = True
 
     @abstractmethod
     def begin(self, position: StepPosition) -> HorizontalSession | None:

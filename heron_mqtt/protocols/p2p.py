@@ -33,6 +33,7 @@ __all__ = [
     "Settlement",
     "Trade",
     "VoidTrade",
+    "bid_of",
     "settle",
 ]
 
@@ -235,13 +236,17 @@ class PeerToPeerProtocol(HorizontalProtocol):
 
     def begin(self, position: StepPosition) -> P2PSession:
         """Offer the surplus or look for the deficit of the plan."""
-        surplus_mwh = position.surplus_mwh
-        if abs(surplus_mwh) < LEAST_TRADE_MWH:
-            surplus_mwh = 0.0
-        share = position.ask_share if surplus_mwh > 0.0 else position.bid_share
-        bid = Bid(surplus_mwh, position.price + share * position.import_adder)
         peers = tuple(neighbours(position.agent_id, position.peers, position.settings))
-        return P2PSession(position.agent_id, peers, bid)
+        return P2PSession(position.agent_id, peers, bid_of(position))
+
+
+def bid_of(position: StepPosition) -> Bid:
+    """Return what an agent wants to trade by its plan: its surplus at its ask, or its deficit at its bid."""
+    surplus_mwh = position.surplus_mwh
+    if abs(surplus_mwh) < LEAST_TRADE_MWH:
+        surplus_mwh = 0.0
+    share = position.ask_share if surplus_mwh > 0.0 else position.bid_share
+    return Bid(surplus_mwh, position.price + share * position.import_adder)
 
 
 class SettledTrade(NamedTuple):

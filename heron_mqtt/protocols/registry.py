@@ -5,6 +5,7 @@ from __future__ import annotations
 from heron_mqtt.messages import WIRE_TYPES
 from heron_mqtt.protocols.base import HorizontalProtocol, HorizontalSession, StepPosition
 from heron_mqtt.protocols.consensus import ConsensusProtocol
+from heron_mqtt.protocols.order_book import OrderBookProtocol
 from heron_mqtt.protocols.p2p import PeerToPeerProtocol
 from heron_mqtt.registry import Registry
 
@@ -40,5 +41,5 @@ class _Protocols(Registry[type[HorizontalProtocol]]):
 PROTOCOLS = _Protocols("horizontal protocol", "heron_mqtt.protocols", lambda protocol: protocol.name)
 """Every horizontal protocol."""
 
-for _shipped in (PeerToPeerProtocol, ConsensusProtocol, NoProtocol):
+for _shipped in (PeerToPeerProtocol, OrderBookProtocol, ConsensusProtocol, NoProtocol):
     PROTOCOLS.add(_shipped)

@@ -15,7 +15,7 @@ from heron_mqtt.record.run_part import is_abandoned
 
 At = tuple[int, int]  # episode, step
 
-ROUNDS = {"offer": 0, "accept": 1, "confirm": 2}
+ROUNDS = {"offer": 0, "accept": 1, "confirm": 2, "order": 0, "fill": 1}
 AFTER = 1_000_000  # more than there are rounds
 CLOSE_S = 0.005
 """Nearer to the end of its round than this, a message's fate cannot be told from the record."""
@@ -61,7 +61,7 @@ class Deliveries:
             at: Episode and step.
             sender: Agent.
             receiver: Agent.
-            kind: offer, accept, confirm or consensus.
+            kind: offer, accept, confirm, order, fill or consensus.
             number: Round, of a consensus message.
         """
         channel = topics.p2p(sender, receiver)

@@ -19,11 +19,12 @@ from heron_mqtt.protocols.base import (
     run_sessions,
 )
 from heron_mqtt.protocols.consensus import ConsensusProtocol
+from heron_mqtt.protocols.order_book import OrderBookProtocol
 from heron_mqtt.protocols.p2p import PeerToPeerProtocol, settle
 from heron_mqtt.protocols.registry import PROTOCOLS, NoProtocol
 from powergrid.batched.agents import AgentArray, Array
 from powergrid.batched.hearing import Hearing
-from powergrid.batched.trading import Trading, run_consensus
+from powergrid.batched.trading import Market, OrderBook, Trading, run_consensus
 from powergrid.rewards import traded
 from powergrid.scenario import ProtocolTable
 
@@ -130,20 +131,20 @@ def _by_sessions(names: Sequence[str], protocol: HorizontalProtocol) -> Negotiat
     return negotiate
 
 
-def _p2p(names: Sequence[str], table: ProtocolTable) -> Negotiation:
-    trading, sessions = Trading(names, table), _Sessions(names, PeerToPeerProtocol())
+def _by_market(market: Market, sessions: _Sessions) -> Negotiation:
+    """Return the negotiation of a market over arrays; of copies that lose a message, by sessions."""
 
     def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
         bids = zip(*(agent.bid() for agent in agents.values()), strict=True)
         quantity, price = (np.stack(part, axis=1) for part in bids)
         if hearing is None:
-            return lambda reported: trading.settle(quantity, price, reported)
-        clear = hearing.clear_copies(trading.pairs, trading.most_words)
-        hearing.pass_by(clear, trading.words(quantity, price))
+            return lambda reported: market.settle(quantity, price, reported)
+        clear = hearing.clear_copies(market.pairs, market.most_words)
+        hearing.pass_by(clear, market.words(quantity, price))
         others = None if clear.all() else sessions.run(agents, ~clear, hearing)[0]
 
         def settled(reported: Flags | None) -> tuple[Array, Array]:
-            mwh, usd = trading.settle(quantity, price, reported)
+            mwh, usd = market.settle(quantity, price, reported)
             if others is not None:
                 mwh[~clear], usd[~clear] = others(reported)
             return mwh, usd
@@ -151,6 +152,14 @@ def _p2p(names: Sequence[str], table: ProtocolTable) -> Negotiation:
         return settled
 
     return negotiate
+
+
+def _p2p(names: Sequence[str], table: ProtocolTable) -> Negotiation:
+    return _by_market(Trading(names, table), _Sessions(names, PeerToPeerProtocol()))
+
+
+def _order_book(names: Sequence[str], table: ProtocolTable) -> Negotiation:
+    return _by_market(OrderBook(names), _Sessions(names, OrderBookProtocol()))
 
 
 def _consensus(names: Sequence[str], table: ProtocolTable) -> Negotiation:
@@ -177,6 +186,7 @@ def _none(names: Sequence[str], table: ProtocolTable) -> Negotiation:
 
 ARRAY_FORMS: Mapping[type[HorizontalProtocol], Callable[[Sequence[str], ProtocolTable], Negotiation]] = {
     PeerToPeerProtocol: _p2p,
+    OrderBookProtocol: _order_book,
     ConsensusProtocol: _consensus,
     NoProtocol: _none,
 }

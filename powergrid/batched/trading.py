@@ -6,53 +6,42 @@ conversation.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heron_mqtt.protocols.base import DefaultSettings, ProtocolSettings, neighbours
+from heron_mqtt.protocols.base import LEAST_TRADE_MWH, ProtocolSettings, neighbours
 from heron_mqtt.protocols.consensus import metropolis_weights
+from heron_mqtt.protocols.order_book import keeper_of
 
-__all__ = ["Trading", "run_consensus"]
+__all__ = ["Market", "OrderBook", "Trading", "run_consensus"]
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
-DEFAULT = DefaultSettings()
 
-
-class Trading:
-    """Offer, accept and confirm of ``P2PSession`` between neighbours.
+class Market(ABC):
+    """A protocol in which all agents trade with each other or with their neighbours.
 
     Args:
         agents: Names, in the order of the last axes of all arrays.
-        protocol: Who trades with whom.
 
     Attributes:
         pairs: Who may say something to whom: numbers of sender and receiver.
+        most_words: From one agent to another in a step.
     """
 
-    most_words: ClassVar[int] = 2
-    """From one agent to another in a step: an offer, and an answer or a confirmation."""
+    pairs: Sequence[tuple[int, int]]
+    most_words: ClassVar[int]
 
-    def __init__(self, agents: Sequence[str], protocol: ProtocolSettings = DEFAULT) -> None:
+    def __init__(self, agents: Sequence[str]) -> None:
         self._by_name = np.argsort(agents)
         self._rank = np.argsort(self._by_name)
-        number = {agent: i for i, agent in enumerate(agents)}
-        self.pairs = tuple(
-            (number[agent], number[peer])
-            for agent in agents
-            for peer in neighbours(agent, [other for other in agents if other != agent], protocol)
-        )
-        linked = np.zeros((len(agents), len(agents)), dtype=bool)
-        for pair in self.pairs:
-            linked[pair] = True
-        self._linked = linked[self._by_name][:, self._by_name]
 
-    def settle(
-        self, quantity_mwh: Array, price: Array, reported: NDArray[np.bool_] | None = None
-    ) -> tuple[Array, Array]:
+    def settle(self, quantity_mwh: Array, price: Array, reported: Flags | None = None) -> tuple[Array, Array]:
         """Trade once in every copy.
 
         Args:
@@ -65,16 +54,50 @@ class Trading:
             and (n, n_agents) $ earned minus paid.
         """
         # In the order of names, in which sessions settle ties.
-        quantity, price = quantity_mwh[:, self._by_name], price[:, self._by_name]
-        offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
-        sold = _allot(_accept(offered, wanted, price, self._linked), offered)
+        sold, agreed = self._match(quantity_mwh[:, self._by_name], price[:, self._by_name])
         if reported is not None:
             heard = reported[:, self._by_name]
             sold *= heard[:, :, np.newaxis] & heard[:, np.newaxis, :]
-        earned = sold * price[:, :, np.newaxis]
+        earned = sold * agreed
         usd = earned.sum(axis=2) - earned.sum(axis=1)
         mwh = sold - sold.transpose(0, 2, 1)
         return mwh[:, self._rank[:, np.newaxis], self._rank], usd[:, self._rank]
+
+    @abstractmethod
+    def _match(self, quantity: Array, price: Array) -> tuple[Array, Array]:
+        """Return (n, seller, buyer) MWh sold and the price, which broadcasts to it; in the order of names."""
+
+    @abstractmethod
+    def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
+        """Return (n, sender, receiver) how many messages ``settle`` stands for; the same arguments."""
+
+
+class Trading(Market):
+    """Offer, accept and confirm of ``P2PSession`` between neighbours.
+
+    Args:
+        agents: Names, in the order of the last axes of all arrays.
+        protocol: Who trades with whom.
+    """
+
+    most_words = 2  # an offer, and an answer or a confirmation
+
+    def __init__(self, agents: Sequence[str], protocol: ProtocolSettings) -> None:
+        super().__init__(agents)
+        number = {agent: i for i, agent in enumerate(agents)}
+        self.pairs = tuple(
+            (number[agent], number[peer])
+            for agent in agents
+            for peer in neighbours(agent, [other for other in agents if other != agent], protocol)
+        )
+        linked = np.zeros((len(agents), len(agents)), dtype=bool)
+        for pair in self.pairs:
+            linked[pair] = True
+        self._linked = linked[self._by_name][:, self._by_name]
+
+    def _match(self, quantity: Array, price: Array) -> tuple[Array, Array]:
+        offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
+        return _allot(_accept(offered, wanted, price, self._linked), offered), price[:, :, np.newaxis]
 
     def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
         """Return (n, sender, receiver) how many messages ``settle`` stands for; the same arguments.
@@ -91,7 +114,56 @@ class Trading:
         return words[:, self._rank[:, np.newaxis], self._rank]
 
 
-def _accept(offered: Array, wanted: Array, price: Array, linked: NDArray[np.bool_]) -> Array:
+class OrderBook(Market):
+    """Orders and fills of ``OrderBookSession``.
+
+    Args:
+        agents: Names, in the order of the last axes of all arrays.
+    """
+
+    most_words = 1
+
+    def __init__(self, agents: Sequence[str]) -> None:
+        super().__init__(agents)
+        keeper = list(agents).index(keeper_of(tuple(agents)))
+        others = [i for i in range(len(agents)) if i != keeper]
+        self.pairs = [*((i, keeper) for i in others), *((keeper, i) for i in others)]
+        self._words = np.zeros((len(agents), len(agents)), dtype=np.int64)
+        for pair in self.pairs:
+            self._words[pair] = 1
+
+    def _match(self, quantity: Array, price: Array) -> tuple[Array, Array]:
+        """Match as ``match_orders`` does, pair after pair, in all copies at once: the same numbers."""
+        n_copies, n_agents = quantity.shape
+        copies, last = np.arange(n_copies), n_agents - 1
+        asks, bids = quantity >= LEAST_TRADE_MWH, quantity <= -LEAST_TRADE_MWH
+        sellers = np.argsort(np.where(asks, price, np.inf), axis=1, kind="stable")
+        buyers = np.argsort(np.where(bids, -price, np.inf), axis=1, kind="stable")
+        left, sold = np.abs(quantity), np.zeros((n_copies, n_agents, n_agents))
+        agreed, i, j = np.zeros(n_copies), np.zeros(n_copies, dtype=int), np.zeros(n_copies, dtype=int)
+        n_asks, n_bids = asks.sum(axis=1), bids.sum(axis=1)
+        for _ in range(2 * n_agents - 1):
+            seller, buyer = sellers[copies, np.minimum(i, last)], buyers[copies, np.minimum(j, last)]
+            ask, bid = price[copies, seller], price[copies, buyer]
+            going = (i < n_asks) & (j < n_bids) & (ask <= bid)
+            if not going.any():
+                break
+            mwh = np.where(going, np.minimum(left[copies, seller], left[copies, buyer]), 0.0)
+            sold[copies, seller, buyer] += mwh
+            left[copies, seller] -= mwh
+            left[copies, buyer] -= mwh
+            middle = np.minimum(np.maximum(0.5 * ask + 0.5 * bid, ask), bid)
+            np.copyto(agreed, middle, where=going)
+            i += going & (left[copies, seller] < LEAST_TRADE_MWH)
+            j += going & (left[copies, buyer] < LEAST_TRADE_MWH)
+        return sold, agreed[:, np.newaxis, np.newaxis]
+
+    def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
+        """Return (n, sender, receiver) how many messages ``settle`` stands for: always the same."""
+        return np.broadcast_to(self._words, (len(quantity_mwh), *self._words.shape))
+
+
+def _accept(offered: Array, wanted: Array, price: Array, linked: Flags) -> Array:
     """Return (n, seller, buyer) MWh: buyers take the cheapest offers of neighbours within their bids."""
     n_copies, n_agents = offered.shape
     copies = np.arange(n_copies)

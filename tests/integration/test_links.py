@@ -101,6 +101,7 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
         {"protocol.horizontal": "consensus"},
         {"protocol.horizontal": "none"},
         {"protocol.neighbours": "ring", **FOUR},
+        {"protocol.horizontal": "order_book", **FOUR},
         {"envelope.grid_check": True},
         {
             "envelope.grid_check": True,
@@ -108,7 +109,7 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
             "deadlines": {"upstream_s": 0.37, "peer_s": 1.13},
         },
     ],
-    ids=["p2p", "consensus", "none", "p2p, ring", "p2p, grid check", "consensus, grid check"],
+    ids=["p2p", "consensus", "none", "p2p, ring", "order book", "p2p, grid check", "consensus, grid check"],
 )
 def test_what_is_lost_over_messages_is_lost_without_them(changes: dict[str, Any], seed: int) -> None:
     scenario = changed(**changes)
@@ -215,6 +216,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     [
         ("p2p", "rules", False),
         ("p2p, ring", "rules", False),
+        ("order_book", "rules", True),
         ("p2p", "one a copy", True),
         ("consensus", "all copies", False),
         ("consensus", "rules", True),

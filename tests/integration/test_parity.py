@@ -109,6 +109,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "consensus, ring of four": {"protocol": {"horizontal": "consensus", "neighbours": "ring"}, **FOUR},
     "p2p of four": FOUR,
     "p2p, ring of four": {"protocol": {"neighbours": "ring"}, **FOUR},
+    "order book": {"protocol": {"horizontal": "order_book"}},
+    "order book of four": {"protocol": {"horizontal": "order_book"}, **FOUR},
     "none": {"protocol": {"horizontal": "none"}},
     "grid check": {"envelope": {"grid_check": True, "vm_max_pu": 1.004, "loading_max_percent": 25.0}},
 }
@@ -121,13 +123,15 @@ def test_every_protocol_is_the_same_by_direct_calls_and_by_messages(
     protocol: str, act: Actions, make_broker: Callable[[str], MessageBroker]
 ) -> None:
     central, distributed = central_and(make_broker("memory"), small(PROTOCOLS[protocol]), act)
-    assert_something_happened(central, trades=protocol.startswith(("p2p", "grid")))
+    assert_something_happened(central, trades=protocol.startswith(("p2p", "order", "grid")))
     assert_same(central, distributed)
 
 
 @pytest.mark.slow_but("mosquitto")
 @pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
-@pytest.mark.parametrize("protocol", ["p2p, ring of four", "consensus, ring of four", "none", "grid check"])
+@pytest.mark.parametrize(
+    "protocol", ["p2p, ring of four", "order book of four", "consensus, ring of four", "none", "grid check"]
+)
 def test_every_protocol_is_the_same_over_mqtt(
     protocol: str, kind: str, make_broker: Callable[[str], MessageBroker]
 ) -> None:
@@ -142,13 +146,15 @@ def test_protocols_differ_from_each_other() -> None:
         PROTOCOLS["p2p"],
         PROTOCOLS["p2p of four"],
         PROTOCOLS["p2p, ring of four"],
+        PROTOCOLS["order book"],
         PROTOCOLS["consensus, all"],
         PROTOCOLS["none"],
         PROTOCOLS["grid check"],
     ):
         steps = trajectory(MultiAgentMicrogrids({"scenario": small(changes)}), own_policies)
-        seen.append(sum(v for s in steps for path, v in s.items() if path.startswith("reward/")))
-    assert len({round(total, 6) for total in seen}) == len(seen)
+        agents = [path for path in steps[-1] if path.startswith("reward/")]  # what they pay each other, too
+        seen.append(tuple(round(sum(s.get(path, 0.0) for s in steps), 6) for path in agents))
+    assert len(set(seen)) == len(seen)
 
 
 # -- ways of calling -----------------------------------------------------------------------------------

@@ -133,6 +133,25 @@ def test_a_run_goes_on_without_a_proxy_that_was_killed(tmp_path: Path, mosquitto
     assert result["trades"]["void"] == 0  # no trades with an agent that is not there
 
 
+@pytest.mark.slow
+def test_an_order_book_is_kept_in_another_process(
+    tmp_path: Path, mosquitto: Mosquitto, env_id: str, rewards: dict[str, float]
+) -> None:
+    book = {"protocol": {"horizontal": "order_book"}}
+    file = _scenario(tmp_path, {"env_id": env_id, **book})
+    (tmp_path / "alone").mkdir()
+    whole = write_scenario(tmp_path / "alone", book)
+    alone = run_heron("run", str(whole), "--steps", str(STEPS), "--centralized", "--json")
+    assert alone.result["trades"]["count"] > 0
+    assert alone.result["rewards"] != pytest.approx(rewards, abs=1e-9), "the price is another"
+    with _proxy(file, mosquitto.url), _run(file, mosquitto.url) as program:
+        done = program.wait()
+    assert done.code == 0, done.err
+    assert done.result["rewards"] == pytest.approx(alone.result["rewards"], abs=1e-9)
+    assert done.result["trades"] == pytest.approx(alone.result["trades"])
+    assert done.result["fallbacks"] == done.result["deadline_misses"] == 0
+
+
 EVERYONE = {f"microgrids.{agent}.remote": True for agent in ("MG1", "MG2", "MG3")}
 
 

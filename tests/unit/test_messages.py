@@ -53,6 +53,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "offer": {"quantity": 0.5, "price": 52.0},
     "accept": {"quantity": 0.5},
     "confirm": {"quantity": 0.5, "price": 52.0},
+    "order": {"quantity": -0.5, "price": 56.0},
+    "fill": {"price": 54.0, "trade_MG2": -0.5},
     "consensus": {"round": 1, "value": 48.5},
     "setpoint": {"p_mw": 0.1, "q_mvar": 0.0, "lease_s": 2.0, "heard_boot": "xyz", "heard_seq": 0},
     "telemetry": {"p_mw": 0.1, "soc": 0.5, "ack_seq": 7, "running": True, "stopped": True},

@@ -26,6 +26,7 @@ TEMPLATES = {
     "README.md": "README.md.txt",
 }
 MAX_MICROGRIDS = 1_000
+MOST_IN_PAIRS = 10  # microgrids that trade each with each other: N (N - 1) offers a step
 
 
 def make_project(folder: Path, network: str, count: int | None, seed: int) -> list[Path]:
@@ -119,6 +120,11 @@ start_row = 0       # or begin elsewhere: heron-mqtt run --start "2016-07-05 06:
 import_adder_per_mwh = 20.0     # network charge on what is drawn from the grid, $/MWh
 """
     ]
+    if len(microgrids) > MOST_IN_PAIRS:
+        parts.append("""
+[protocol]          # for many: two messages an agent and step; "p2p" sends an offer from each to each
+horizontal = "order_book"
+""")
     for number, m in enumerate(microgrids):
         customer, sun = CUSTOMERS[number % 3], f"pv_{number % 3 + 1}_pu"
         parts.append(f"""

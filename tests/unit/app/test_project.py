@@ -98,6 +98,12 @@ def test_its_device_says_in_one_line_that_there_is_no_broker(tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("count", "horizontal"), [(10, "p2p"), (11, "order_book")])
+def test_many_trade_over_an_order_book(tmp_path: Path, count: int, horizontal: str) -> None:
+    make_project(tmp_path, "create_kerber_landnetz_freileitung_1", count, 0)
+    assert load_scenario(tmp_path / "scenario.toml").scenario.protocol.horizontal == horizontal
+
+
 @pytest.mark.slow
 def test_thirty_microgrids_on_a_library_network_share_its_load_and_overload_nothing(tmp_path: Path) -> None:
     make_project(tmp_path, "mv_oberrhein", 30, 7)

@@ -73,8 +73,8 @@ def test_what_if_of_nothing_is_exact_with_lost_setpoints_silence_and_refusals(si
     assert not found.apart
 
 
-@pytest.mark.slow_but("p2p")
-@pytest.mark.parametrize("horizontal", ["p2p", "consensus"])
+@pytest.mark.slow_but("p2p", "order_book")
+@pytest.mark.parametrize("horizontal", ["p2p", "order_book", "consensus"])
 def test_what_if_of_nothing_is_exact_with_lost_words_between_peers(folder: Path, horizontal: str) -> None:
     path = folder / f"{horizontal}.heron"
     broker = ImpairedBroker(InMemoryBroker(), ImpairmentTable.model_validate(PEERS), seed=4)

@@ -137,7 +137,12 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"network.solver": "gauss"},
         "my.toml: network.solver = 'gauss': should be 'newton', 'fixed_point' or 'pandapower'",
     ),
-    ({"protocol.horizontal": "p2q"}, "my.toml: protocol.horizontal = 'p2q': should be 'p2p', 'consensus'"),
+    ({"protocol.horizontal": "p2q"}, "my.toml: protocol.horizontal = 'p2q': should be 'p2p', 'order_book'"),
+    (
+        {"protocol": {"horizontal": "order_book", "neighbours": "ring"}},
+        "neighbours = 'ring': order_book has no neighbours, every agent trades with every other; leave the "
+        "key out",
+    ),
     ({"network.vm_pu": 9.0}, "my.toml: network.vm_pu = 9.0: should be less than 1.5"),
     (
         {"reward.vm_min_pu": 1.1},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.protocols.base import neighbours
 from heron_mqtt.protocols.consensus import ConsensusSession
+from heron_mqtt.protocols.order_book import OrderBookSession
 from heron_mqtt.protocols.p2p import Bid, P2PSession, settle
 from powergrid.agents.economic_dispatch import economic_setpoint
 from powergrid.batched.agents import economic_setpoints
@@ -21,7 +22,7 @@ from powergrid.batched.devices import (
     GeneratorArray,
     make_device_array,
 )
-from powergrid.batched.trading import Trading, run_consensus
+from powergrid.batched.trading import OrderBook, Trading, run_consensus
 from powergrid.devices import DEVICES, Battery, BatterySpec, Generator, make_device
 from powergrid.rewards import traded
 from powergrid.scenario import PolicyTable, ProtocolTable
@@ -185,6 +186,42 @@ def test_all_agents_trade_what_their_sessions_trade(market: Any, kind: Any) -> N
         expected_mwh, expected_usd = traded(names, settlement.trades)
         assert mwh[i] == pytest.approx(expected_mwh, rel=1e-12, abs=1e-15)
         assert usd[i] == pytest.approx(expected_usd, rel=1e-12, abs=1e-12)
+
+
+@given(markets())
+def test_an_order_book_over_arrays_trades_what_its_sessions_trade(market: Any) -> None:
+    names, copies = market
+    bids = np.array(copies)
+    book = OrderBook(names)
+    mwh, usd = book.settle(bids[:, :, 0], bids[:, :, 1])
+    words = book.words(bids[:, :, 0], bids[:, :, 1])
+    for i, bids_of_copy in enumerate(copies):
+        sessions = {
+            name: OrderBookSession(name, tuple(set(names) - {name}), Bid(*bid))
+            for name, bid in zip(names, bids_of_copy, strict=True)
+        }
+        spoken = np.zeros_like(words[i])
+        _converse(sessions, spoken)
+        assert (words[i] == spoken).all()
+        assert set(zip(*np.nonzero(spoken), strict=True)) == set(book.pairs)
+        settlement = settle({name: session.trades for name, session in sessions.items()})
+        assert not settlement.void
+        expected_mwh, expected_usd = traded(names, settlement.trades)
+        assert (mwh[i] == expected_mwh).all()
+        assert usd[i] == pytest.approx(expected_usd, rel=1e-12, abs=1e-12)
+
+
+@given(markets(), st.sampled_from(["p2p", "order_book"]), st.data())
+def test_trades_of_agents_that_are_not_heard_are_void(market: Any, kind: str, data: st.DataObject) -> None:
+    names, copies = market
+    bids = np.array(copies)
+    trading = OrderBook(names) if kind == "order_book" else Trading(names, ProtocolTable())
+    heard = np.array(
+        data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names))), dtype=bool
+    )[np.newaxis]
+    every, _ = trading.settle(bids[:, :, 0], bids[:, :, 1])
+    mwh, _ = trading.settle(bids[:, :, 0], bids[:, :, 1], np.repeat(heard, len(bids), axis=0))
+    assert (mwh == every * (heard[:, :, np.newaxis] & heard[:, np.newaxis, :])).all()
 
 
 @given(

@@ -101,9 +101,9 @@ def test_devices_are_as_slow_as_those_of_a_single_environment() -> None:
     assert abs(steps[0][4]["MG1"]["p_mw"]["ess"][0]) < abs(p_mw)
 
 
-@pytest.mark.slow_but("p2p-full", "consensus-local", "none-full")
+@pytest.mark.slow_but("p2p-full", "order_book-local", "consensus-local", "none-full")
 @pytest.mark.parametrize("observation", ["full", "local"])
-@pytest.mark.parametrize("horizontal", ["p2p", "consensus", "none"])
+@pytest.mark.parametrize("horizontal", ["p2p", "order_book", "consensus", "none"])
 def test_every_copy_takes_the_way_of_a_single_environment(horizontal: str, observation: str) -> None:
     changes = {
         "protocol.horizontal": horizontal,
@@ -126,7 +126,7 @@ def test_every_copy_takes_the_way_of_a_single_environment(horizontal: str, obser
         traded += sum(
             float(np.abs(mwh).sum()) for step in steps for mwh in step[4]["MG1"]["traded_mwh"].values()
         )
-    assert (traded > 0.0) == (horizontal == "p2p"), "else this compares nothing"
+    assert (traded > 0.0) == (horizontal in {"p2p", "order_book"}), "else this compares nothing"
 
 
 @pytest.mark.slow_but("three_microgrids")
