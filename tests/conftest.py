@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
-from support import forked_worker
+from support import forked_worker, worker_events
 from support.kafka_server import KafkaServer
 from support.mosquitto_server import Mosquitto, executable
 from support.nats_server import NatsServer
@@ -72,7 +72,9 @@ def pytest_testnodedown(node: WorkerController) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give a forked worker the tests that are collected already."""
+    """Give a forked worker the tests that are collected already; have workers tell what is used, no more."""
+    if hasattr(config, "workerinput"):
+        worker_events.tell_less(config)
     if (plugin := forked_worker.collected(config)) is not None:
         config.pluginmanager.register(plugin)
 
