@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
-import shlex
 import signal
 import subprocess
-import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.testing.device_harness import DeviceHarness
-from support.heron_command import HERON, Program, descendants, until
+from support.heron_command import HERON, Program, descendants, heron, script, until
 from support.mosquitto_clients import Watcher
 from support.mosquitto_server import Mosquitto
 from support.small_runs import write_scenario
@@ -30,11 +30,6 @@ from support.waiting import until as soon
 ROOT = Path(__file__).parents[2]
 END_S = 8.0  # 2 s are promised; the rest is for a machine that is busy
 DEVICE = ["device", "battery", "--agent", "MG1", "--name", "ess"]
-
-
-def ignoring(what: str, *arguments: str) -> Program:
-    """Start ``heron-mqtt`` with a signal ignored: INT, as ``&`` in a script does, or HUP, as nohup."""
-    return Program(["sh", "-c", f"trap '' {what}; exec {shlex.join([HERON, *arguments])}"])
 
 
 def end(program: Program, number: int, code: int) -> str:
@@ -60,7 +55,9 @@ def test_a_run_in_the_background_ends_at_sigterm_and_releases_its_devices(
     path = write_scenario(tmp_path, {"env_id": env_id})
     with (
         Watcher(mosquitto.url, f"heron/{env_id}/#") as watcher,
-        ignoring("INT", "run", str(path), "--steps", "100000", "--broker", mosquitto.url) as program,
+        heron(
+            "run", str(path), "--steps", "100000", "--broker", mosquitto.url, ignored=[signal.SIGINT]
+        ) as program,
     ):
         program.wait_for("step 8/")
         os.kill(program.pid, signal.SIGINT)  # ignored, as in every background job
@@ -76,7 +73,7 @@ def test_a_run_in_the_background_ends_at_sigterm_and_releases_its_devices(
 def test_a_service_manager_that_signals_every_process_at_once_changes_nothing(tmp_path: Path) -> None:
     """The broker of the run lives on for as long as the run needs it to say goodbye."""
     path = write_scenario(tmp_path, {"env_id": "signalled"})
-    with ignoring("INT", "run", str(path), "--steps", "100000") as program:
+    with heron("run", str(path), "--steps", "100000", ignored=[signal.SIGINT]) as program:
         program.wait_for("step 8/")
         started = program.descendants()
         for process in [program, *started]:
@@ -116,14 +113,16 @@ def test_a_run_whose_terminal_is_gone_ends_and_releases_its_devices(
 
 
 def test_a_proxy_ends_at_sighup(small: Path, mosquitto: Mosquitto) -> None:
-    with ignoring("INT", "proxy", str(small), "--agent", "MG3", "--broker", mosquitto.url) as program:
+    with heron(
+        "proxy", str(small), "--agent", "MG3", "--broker", mosquitto.url, ignored=[signal.SIGINT]
+    ) as program:
         program.wait_for("agent MG3 online")
         end(program, signal.SIGHUP, 130)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_the_broker_ends_as_asked(number: int) -> None:
-    with ignoring("INT", "broker", "--port", "0") as program:
+    with heron("broker", "--port", "0", ignored=[signal.SIGINT]) as program:
         program.wait_for("listening mqtt://127.0.0.1:")
         end(program, number, 0)
 
@@ -133,10 +132,11 @@ def test_the_broker_ends_as_asked(number: int) -> None:
 def test_a_device_in_the_background_goes_to_its_safe_state_and_says_that_it_is_gone(
     number: int, code: int, mosquitto: Mosquitto, env_id: str
 ) -> None:
-    script = [sys.executable, str(ROOT / "devices/battery.py"), *DEVICE[2:]]
-    command = shlex.join([*script, "--broker", mosquitto.url, "--env-id"])
-    words = ["sh", "-c", f"trap '' INT; PYTHONPATH={shlex.quote(str(ROOT))} exec {command} {env_id}"]
-    with DeviceHarness(mosquitto.url, env_id=env_id) as harness, Program(words) as program:
+    arguments = [*DEVICE[2:], "--broker", mosquitto.url, "--env-id", env_id]
+    with (
+        DeviceHarness(mosquitto.url, env_id=env_id) as harness,
+        script(ROOT / "devices/battery.py", *arguments, ignored=[signal.SIGINT]) as program,
+    ):
         harness.birth()
         harness.sender().do(0.02)
         end(program, number, code)
@@ -145,7 +145,7 @@ def test_a_device_in_the_background_goes_to_its_safe_state_and_says_that_it_is_g
 
 def test_nohup_is_obeyed(mosquitto: Mosquitto, env_id: str) -> None:
     arguments = [*DEVICE, "--broker", mosquitto.url, "--env-id", env_id]
-    with ignoring("HUP", *arguments, "--duration", "60") as program:
+    with heron(*arguments, "--duration", "60", ignored=[signal.SIGHUP]) as program:
         program.wait_for("online at")
         os.kill(program.pid, signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -156,20 +156,19 @@ def test_nohup_is_obeyed(mosquitto: Mosquitto, env_id: str) -> None:
 # -- the bridge to an inverter -------------------------------------------------------------------------
 
 
-async def bridge(box: EmulatedInverter, url: str, env_id: str) -> asyncio.subprocess.Process:
+@contextlib.asynccontextmanager
+async def bridge(box: EmulatedInverter, url: str, env_id: str) -> AsyncIterator[Program]:
     """Start it in the background of a script, and have it told a setpoint."""
-    words = [
-        *(sys.executable, str(ROOT / "devices/sunspec_bridge.py"), "--agent", "MG1", "--name", "ess"),
-        *("--broker", url, "--env-id", env_id, "--modbus", f"127.0.0.1:{box.port}", "--period", "0.1"),
+    arguments = [
+        *("--agent", "MG1", "--name", "ess", "--broker", url, "--env-id", env_id),
+        *("--modbus", f"127.0.0.1:{box.port}", "--period", "0.1"),
     ]
-    process = await asyncio.create_subprocess_exec(
-        "sh", "-c", f"trap '' INT; exec {shlex.join(words)}", env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    async with MqttBroker(url, env_id=env_id) as broker:
-        gateway = Gateway(broker, env_id)
-        await soon(lambda: gateway.states() == ["online"], "the birth", within_s=60.0)
-        await gateway.ask(-0.002, 30.0)
-    return process
+    with script(ROOT / "devices/sunspec_bridge.py", *arguments, ignored=[signal.SIGINT]) as program:
+        async with MqttBroker(url, env_id=env_id) as broker:
+            gateway = Gateway(broker, env_id)
+            await soon(lambda: gateway.states() == ["online"], "the birth", within_s=60.0)
+            await gateway.ask(-0.002, 30.0)
+        yield program
 
 
 @pytest.mark.slow_but("15")
@@ -178,17 +177,13 @@ async def test_the_bridge_hands_the_inverter_back(
     number: int, code: int, mosquitto: Mosquitto, env_id: str
 ) -> None:
     box = await EmulatedInverter(BATTERY).start()
-    process = await bridge(box, mosquitto.url, env_id)
     try:
-        assert [box[124, n] for n in ("InWRte", "StorCtl_Mod")] == [2500, 3]
-        process.send_signal(number)
-        async with asyncio.timeout(END_S):
-            assert await process.wait() == code
-        assert box[124, "StorCtl_Mod"] == 0
+        async with bridge(box, mosquitto.url, env_id) as program:
+            assert [box[124, n] for n in ("InWRte", "StorCtl_Mod")] == [2500, 3]
+            os.kill(program.pid, number)
+            assert (await asyncio.to_thread(program.wait, END_S)).code == code
+            assert box[124, "StorCtl_Mod"] == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
         await box.stop()
 
 

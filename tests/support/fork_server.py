@@ -125,18 +125,25 @@ class ForkServer:
         """Start the server if there is none; it is there as long as this is."""
         self._connected()
 
-    def start(self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> ForkedProcess:
+    def start(
+        self,
+        words: Sequence[str],
+        cwd: Path | None,
+        environment: Mapping[str, str],
+        ignored: Sequence[int] = (),
+    ) -> ForkedProcess:
         """Start ``heron-mqtt``, or a script, in a session of its own, its streams pipes.
 
         Args:
             words: The whole command line: ``heron-mqtt``, or Python and a script, is its beginning.
             cwd: Where.
             environment: All of it.
+            ignored: Signals that it ignores from its first moment on.
         """
         pipes = [os.pipe() for _ in range(3)]
         given = [pipes[0][0], pipes[1][1], pipes[2][1]]
         try:
-            answers = self.ask(words, cwd, environment, given)
+            answers = self.ask(words, cwd, environment, given, ignored)
         finally:
             for number in given:
                 os.close(number)
@@ -144,11 +151,21 @@ class ForkServer:
         return ForkedProcess(answers, streams)
 
     def ask(
-        self, words: Sequence[str], cwd: Path | None, environment: Mapping[str, str], streams: Sequence[int]
+        self,
+        words: Sequence[str],
+        cwd: Path | None,
+        environment: Mapping[str, str],
+        streams: Sequence[int],
+        ignored: Sequence[int] = (),
     ) -> socket.socket:
         """Have a program forked with these descriptors as its streams; return where its number comes from."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = {"words": list(words), "cwd": str(cwd or Path.cwd()), "environment": dict(environment)}
+        request = {
+            "words": list(words),
+            "cwd": str(cwd or Path.cwd()),
+            "environment": dict(environment),
+            "ignored": list(ignored),
+        }
         with theirs:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*streams, theirs.fileno()]))]
             self._connected().sendmsg([json.dumps(request).encode()], rights)
@@ -263,6 +280,8 @@ def _tell(client: socket.socket, number: int) -> None:
 
 def _taken_on(request: dict[str, Any], given: list[int]) -> list[str]:
     """Take on what a request gives, in the child; return its words."""
+    for number in request["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
     os.setsid()
     for number, wanted in zip(given[:3], range(3), strict=True):
         os.dup2(number, wanted)

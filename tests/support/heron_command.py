@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from heron_mqtt.testing.faults.programs import (
@@ -45,22 +47,46 @@ class HeronProgram(Program):
     """A program; where it is ``heron-mqtt`` or a script, what it imports is imported already.
 
     ``HERON_FRESH_PROCESSES`` starts that one, too, from nothing.
+
+    Args:
+        ignored: Signals that it is started with as ignored: INT, as ``&`` in a script does, or HUP, as nohup.
     """
 
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        ignored: Sequence[signal.Signals] = (),
+    ) -> None:
+        self._ignored = ignored
+        super().__init__(arguments, cwd=cwd, environment=environment)
+
     def _started(self, arguments: list[str], cwd: Path | None, environment: dict[str, str]) -> Started:
-        if not is_forked(arguments, environment):
-            return super()._started(arguments, cwd, environment)
-        return FORK_SERVER.start(arguments, cwd, environment)
+        if is_forked(arguments, environment):
+            return FORK_SERVER.start(arguments, cwd, environment, self._ignored)
+        if self._ignored:
+            names = " ".join(number.name.removeprefix("SIG") for number in self._ignored)
+            arguments = ["sh", "-c", f"trap '' {names}; exec {shlex.join(arguments)}"]
+        return super()._started(arguments, cwd, environment)
 
 
-def heron(*arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> Program:
+def heron(
+    *arguments: str,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    ignored: Sequence[signal.Signals] = (),
+) -> Program:
     """Start ``heron-mqtt``; its modules are imported already, unless ``HERON_FRESH_PROCESSES`` is set."""
-    return HeronProgram([HERON, *arguments], cwd=cwd, environment=environment)
+    return HeronProgram([HERON, *arguments], cwd=cwd, environment=environment, ignored=ignored)
 
 
-def script(path: Path, *arguments: str, cwd: Path | None = None) -> Program:
+def script(
+    path: Path, *arguments: str, cwd: Path | None = None, ignored: Sequence[signal.Signals] = ()
+) -> Program:
     """Start a script of ours by this Python; forked as ``heron`` is."""
-    return HeronProgram([sys.executable, str(path), *arguments], cwd=cwd)
+    return HeronProgram([sys.executable, str(path), *arguments], cwd=cwd, ignored=ignored)
 
 
 def run_heron_into(stdout: int, *arguments: str) -> Ended:
