@@ -332,7 +332,8 @@ class VendorDevice(FieldDevice):
             self._catch_up_soon()
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
         age_s = self._state.age_s("p_mw", now_s)
-        if telemetry is None or not 0.0 < age_s < math.inf:
+        is_by_mapping = self._offline() and not self._holds_power  # what it is while it is offline, is of now
+        if telemetry is None or is_by_mapping or not 0.0 < age_s < math.inf:
             return telemetry
         return telemetry.model_copy(update={"age_s": round(age_s, 3)})
 

@@ -1058,6 +1058,8 @@ async def test_one_that_went_offline_with_a_setpoint_is_not_at_rest_in_a_stop(
     await until(lambda: site.telemetry and site.telemetry[-1].get("stopped"), "the stop")
     await site.settled()
     assert site.device.owes_safe_state is driven
+    if not driven:
+        assert "age_s" not in site.telemetry[-1], "what it is while it is offline is of now, and confirms"
     site.wire.says("box/lwt", "on")
     site.wire.says("box/state", {"p": 0})
     await until(lambda: site.wire.set_to().count(0) == 2, "zero again: it was away")
