@@ -94,10 +94,12 @@ class Trading(Market):
         for pair in self.pairs:
             linked[pair] = True
         self._linked = linked[self._by_name][:, self._by_name]
+        apart = ~self._linked & ~np.eye(len(agents), dtype=bool)
+        self._apart = apart if apart.any() else None
 
     def _match(self, quantity: Array, price: Array) -> tuple[Array, Array]:
         offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
-        return _allot(_accept(offered, wanted, price, self._linked), offered), price[:, :, np.newaxis]
+        return _allot(_accept(offered, wanted, price, self._apart), offered), price[:, :, np.newaxis]
 
     def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
         """Return (n, sender, receiver) how many messages ``settle`` stands for; the same arguments.
@@ -109,7 +111,7 @@ class Trading(Market):
         offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
         sells = offered > 0.0
         answers = ~sells[:, :, np.newaxis] & sells[:, np.newaxis, :]
-        confirms = _accept(offered, wanted, price, self._linked) > 0.0
+        confirms = _accept(offered, wanted, price, self._apart) > 0.0
         words: NDArray[np.int64] = (1 + answers.astype(np.int64) + confirms) * self._linked
         return words[:, self._rank[:, np.newaxis], self._rank]
 
@@ -163,8 +165,15 @@ class OrderBook(Market):
         return np.broadcast_to(self._words, (len(quantity_mwh), *self._words.shape))
 
 
-def _accept(offered: Array, wanted: Array, price: Array, linked: Flags) -> Array:
-    """Return (n, seller, buyer) MWh: buyers take the cheapest offers of neighbours within their bids."""
+def _accept(offered: Array, wanted: Array, price: Array, apart: Flags | None) -> Array:
+    """Return (n, seller, buyer) MWh: buyers take the cheapest offers within their bids.
+
+    Args:
+        offered: (n, n_agents) MWh.
+        wanted: (n, n_agents) MWh.
+        price: (n, n_agents) ask or bid, $/MWh.
+        apart: (n_agents, n_agents) who does not trade with whom; None = all trade with all.
+    """
     n_copies, n_agents = offered.shape
     copies = np.arange(n_copies)
     accepted = np.zeros((n_copies, n_agents, n_agents))
@@ -172,7 +181,9 @@ def _accept(offered: Array, wanted: Array, price: Array, linked: Flags) -> Array
     for seller in np.argsort(price, axis=1, kind="stable").T:  # the cheapest of each copy, then the next
         ask = price[copies, seller][:, np.newaxis]
         taken = np.minimum(offered[copies, seller][:, np.newaxis], need)
-        taken[(ask > price) | ~linked[seller]] = 0.0
+        taken[ask > price] = 0.0
+        if apart is not None:
+            taken[apart[seller]] = 0.0
         accepted[copies, seller] = taken
         need -= taken
     return accepted
