@@ -144,7 +144,7 @@ class OrderBook(Market):
         left, sold = np.abs(quantity), np.zeros((n_copies, n_agents, n_agents))
         agreed, i, j = np.zeros(n_copies), np.zeros(n_copies, dtype=int), np.zeros(n_copies, dtype=int)
         n_asks, n_bids = asks.sum(axis=1), bids.sum(axis=1)
-        for _ in range(2 * n_agents - 1):
+        for _ in range(n_agents - 1):  # each match uses up an order, and the last one two or what is left
             seller, buyer = sellers[copies, np.minimum(i, last)], buyers[copies, np.minimum(j, last)]
             ask, bid = price[copies, seller], price[copies, buyer]
             going = (i < n_asks) & (j < n_bids) & (ask <= bid)

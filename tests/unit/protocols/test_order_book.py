@@ -252,6 +252,8 @@ def test_what_is_less_than_rounding_is_not_matched() -> None:
     assert match_orders({"A": Bid(least, 50.0), "B": Bid(-least, 60.0)}).mwh == {("A", "B"): least}
     rest = match_orders({"A": Bid(1.0 + 0.5 * least, 50.0), "B": Bid(-1.0, 60.0), "C": Bid(-1.0, 60.0)})
     assert rest.mwh == {("A", "B"): 1.0}
+    rest = match_orders({"A": Bid(1.0, 50.0), "B": Bid(-1.0 - 0.5 * least, 60.0), "C": Bid(1.0, 50.0)})
+    assert rest.mwh == {("A", "B"): 1.0}
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.protocols.base import neighbours
+from heron_mqtt.protocols.base import LEAST_TRADE_MWH, neighbours
 from heron_mqtt.protocols.consensus import ConsensusSession
 from heron_mqtt.protocols.order_book import OrderBookSession
 from heron_mqtt.protocols.p2p import Bid, P2PSession, settle
@@ -153,7 +153,10 @@ def _converse(sessions: dict[str, Any], spoken: Any = None) -> None:
         going = any(still)
 
 
-quantities = st.one_of(st.just(0.0), st.sampled_from([0.1, -0.1, 0.25, -0.5]), st.floats(-1.0, 1.0))
+rounding = [sign * size for sign in (1.0, -1.0) for size in (LEAST_TRADE_MWH, 0.1 + 0.5 * LEAST_TRADE_MWH)]
+quantities = st.one_of(
+    st.just(0.0), st.sampled_from([0.1, -0.1, 0.25, -0.5, *rounding]), st.floats(-1.0, 1.0)
+)
 prices = st.one_of(st.sampled_from([50.0, 55.0, 60.0]), st.floats(-20.0, 120.0))  # ties are what is hard
 
 
@@ -209,6 +212,26 @@ def test_an_order_book_over_arrays_trades_what_its_sessions_trade(market: Any) -
         expected_mwh, expected_usd = traded(names, settlement.trades)
         assert (mwh[i] == expected_mwh).all()
         assert usd[i] == pytest.approx(expected_usd, rel=1e-12, abs=1e-12)
+
+
+def test_an_order_book_over_arrays_takes_the_same_for_rounding() -> None:
+    least, names = LEAST_TRADE_MWH, ["A", "B", "C"]
+    copies = [
+        [(least, 50.0), (-least, 60.0), (0.0, 0.0)],
+        [(1.0 + 0.5 * least, 50.0), (-1.0, 60.0), (-1.0, 60.0)],
+        [(-1.0 - 0.5 * least, 60.0), (1.0, 50.0), (1.0, 50.0)],
+    ]
+    bids = np.array(copies)
+    mwh, _ = OrderBook(names).settle(bids[:, :, 0], bids[:, :, 1])
+    assert mwh[:, 0, 1].tolist() == [least, 1.0, -1.0]
+    assert not mwh[:, :, 2].any()
+
+
+def test_an_order_book_over_arrays_matches_until_all_orders_are_used_up() -> None:
+    bids = np.array([[(1.0, 50.0), (-0.5, 60.0), (-0.25, 58.0), (-0.25, 56.0)]])
+    mwh, usd = OrderBook(["A", "B", "C", "D"]).settle(bids[:, :, 0], bids[:, :, 1])
+    assert mwh[0, 0].tolist() == [0.0, 0.5, 0.25, 0.25]
+    assert usd[0].tolist() == [53.0, -26.5, -13.25, -13.25]
 
 
 @given(markets(), st.sampled_from(["p2p", "order_book"]), st.data())
