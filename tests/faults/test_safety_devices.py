@@ -39,6 +39,8 @@ class Goes(PlainClient):
             self.gone.add(agent)
             time.sleep(self._delays_s[agent])
             self._boxes[agent].is_mute = True
+            # One power, so that the run is ready on a quick machine, too: then it goes.
+            self.client.publish(f"plant/{agent}/power", b"0.0", qos=1)
             self.client.publish(f"plant/{agent}/there", b"off", qos=1)
 
 
