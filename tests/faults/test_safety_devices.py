@@ -98,7 +98,7 @@ def test_a_box_that_says_offline_while_a_run_connects_is_sent_nothing_until_it_i
         ess = {"authority": "full", "mapping": mapping, "gateway": {"gate_steps": 2}, "max_e_mwh": 5.0}
         changes |= {f"microgrids.{agent}.devices.ess.{key}": value for key, value in ess.items()}
         changes[f"microgrids.{agent}.policy"] = always
-    scenario = write(tmp_path, {}, deadlines={**DEADLINES, "ready_s": 1.0}, **changes)
+    scenario = write(tmp_path, {}, deadlines={**DEADLINES, "ready_s": 3.0}, **changes)
     with Goes(url, boxes, delays_s) as goes, Observer(url) as observer, contextlib.ExitStack() as stack:
         for box in boxes.values():
             stack.enter_context(box)
