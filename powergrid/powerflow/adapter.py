@@ -161,12 +161,27 @@ def run_scaled(net: Any, tolerance_mva: float, **options: Any) -> None:
     Raises:
         pandapower.LoadflowNotConverged: Neither is reached.
     """
+    options = {**_start_voltage(net), **options}
     try:
         pp.runpp(net, tolerance_mva=tolerance_mva, **options)
     except pp.LoadflowNotConverged:
         if tolerance_mva >= _PANDAPOWER_TOLERANCE_MVA:
             raise
         pp.runpp(net, tolerance_mva=_PANDAPOWER_TOLERANCE_MVA, **options)
+
+
+def _start_voltage(net: Any) -> dict[str, float]:
+    """Return the mean voltage that sources hold, pu, as ``init_vm_pu``: what ``runpp`` starts from by itself.
+
+    It asks for it by six queries of pandas, which take a third of a power flow of some hundred nodes. Empty
+    where it would start from something else.
+    """
+    if net.user_pf_options or len(net.get("vsc", ())):  # pandapower 3.1 has no vsc
+        return {}
+    sources = (net.ext_grid, net.gen)
+    held = [table["vm_pu"].to_numpy()[table["in_service"].to_numpy(bool)] for table in sources]
+    count = sum(len(vm_pu) for vm_pu in held)
+    return {"init_vm_pu": sum(float(vm_pu.sum()) for vm_pu in held) / count} if count else {}
 
 
 def _runpp(net: Any, tolerance_mva: float) -> bool:
