@@ -56,6 +56,7 @@ def test_a_device_without_a_retained_birth_keeps_no_run_from_starting_and_is_sen
 ) -> None:
     scenario = write(tmp_path, steps=10, deadlines={**DEADLINES, "ready_s": 2.0})
     with Observer(url) as observer, PlainDevice(url, "small") as device:
+        observer.wait("its birth", lambda: observer.on("devices/MG1/ess/status", live=False))
         observer.publish(f"{device.base}/status", b"", retain=True)
         with run(scenario, url) as program:
             done = program.wait()

@@ -14,14 +14,19 @@ from support.doc_pages import ROOT
 from support.script_module import load_script
 
 EXAMPLE = ROOT / "docs" / "examples" / "fmu_battery"
-_FOLDER = tempfile.TemporaryDirectory(prefix="heron-tests-fmu-")
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder of this process: workers are forked from one that has imported this."""
+    return tempfile.TemporaryDirectory(prefix="heron-tests-fmu-")
 
 
 @functools.cache
 def battery(version: int = 2) -> Path:
     """Return the battery as a unit of FMI 2 or 3; built once."""
     module = load_script(EXAMPLE / "build.py")
-    built = module.build(version, Path(_FOLDER.name) / f"battery{version}.fmu")
+    built = module.build(version, Path(_folder().name) / f"battery{version}.fmu")
     assert isinstance(built, Path)
     return built
 
