@@ -121,7 +121,7 @@ class VendorDevice(FieldDevice):
         self._tried_to_hand_back = False  # at the end, which is short
         self._stop_answer = Confirmation(mapping, self._count_problem)  # beside that of a setpoint
         self._measured_at = -math.inf  # when it said its power last
-        self._holds_power = False  # it was told a power that is not 0, and took no release since
+        self._holds_power = False  # it was told a power that is not 0; no release or rest is known since
         self._heard = asyncio.Event()
         self._pause: PauseDetector  # of the loop that it runs in
         self._has_spoken = False
@@ -237,7 +237,7 @@ class VendorDevice(FieldDevice):
             self._owes_end = True
             if self._claim_place("it is not handed back"):
                 await self._commander.release(self._context())
-                self._holds_power = False
+                self._holds_power = self._holds_power and self._offline()  # else it has heard it
             self._is_driven = self._is_held_by_stop = self._owes_end = False
             if self._claim is not None and not (self.is_settable or self._rises):
                 self._claim.close()  # it is only watched from now on: another one may drive it
@@ -477,6 +477,8 @@ class VendorDevice(FieldDevice):
         came_at = self._monotonic() if measured_at is None else measured_at
         if measured:
             self._measured_at = came_at
+            if came_at >= self._commander.moved_at and self._rests_at_0():
+                self._holds_power = False
             self._heard.set()
             self._has_spoken = True
             self._silence = None

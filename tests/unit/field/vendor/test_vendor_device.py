@@ -1038,9 +1038,9 @@ async def test_a_keepalive_carries_no_setpoint_that_was_not_sent(make: Any) -> N
     assert {payload for topic, payload in site.wire.sent if topic == "box/hold"} == {"1000"}
 
 
-@pytest.mark.parametrize("driven", [True, False])
-async def test_one_that_went_offline_with_a_setpoint_is_not_at_rest_in_a_stop(
-    make: Any, driven: bool
+@pytest.mark.parametrize(("driven", "last_w"), [(True, 5000), (True, 0), (False, 0)])
+async def test_one_that_went_offline_with_power_is_not_at_rest_in_a_stop(
+    make: Any, driven: bool, last_w: int
 ) -> None:
     """``offline = 0`` says what a box is that sleeps, not what one holds that has lost its connection."""
     telemetry = [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W", "offline": 0}}}]
@@ -1053,12 +1053,13 @@ async def test_one_that_went_offline_with_a_setpoint_is_not_at_rest_in_a_stop(
         site.send(0.005)
         await until(lambda: site.wire.set_to() == [5000], "the setpoint")
         site.wire.says("box/state", {"p": 5000})
+        site.wire.says("box/state", {"p": last_w})  # 0: its sun has gone
     site.wire.says("box/lwt", "off")
     site.stop()
     await until(lambda: site.telemetry and site.telemetry[-1].get("stopped"), "the stop")
     await site.settled()
-    assert site.device.owes_safe_state is driven
-    if not driven:
+    assert site.device.owes_safe_state is (last_w > 0)
+    if last_w == 0:
         assert "age_s" not in site.telemetry[-1], "what it is while it is offline is of now, and confirms"
     site.wire.says("box/lwt", "on")
     site.wire.says("box/state", {"p": 0})
