@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +88,9 @@ def test_setpoints_that_the_network_held_back_move_nothing(tmp_path: Path, url: 
         assert {message["p_mw"] for message in said()} == {0.0}
 
 
-@on_mosquitto
-def test_a_gateway_that_was_cut_off_sends_nothing_from_before(
-    tmp_path: Path, url: str, link: TcpLink
-) -> None:
-    """A device that does not judge ages is told only what is made after the connection is back."""
-    scenario = write(tmp_path, **{"microgrids.MG1.remote": True})
+@contextlib.contextmanager
+def driven_over(link: TcpLink, scenario: Path, url: str) -> Iterator[tuple[Observer, PlainDevice]]:
+    """A device that does not judge ages, driven by a remote agent that is connected over a link."""
     with (
         Observer(url) as observer,
         PlainDevice(url, "small", judges_age=False) as device,
@@ -99,6 +98,16 @@ def test_a_gateway_that_was_cut_off_sends_nothing_from_before(
         run(scenario, url),
     ):
         until_driven(observer, device)
+        yield observer, device
+
+
+@on_mosquitto
+def test_a_gateway_that_was_cut_off_sends_nothing_from_before(
+    tmp_path: Path, url: str, link: TcpLink
+) -> None:
+    """A device that does not judge ages is told only what is made after the connection is back."""
+    scenario = write(tmp_path, **{"microgrids.MG1.remote": True})
+    with driven_over(link, scenario, url) as (observer, device):
         cut(link)
         time.sleep(2.0 * LEASE_S)
         newest, back = device.seq, time.monotonic()
@@ -124,23 +133,17 @@ def test_a_renewal_that_was_due_while_the_gateway_was_cut_off_is_not_sent_within
     tmp_path: Path, url: str, link: TcpLink
 ) -> None:
     scenario = write(tmp_path, lease_s=3.0, **{"microgrids.MG1.remote": True})
-    with (
-        Observer(url) as observer,
-        PlainDevice(url, "small", judges_age=False) as device,
-        proxy(scenario, through(link)),
-        run(scenario, url),
-    ):
-        until_driven(observer, device)
-        begin = time.monotonic()
+    with driven_over(link, scenario, url) as (observer, _device):
         cut(link)
         time.sleep(1.6)  # due after a third of the lease
-        newest, back = device.seq, time.monotonic()
+        back, back_at = time.monotonic(), datetime.datetime.now(datetime.UTC)
         link.mend()
         observer.wait("it is driven again", lambda: len(observer.driving(after=back)) > 3)
-        # One that is made as soon as it is back may echo what it heard before; it lasts for what is left.
-        left_s = 3.0 - (back - begin) + 0.1
-        old = [m.json for m in observer.setpoints(after=back) if m.json["heard_seq"] < newest]
-        assert [told for told in old if told["lease_s"] > left_s] == []
+        # One that is made as soon as it is back may echo what it heard before. One clock times all of this,
+        # in messages to a millisecond.
+        earliest = back_at - datetime.timedelta(milliseconds=1)
+        made = [datetime.datetime.fromisoformat(m.json["sent_at"]) for m in observer.setpoints(after=back)]
+        assert [each for each in made if each < earliest] == []
 
 
 @on_mosquitto
