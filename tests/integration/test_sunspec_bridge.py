@@ -464,6 +464,25 @@ async def bridged(box: EmulatedInverter, *arguments: str) -> AsyncIterator[Progr
             await box.stop()
 
 
+@contextlib.asynccontextmanager
+async def online(
+    box: EmulatedInverter, url: str, env_id: str, *more: str, modbus_port: int | None = None
+) -> AsyncIterator[tuple[Program, Gateway]]:
+    """Run the bridge of ``box`` as MG1/ess until it is born, with a gateway beside it."""
+    async with (
+        bridged(
+            box,
+            *("--agent", "MG1", "--name", "ess", "--broker", url, "--env-id", env_id),
+            *("--modbus", f"127.0.0.1:{modbus_port or box.port}", "--unit", "1", "--period", "0.1"),
+            *more,
+        ) as program,
+        MqttBroker(url, env_id=env_id) as broker,
+    ):
+        gateway = Gateway(broker, env_id)
+        await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+        yield program, gateway
+
+
 async def ended(program: Program) -> Ended:
     """Wait for the end of a program whose inverter is served here meanwhile."""
     return await asyncio.to_thread(program.wait, 15.0)
@@ -522,16 +541,7 @@ async def test_the_program_whose_inverter_acknowledges_the_hand_back_and_ignores
     mosquitto: Mosquitto, env_id: str, shown: str
 ) -> None:
     box = await EmulatedInverter(BATTERY).start()
-    async with (
-        bridged(
-            box,
-            *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
-            *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1"),
-        ) as program,
-        MqttBroker(mosquitto.url, env_id=env_id) as broker,
-    ):
-        gateway = Gateway(broker, env_id)
-        await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+    async with online(box, mosquitto.url, env_id) as (program, gateway):
         await gateway.ask(-0.002, 30.0)
         box.forgets = True
         seen = len(box.requests)
@@ -557,15 +567,8 @@ async def test_the_program_ends_in_time_and_says_so_where_a_box_does_not_answer_
     box = await EmulatedInverter(BATTERY).start()
     async with (
         ModbusFront(box.port) as front,
-        bridged(
-            box,
-            *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
-            *("--modbus", f"127.0.0.1:{front.port}", "--unit", "1", "--period", "0.1", "--timeout", "0.3"),
-        ) as program,
-        MqttBroker(mosquitto.url, env_id=env_id) as broker,
+        online(box, mosquitto.url, env_id, "--timeout", "0.3", modbus_port=front.port) as (program, gateway),
     ):
-        gateway = Gateway(broker, env_id)
-        await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
         await gateway.ask(-0.002, 30.0)
         front.answers = answers
         await until(lambda: gateway.states()[-1] == "fault", "the fault")
@@ -589,16 +592,7 @@ async def test_the_program_says_at_its_end_whether_its_inverter_is_at_0_in_a_sto
 ) -> None:
     """With power, quickly: ``test_an_inverter_that_still_gives_power_in_a_stop_is_no_good_end``."""
     box = await EmulatedInverter(BATTERY).start()
-    async with (
-        bridged(
-            box,
-            *("--agent", "MG1", "--name", "ess", "--broker", mosquitto.url, "--env-id", env_id),
-            *("--modbus", f"127.0.0.1:{box.port}", "--unit", "1", "--period", "0.1"),
-        ) as program,
-        MqttBroker(mosquitto.url, env_id=env_id) as broker,
-    ):
-        gateway = Gateway(broker, env_id)
-        await until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+    async with online(box, mosquitto.url, env_id) as (program, gateway):
         await gateway.ask(0.003, 30.0)
         box.follows = rests
         asked = ("--broker", mosquitto.url, "--env-id", env_id, "--wait", "1")

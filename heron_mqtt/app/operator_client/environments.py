@@ -87,10 +87,15 @@ class DeviceSeen(AgentSeen):
         return born is None or str(boot) == born
 
     @property
+    def is_held(self) -> bool:
+        """Whether a lease of it is held, by what it said last."""
+        return self.lease is not None and self.lease.state == "held"
+
+    @property
     def may_have_power(self) -> bool:
         """Whether it may give power although it is offline: it measures, or a setpoint was never ended."""
         is_heard = self.telemetry is not None and self.telemetry_at_s > self.status_at_s
-        return is_heard or (self.lease is not None and self.lease.state == "held")
+        return is_heard or self.is_held
 
     @property
     def is_not_ours(self) -> bool:

@@ -285,7 +285,6 @@ def _stranger(device: DeviceSeen, gateway: AgentSeen | None) -> str | None:
 
 
 def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
-    is_held = device.lease is not None and device.lease.state == "held"
     since = None if device.status is None else device.status.sent_at
     match health(device):
         case "offline" if view.run is None or view.run.state != "finished":
@@ -294,7 +293,7 @@ def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float)
             reason = device.status.reason if device.status is not None else None
             yield Problem(f"is in a fault: {reason or 'no reason given'}", since)
         case "silent":
-            lease = " although a lease is held" if is_held else ""
+            lease = " although a lease is held" if device.is_held else ""
             yield Problem(f"is online by its status, and has published nothing for {listen_s:g} s{lease}")
         case "unborn":
             yield Problem("measures, and has no birth on its status channel")

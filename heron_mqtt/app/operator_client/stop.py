@@ -225,7 +225,7 @@ def _judge_device(
     name = f"device {label}"
     confirmed, how = _by_confirmation(device, report, view, wait_s)
     if not device.is_present:
-        how += "; its lease is held: its hardware may hold its last setpoint" if _is_held(device) else ""
+        how += "; its lease is held: its hardware may hold its last setpoint" if device.is_held else ""
     measured_s = -math.inf if device.telemetry is None else device.telemetry_at_s
     age_s = 0.0 if device.telemetry is None else device.telemetry.get("age_s") or 0.0
     has_measured = measured_s - age_s > published_s
@@ -244,10 +244,6 @@ def _judge_device(
         report.unmeasured[printable(name)] = why
     else:
         _note(report, name, confirmed, how)
-
-
-def _is_held(device: DeviceSeen) -> bool:
-    return device.lease is not None and device.lease.state == "held"
 
 
 def _note(report: StopReport, name: str, confirmed: bool, how: str) -> None:
