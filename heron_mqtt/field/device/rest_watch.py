@@ -12,6 +12,25 @@ LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told of a s
 INSIST_S = 60.0  # the longest time between two tellings of hardware that does not go to 0
 
 
+class GrowingPause:
+    """The time between two tellings of hardware that does not do what it is told: longer each time.
+
+    Each write may wear its memory, and the first ones are the most likely to help.
+    """
+
+    def __init__(self) -> None:
+        self.s = LEAVES_POWER_S
+        """The pause that is due, s."""
+
+    def grow(self) -> None:
+        """Make the next one longer."""
+        self.s = min(INSIST_S, 2.0 * self.s)
+
+    def reset(self) -> None:
+        """Begin anew: it did."""
+        self.s = LEAVES_POWER_S
+
+
 class RestWatch:
     """Watches hardware that is told of stops by someone else, which asks here whether to tell it again.
 
@@ -28,7 +47,7 @@ class RestWatch:
         self._report = report
         self.told_at = -math.inf
         """When the hardware was told of the stop last."""
-        self._insist_s = LEAVES_POWER_S
+        self._pause = GrowingPause()
         self._reported: set[bool | None] = set()  # each kind of trouble: whether the power was known; refused
 
     def is_at_rest(self, p_mw: float | None) -> bool | None:
@@ -42,7 +61,7 @@ class RestWatch:
     def forget(self) -> None:
         """Forget what was wrong: it is at rest, or the stop is over."""
         self._reported.clear()
-        self._insist_s = LEAVES_POWER_S
+        self._pause.reset()
 
     def note_refusal(self, why: str) -> None:
         """Take note that the hardware has not accepted the stop that it was told."""
@@ -77,9 +96,9 @@ class RestWatch:
                 if is_known
                 else f"{begin} whether it is at 0 is not known: its power: {why_unknown}"
             )
-        if not is_known or now_s < settled_at + self._insist_s:
+        if not is_known or now_s < settled_at + self._pause.s:
             return False
-        self._insist_s = min(INSIST_S, 2.0 * self._insist_s)
+        self._pause.grow()
         return True
 
     def left_with(self, p_mw: float | None, *, has_taken_it: bool) -> str | None:

@@ -9,7 +9,7 @@ import math
 from typing import Any, Literal
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
-from heron_mqtt.field.device.rest_watch import INSIST_S, LEAVES_POWER_S, RestWatch
+from heron_mqtt.field.device.rest_watch import GrowingPause, RestWatch
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.controls import Left
@@ -49,7 +49,7 @@ class SunSpecDevice(FieldDevice):
         self._has_written = False
         self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
         self._owes = self._is_owed(inverter.found)
-        self._again_at, self._again_s = -math.inf, LEAVES_POWER_S  # when a release is written again
+        self._again_at, self._pause = -math.inf, GrowingPause()  # when a doubted release is written again
         self._doubted = False  # it acknowledged its safe state, and its registers did not show it
         bounds_mw = [None if w is None else w / W_PER_MW for w in inverter.nameplate.power_range_w]
         self._rest = RestWatch(bounds_mw, lambda what: self._broker.stats.report("device", self.label, what))
@@ -228,11 +228,11 @@ class SunSpecDevice(FieldDevice):
             if self.stopped:
                 self._rest.note_told(self._monotonic())
             if not await self._took(wanted):
-                self._again_at = self._monotonic() + self._again_s  # each write may wear its memory
-                self._again_s = min(INSIST_S, 2.0 * self._again_s)
+                self._again_at = self._monotonic() + self._pause.s
+                self._pause.grow()
                 self.rest_lost()
                 return
-            self._again_s = LEAVES_POWER_S
+            self._pause.reset()
         except ModbusFault as exc:
             self.rest_lost()
             if self._inverter.is_dark(exc):
