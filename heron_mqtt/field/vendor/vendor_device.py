@@ -18,7 +18,7 @@ from typing import Any
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
-from heron_mqtt.field.device.rest_watch import LEAVES_POWER_S, RestWatch
+from heron_mqtt.field.device.rest_watch import RestWatch
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
@@ -29,6 +29,7 @@ from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
 from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
 from heron_mqtt.field.vendor.sparkplug_payload import encode
+from heron_mqtt.field.vendor.stop_proof import StopProof
 from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
 from heron_mqtt.messages import AuthorityState, LeaseState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
@@ -119,9 +120,6 @@ class VendorDevice(FieldDevice):
         )
         self._confirmation = Confirmation(mapping, self._count_problem)
         self._tried_to_hand_back = False  # at the end, which is short
-        self._stop_answer = Confirmation(mapping, self._count_problem)  # beside that of a setpoint
-        self._measured_at = -math.inf  # when it said its power last
-        self._holds_power = False  # it was told a power that is not 0; no release or rest is known since
         self._heard = asyncio.Event()
         self._pause: PauseDetector  # of the loop that it runs in
         self._has_spoken = False
@@ -134,6 +132,15 @@ class VendorDevice(FieldDevice):
         self._caught_up_at = -math.inf
         self._rest = RestWatch(
             power_range_mw, lambda what: self._broker.stats.report("device", self.label, what)
+        )
+        self._stop_proof = StopProof(
+            mapping,
+            self._state,
+            self._commander,
+            self._rest,
+            self._count_problem,
+            stale_after_s=stale_after_s,
+            answer_within_s=self._within_s,
         )
         self._level: Level | None = None
         self._rises = False  # to a level that sends, once its gates pass
@@ -177,7 +184,6 @@ class VendorDevice(FieldDevice):
             if self._claim is not None:
                 self._claim.take(self._state.learned)
             self._is_driven = True  # also where sending fails half way
-            self._holds_power = self._holds_power or setpoint.p_mw != 0.0
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
@@ -226,18 +232,18 @@ class VendorDevice(FieldDevice):
         if self.stopped:
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
-                self._stop_answer.begin(None, math.inf)
-                self._rest.note_told(self._monotonic())  # what it says at once may come before we know it
+                self._stop_proof.begin(self._monotonic())  # what it says at once may come before we know it
                 await self._commander.stop(self._context())  # also where it is another one's
                 if self._mapping.registers is not None:  # read while they were written, it is of before
-                    self._rest.note_told(self._monotonic())
+                    self._stop_proof.note_told(self._monotonic())
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
                 self._is_driven = self._owes_end = False
         elif self._is_driven or self._is_held_by_stop or self._owes_end:  # a stop may have reached it in part
             self._owes_end = True
             if self._claim_place("it is not handed back"):
                 await self._commander.release(self._context())
-                self._holds_power = self._holds_power and self._offline()  # else it has heard it
+                if not self._offline():  # else it has not heard it
+                    self._stop_proof.note_released(self._monotonic())
             self._is_driven = self._is_held_by_stop = self._owes_end = False
             if self._claim is not None and not (self.is_settable or self._rises):
                 self._claim.close()  # it is only watched from now on: another one may drive it
@@ -267,60 +273,30 @@ class VendorDevice(FieldDevice):
     def owes_safe_state(self) -> bool:
         """Whether the device has still to be told of a stop or an end, or is not at 0 in a stop."""
         # Having taken the stop is not being at 0.
-        return self._owes_end or (self.stopped and not (self._has_taken_stop() and self._rests_at_0()))
+        if self._owes_end or not self.stopped:
+            return self._owes_end
+        return not (self._has_taken_stop() and self._rest.is_at_rest(self._p_mw_in_stop()))
 
-    def _rests_at_0(self) -> bool | None:
-        """Whether its power is next to 0; None = it is not known."""
-        return self._rest.is_at_rest(self._known_p_mw())
-
-    def _known_p_mw(self) -> float | None:
-        """Return the device's power, MW, positive = injected; None = it is not known.
-
-        In a stop that it was told of, only what it said of the time after that counts.
-        """
-        now_s = self._monotonic()
-        telemetry = self._state.telemetry(now_s, self._stale_after_s)
-        if telemetry is not None and self.stopped and self._offline():
-            return None if self._holds_power else telemetry.p_mw  # it has not heard of the stop
-        if telemetry is None or not (self.stopped and self._is_held_by_stop):
-            return None if telemetry is None else telemetry.p_mw
-        # What it reports on change alone may stand since before the stop. A setpoint that moved it since
-        # would have been reported, given time.
-        holds_since, moved_at = now_s - self._state.age_s("p_mw", now_s), self._commander.moved_at
-        is_of_after = holds_since >= self._rest.told_at + self._settle_s
-        has_not_moved = max(self._measured_at, holds_since - LEAVES_POWER_S) >= moved_at + self._settle_s
-        return telemetry.p_mw if is_of_after and has_not_moved else None
+    def _p_mw_in_stop(self) -> float | None:
+        """Return the power that is known in a stop, MW, positive = injected; None = none."""
+        return self._stop_proof.known_p_mw(
+            self._monotonic(), was_told=self._is_held_by_stop, is_offline=self._offline()
+        )
 
     def _has_taken_stop(self) -> bool:
-        """Whether the device has accepted the stop that it was told, where it answers setpoints."""
-        if not self._is_held_by_stop or self.confirm != "answer" or not self._mapping.answers:
-            return True
-        answer = self._stop_answer.answer
-        return answer is not None and answer.accepted
+        return not self._is_held_by_stop or self._stop_proof.is_taken()
 
     def _watch_rest(self) -> None:
         """Look, in a stop, whether the device is at 0: it may have restarted, or another one told it."""
         if not (self.stopped and self.is_safe) or self._owes_end:
             return
         if self._is_held_by_stop:
-            self._owes_end = self._must_be_stopped_again()
+            now_s = self._monotonic()
+            self._owes_end = self._stop_proof.must_be_told_again(self._p_mw_in_stop(), now_s)
         if self.owes_safe_state:
             self.rest_lost()
         else:
             self.rest_reached()
-
-    def _must_be_stopped_again(self) -> bool:
-        now_s = self._monotonic()
-        if not self._has_taken_stop():
-            answer = self._stop_answer.answer
-            if answer is None and now_s < self._rest.told_at + self._within_s:
-                return False
-            silence = f"no answer on {', '.join(self._stop_answer.topics)} within {self._within_s:g} s"
-            self._rest.note_refusal(silence if answer is None else answer.reason)
-            return True
-        p_mw = self._known_p_mw()
-        why = "" if p_mw is not None else self._state.why("p_mw", now_s) or "it has said none since the stop"
-        return self._rest.must_be_told_again(p_mw, now_s, settle_s=self._settle_s, why_unknown=why)
 
     def measure(self) -> Telemetry | None:
         """Return what the device said last; None until it has said its power, and once that is too old."""
@@ -332,7 +308,8 @@ class VendorDevice(FieldDevice):
             self._catch_up_soon()
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
         age_s = self._state.age_s("p_mw", now_s)
-        is_by_mapping = self._offline() and not self._holds_power  # what it is while it is offline, is of now
+        # What it is while it is offline, is of now.
+        is_by_mapping = self._offline() and not self._stop_proof.may_hold_power
         if telemetry is None or is_by_mapping or not 0.0 < age_s < math.inf:
             return telemetry
         return telemetry.model_copy(update={"age_s": round(age_s, 3)})
@@ -368,7 +345,7 @@ class VendorDevice(FieldDevice):
         """
         if self.stopped and (self._is_held_by_stop or self._owes_end):
             has_taken_it = not self._owes_end and self._has_taken_stop()
-            return self._rest.left_with(self._known_p_mw(), has_taken_it=has_taken_it)
+            return self._rest.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it)
         return "it was not handed back, and may hold its last setpoint" if self.is_driven else None
 
     @property
@@ -416,15 +393,10 @@ class VendorDevice(FieldDevice):
                 self._tell_trouble()
         if not retained:
             self._confirmation.take_answer(topic, payload, self._commander.values)
-            self._take_answer_to_stop(topic, payload)
+            if self._stop_proof.take_answer(topic, payload, self._commander.values):
+                self._watch_rest()
+                self._catch_up_soon()
         self._after_news(was)
-
-    def _take_answer_to_stop(self, topic: str, payload: bytes) -> None:
-        before = self._stop_answer.answer
-        self._stop_answer.take_answer(topic, payload, self._commander.values)
-        if self._stop_answer.answer is not before:
-            self._watch_rest()
-            self._catch_up_soon()
 
     def _on_poll(self, poll: RegisterPoll) -> None:
         was = self._state.status()
@@ -476,9 +448,7 @@ class VendorDevice(FieldDevice):
         measured = not retained and "p_mw" in taken.fields
         came_at = self._monotonic() if measured_at is None else measured_at
         if measured:
-            self._measured_at = came_at
-            if came_at >= self._commander.moved_at and self._rests_at_0():
-                self._holds_power = False
+            self._stop_proof.take_power(float(taken.fields["p_mw"]), came_at)
             self._heard.set()
             self._has_spoken = True
             self._silence = None
@@ -621,14 +591,13 @@ class VendorDevice(FieldDevice):
         if (left := self.left_undone) is not None:
             self._broker.stats.report("device", self.label, f"nothing watches it any more: {left}")
         else:
-            log.warning("%s: %s", self.label, self._rest.kept(self._known_p_mw()))
+            log.warning("%s: %s", self.label, self._rest.kept(self._p_mw_in_stop()))
 
     async def _on_estop(self, message: Received) -> None:
         was = self.stopped
         await super()._on_estop(message)
         if not self.stopped:
-            self._rest.forget()
-            self._stop_answer.end()
+            self._stop_proof.end()
         if was and not self.stopped and (self._is_held_by_stop or self._owes_end):
             await self._end_lease("the emergency stop is over")
 
@@ -718,7 +687,6 @@ class VendorDevice(FieldDevice):
         log.warning("%s: an earlier program ended while it held the device, which is handed back", self.label)
         self._is_driven = self._owes_end = True  # caught up when the device is heard
         self._commander.moved_at = self._monotonic()  # what it was told last is not known here
-        self._holds_power = True
         self._told_holder, self._has_told_holder = Holder(state.holder, state.holder_boot), False
         self._tell_holder()  # the next program has to know it, too
 

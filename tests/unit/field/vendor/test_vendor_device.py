@@ -963,7 +963,7 @@ async def test_a_stop_that_could_not_be_told_to_one_that_was_never_driven_ends_w
 async def test_one_that_reports_what_changes_and_refused_its_setpoint_is_at_rest_after_a_while(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.3)
+    monkeypatch.setattr("heron_mqtt.field.vendor.stop_proof.LEAVES_POWER_S", 0.3)
     site = await make({**RELEASED, **QUIET})
     site.wire.says("box/state", {"p": 0})
     sent_s = time.monotonic()

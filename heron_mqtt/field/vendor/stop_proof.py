@@ -1,0 +1,136 @@
+"""What proves that a vendor's device has taken an emergency stop, and is at 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from heron_mqtt.field.device.rest_watch import LEAVES_POWER_S, RestWatch
+from heron_mqtt.field.vendor.commands import Commander
+from heron_mqtt.field.vendor.confirmation import Confirmation
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.outgoing import RenderedValue
+from heron_mqtt.field.vendor.vendor_state import VendorState
+
+
+class StopProof:
+    """Looks at what a device says, in a stop: its answer to it, where it answers, and its power.
+
+    Times are by the clock of the device's program, s.
+
+    Args:
+        mapping: How the device speaks.
+        state: What is known of it.
+        commander: What it was told.
+        rest: Watches its power.
+        count_problem: Is told the topic of an answer that cannot be read, and what is wrong.
+        stale_after_s: So long its last power counts.
+        answer_within_s: So long an answer may take.
+    """
+
+    def __init__(
+        self,
+        mapping: DeviceMapping,
+        state: VendorState,
+        commander: Commander,
+        rest: RestWatch,
+        count_problem: Callable[[str, str], None],
+        *,
+        stale_after_s: float,
+        answer_within_s: float,
+    ) -> None:
+        self._mapping = mapping
+        self._state = state
+        self._commander = commander
+        self._rest = rest
+        self._reply = Confirmation(mapping, count_problem)  # beside that of a setpoint, which may still wait
+        self._stale_after_s = stale_after_s
+        self._within_s = answer_within_s
+        self._settle_s = 0.0 if mapping.setpoint is None else mapping.setpoint.settle_s
+        self._measured_at = -math.inf  # when it said its power last
+        self._rested_at = -math.inf  # when it said one next to 0, or took a release, last
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def begin(self, now_s: float) -> None:
+        """Take note that the device is being told of the stop: what counts comes from now on."""
+        self._reply.begin(None, math.inf)
+        self._rest.note_told(now_s)
+
+    def note_told(self, now_s: float) -> None:
+        """Take note that it has been told, where only what is measured from now on counts."""
+        self._rest.note_told(now_s)
+
+    def end(self) -> None:
+        """Take note that the stop is over."""
+        self._rest.forget()
+        self._reply.end()
+
+    def take_power(self, p_mw: float, measured_at: float) -> None:
+        """Take in a power that the device has measured, MW."""
+        self._measured_at = measured_at
+        if self._rest.is_at_rest(p_mw):
+            self._rested_at = measured_at
+
+    def take_answer(self, topic: str, payload: bytes, values: Mapping[str, RenderedValue]) -> bool:
+        """Take in what may be an answer to the stop; returns whether it is news."""
+        before = self._reply.answer
+        self._reply.take_answer(topic, payload, values)
+        return self._reply.answer is not before
+
+    def note_released(self, now_s: float) -> None:
+        """Take note that the device has taken its release."""
+        self._rested_at = now_s
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    @property
+    def may_hold_power(self) -> bool:
+        """Whether it was told a power that is not 0, and neither rest nor release is known since."""
+        return self._commander.moved_at > self._rested_at
+
+    def known_p_mw(self, now_s: float, *, was_told: bool, is_offline: bool) -> float | None:
+        """Return the power that the device has in the stop, MW, positive = injected; None = it is not known.
+
+        Args:
+            now_s: Now.
+            was_told: It was told of the stop: only what it said of the time after that counts.
+            is_offline: Its power is what the mapping says of one that is offline.
+        """
+        telemetry = self._state.telemetry(now_s, self._stale_after_s)
+        if telemetry is None:
+            return None
+        if is_offline:  # it has not heard of the stop
+            return None if self.may_hold_power else telemetry.p_mw
+        if not was_told:
+            return telemetry.p_mw
+        # What it reports on change alone may stand since before the stop. A setpoint that moved it since
+        # would have been reported, given time.
+        holds_since = now_s - self._state.age_s("p_mw", now_s)
+        is_of_after = holds_since >= self._rest.told_at + self._settle_s
+        unmoved_since = max(self._measured_at, holds_since - LEAVES_POWER_S)
+        is_unmoved = unmoved_since >= self._commander.moved_at + self._settle_s
+        return telemetry.p_mw if is_of_after and is_unmoved else None
+
+    def is_taken(self) -> bool:
+        """Whether the device has accepted the stop that it was told, where it answers setpoints."""
+        if self._mapping.confirmed_by != "answer" or not self._mapping.answers:
+            return True
+        answer = self._reply.answer
+        return answer is not None and answer.accepted
+
+    def must_be_told_again(self, p_mw: float | None, now_s: float) -> bool:
+        """Whether the device is to be told of the stop again, given the power that is known."""
+        if self.is_taken():
+            why = (
+                ""
+                if p_mw is not None
+                else self._state.why("p_mw", now_s) or "it has said none since the stop"
+            )
+            return self._rest.must_be_told_again(p_mw, now_s, settle_s=self._settle_s, why_unknown=why)
+        answer = self._reply.answer
+        if answer is None and now_s < self._rest.told_at + self._within_s:
+            return False
+        silence = f"no answer on {', '.join(self._reply.topics)} within {self._within_s:g} s"
+        self._rest.note_refusal(silence if answer is None else answer.reason)
+        return True
