@@ -1051,7 +1051,8 @@ async def test_one_that_went_offline_with_power_is_not_at_rest_in_a_stop(
     site.wire.says("box/state", {"p": 0})
     if driven:
         site.send(0.005)
-        await until(lambda: site.wire.set_to() == [5000], "the setpoint")
+        await until(lambda: site.device._commander.moved_at > 0.0, "the setpoint, taken by the broker")
+        assert site.wire.set_to() == [5000]
         site.wire.says("box/state", {"p": 5000})
         site.wire.says("box/state", {"p": last_w})  # 0: its sun has gone
     site.wire.says("box/lwt", "off")
