@@ -40,14 +40,14 @@ class LiveTelemetry:
         if told is None or "held_s" in told or "rejected" in told or self._live.rejected is not None:
             return False
         self._traffic.note(self._channel, told, at_s)
-        self._seen.telemetry, self._seen.telemetry_at_s = told, at_s
-        self._live.note_telemetry(told, at_s)
+        if self._seen.take_telemetry(told, at_s):
+            self._live.note_telemetry(told, at_s)
         return True
 
     def take(self, heard: Heard) -> str | None:
         """Take a message; return why the device rejects what it was told, where that is new.
 
-        What the broker or an outbox had kept says nothing of now.
+        What the broker or an outbox had kept says nothing of now, nor does what came before, or was replayed.
         """
         self._traffic.note_heard(self._channel, heard)
         fields = heard.fields
@@ -62,7 +62,8 @@ class LiveTelemetry:
         except MessageError as exc:
             self._environment.note_unreadable(heard.channel, str(exc))
             return None
-        self._seen.telemetry, self._seen.telemetry_at_s = told, heard.at_s
+        if not self._seen.take_telemetry(told, heard.at_s):
+            return None
         return self._live.note_telemetry(told, heard.at_s)
 
     def heard(self, payload: bytes, at_s: float) -> Heard:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import MessageError, NotReady
 from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest, is_reactive_at_rest
+from heron_mqtt.field.telemetry_order import TelemetryOrder
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import (
     AuthorityState,
@@ -64,8 +64,8 @@ class DeviceSeen(AgentSeen):
     telemetry: Json | None = None
     """Fields of the newest that was heard live, as in ``Telemetry``; what the broker had kept has no age."""
     telemetry_at_s: float = 0.0
-    telemetry_ident: tuple[Any, Any] = (None, None)
-    """boot and seq of it."""
+    order: TelemetryOrder = field(default_factory=TelemetryOrder)
+    """Of the telemetry that was heard live."""
     authority: AuthorityState | None = None
     lease: LeaseState | None = None
 
@@ -76,15 +76,23 @@ class DeviceSeen(AgentSeen):
             return self.telemetry is not None
         return self.status.state in PRESENT
 
-    def is_new(self, ident: tuple[Any, Any]) -> bool:
-        """Whether telemetry with this boot and seq is newer than the newest, and not of an earlier life."""
-        (boot, seq), (last_boot, last_seq) = ident, self.telemetry_ident
-        if boot is None or seq is None:
-            return last_seq is None  # numbered telemetry is not outweighed by what says no number
-        if boot == last_boot and isinstance(seq, int | float) and isinstance(last_seq, int | float):
-            return seq > last_seq
+    def take_telemetry(self, told: Json, at_s: float) -> bool:
+        """Take telemetry that was heard live, if it is news; return whether it is.
+
+        Args:
+            told: Its fields, as in ``Telemetry``.
+            at_s: When it came, by the loop's clock.
+        """
+        boot = told.get("boot")
+        # Who has just begun to look knows of no earlier life: a recording of one would count as a restart.
+        # The birth, which the broker keeps, says which life is the present one.
         born = None if self.status is None or self.status.state == "offline" else self.status.boot
-        return born is None or str(boot) == born
+        if boot is not None and born not in {None, boot}:
+            return False
+        if not self.order.take(boot, told.get("seq")):
+            return False
+        self.telemetry, self.telemetry_at_s = told, at_s
+        return True
 
     @property
     def is_held(self) -> bool:
@@ -286,11 +294,7 @@ def _take_device(device: DeviceSeen, leaf: str, heard: Heard) -> None:
         fields = heard.fields
         if fields is None or heard.retained or fields.get("held_s") is not None:
             return
-        ident = fields.get("boot"), fields.get("seq")
-        if device.is_new(ident):
-            device.telemetry, device.telemetry_at_s = TELEMETRY.of_fields(fields), heard.at_s
-            if None not in ident:
-                device.telemetry_ident = ident
+        device.take_telemetry(TELEMETRY.of_fields(fields), heard.at_s)
     elif leaf == "authority_state":
         device.authority = _read(AuthorityState, heard)
     elif leaf == "lease":

@@ -17,6 +17,7 @@ from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.field.steady_clock import steady_s
+from heron_mqtt.field.telemetry_order import TelemetryOrder
 from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Setpoint, Status, Telemetry, fields_of
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -88,13 +89,13 @@ class DeviceLink:
         "_acks",
         "_answer",
         "_arrived_at",
-        "_boot",
         "_echo",
         "_env_id",
         "_heard_at",
         "_measured_at",
         "_monotonic",
         "_on_change",
+        "_order",
         "_plausible",
         "awaits_rebirth_telemetry",
         "measurements",
@@ -143,8 +144,8 @@ class DeviceLink:
         self._refused_at: float | None = None
         self._watched_since: float | None = None
         self._heard_at: float | None = None  # of anything, births too
-        self._echo: tuple[str, int] | None = None  # boot and seq of the newest telemetry heard
-        self._boot: str | None = None  # of the device, by its newest birth or telemetry
+        self._echo: tuple[str, int] | None = None  # boot and seq of the newest since it was born (again)
+        self._order = TelemetryOrder()
         self.awaits_rebirth_telemetry = False
         """Whether it was born again and has not said since what it does: no setpoint until it has."""
         self.measurements = 0
@@ -329,7 +330,7 @@ class DeviceLink:
             p_available_mw=wanted.p_available_mw,
         )
         self._lease = _SentLease(setpoint, self._monotonic() + lease_s)
-        takes = {"take_over": True} if self._taking.may_displace(self._boot) else {}
+        takes = {"take_over": True} if self._taking.may_displace(self._order.boot) else {}
         stamped = self._stamped(setpoint, stamper, episode, step, **takes)
         self._acks.note_sent(stamper.boot, stamped["seq"], self._monotonic())
         self._answer = None
@@ -513,18 +514,27 @@ class DeviceLink:
         self._on_change()
 
     def _is_news(self, boot: str | None, seq: int | None) -> bool:
-        """Take the number of telemetry, to be echoed; whether it can be newer than the newest."""
-        if boot != self._boot:
-            if self._plausible.is_past(boot):
+        """Take the number of telemetry, to be echoed; whether it can be newer than the newest.
+
+        A boot that was never heard of is a restart, or a second device of this name, also without its birth:
+        who looks on (``DeviceSeen``) goes by the birth, a gateway has to notice both.
+        """
+        order = self._order
+        if boot != order.boot:
+            if self._is_past(boot):
                 return False  # of an earlier life of the device, late; or of a second one
             self._note_boot(boot)
-        # A broker's client drops what comes twice from a sender; that may be left out. Without a number
-        # beside numbered telemetry nothing shows that it is of this device, and of now.
-        if self._echo is not None and (boot is None or seq is None or seq <= self._echo[1]):
+        if not order.take(boot, seq):
             self._plausible.once("repeated", "telemetry that is not newer than the newest does not count")
             return False
-        if boot is not None and seq is not None:
-            self._echo = (boot, seq)
+        self._echo = order.newest
+        return True
+
+    def _is_past(self, boot: str | None) -> bool:
+        """Whether a message is of an earlier life of the device, or of a second one; takes note of it."""
+        if not self._order.is_past(boot):
+            return False
+        self._plausible.note_past()
         return True
 
     def _take_answer(self, acks: Acknowledgements, telemetry: Telemetry) -> None:
@@ -550,7 +560,7 @@ class DeviceLink:
             self._plausible.once(left_out, f"status: {left_out}")
         if message.retained and self._has_live_status:
             return  # what it says now counts for more than what the broker kept
-        if self._plausible.is_past(status.boot):
+        if self._is_past(status.boot):
             return  # of an earlier life of the device, late, whatever it says; or of a second one
         self._has_live_status |= not message.retained
         before, self.status = self.status, status
@@ -579,10 +589,10 @@ class DeviceLink:
 
     def _note_boot(self, boot: str | None) -> None:
         """Notice that the device has started again: what it did and what it was told is past."""
-        if boot is None or boot == self._boot:
+        was_known = self._order.boot is not None
+        if not self._order.begin(boot):
             return
-        was_known, self._boot = self._boot is not None, boot
-        self._plausible.begin_boot(boot)
+        self._plausible.begin_boot()
         if was_known:
             self._is_born_again()
 

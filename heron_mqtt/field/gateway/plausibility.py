@@ -10,7 +10,6 @@ from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messages import Status, Telemetry
 
 MAX_SKEW = timedelta(minutes=5)  # NTP keeps a box within a second; minutes mean that nothing keeps it
-REMEMBERED_BOOTS = 10
 LATE = 1  # messages of an earlier boot that are only late: one may have been on its way
 
 
@@ -28,7 +27,6 @@ class Plausibility:
     """
 
     __slots__ = (
-        "_boots",
         "_from_past",
         "_in_second",
         "_max_rate_per_s",
@@ -71,7 +69,6 @@ class Plausibility:
         self._monotonic = monotonic
         self._now = now
         self._told: set[str] = set()
-        self._boots: list[str] = []  # the present one last
         self._from_past: list[float] = []  # when messages of an earlier boot came
         self._second: int | None = None
         self._in_second = 0  # messages in it
@@ -152,26 +149,22 @@ class Plausibility:
         if sender is not None and sender != self._name:
             raise MessageError(f"sender {sender!r} publishes on the channel of {self._name}")
 
-    def begin_boot(self, boot: str) -> None:
+    def begin_boot(self) -> None:
         """Note that the device has started, or was heard for the first time."""
-        self._boots = [*self._boots[1 - REMEMBERED_BOOTS :], boot]
         self._from_past.clear()
 
-    def is_past(self, boot: str | None) -> bool:
-        """Whether a message is of an earlier boot of the device.
+    def note_past(self) -> None:
+        """Note a message of an earlier boot of the device.
 
         One that restarts never goes back to an earlier boot. So after a late message or so there are two
         devices of this name.
         """
-        if boot is None or boot not in self._boots[:-1]:
-            return False
         now = self._monotonic()
         self._from_past = [*(t for t in self._from_past if now - t <= self._settings.stale_after_s), now]
         if self.is_contested:
             self.once(
                 "twice", "two devices publish under this name: nothing is sent; end one, or give each its own"
             )
-        return True
 
     @property
     def is_contested(self) -> bool:

@@ -15,7 +15,6 @@ from heron_mqtt.messages import Status, Telemetry
 from support.field_rig import NOON
 
 MAX_SKEW = timedelta(minutes=5)
-REMEMBERED_BOOTS = 10
 TOLERANCE = 0.25  # exact in binary, as the powers below: the edges are where they are written
 
 
@@ -158,17 +157,14 @@ def test_more_than_the_agreed_messages_a_second_are_a_flood_and_answers_are_none
 def test_after_one_late_message_of_an_earlier_boot_two_devices_speak_under_one_name() -> None:
     judged = Judged(stale_after_s=5.0)
     checks = judged.checks
-    checks.begin_boot("b1")
-    assert not checks.is_past("b1")
-    checks.begin_boot("b2")
-    assert [checks.is_past(boot) for boot in (None, "b2", "b3")] == [False] * 3
-    assert checks.is_past("b1")
+    checks.begin_boot()
+    checks.note_past()
     assert not checks.is_contested
     assert judged.told == []
     judged.now_s += 5.0
-    assert checks.is_past("b1")
+    checks.note_past()
     assert checks.is_contested
-    assert checks.is_past("b1")
+    checks.note_past()
     assert judged.told == [
         "two devices publish under this name: nothing is sent; end one, or give each its own"
     ]
@@ -176,26 +172,14 @@ def test_after_one_late_message_of_an_earlier_boot_two_devices_speak_under_one_n
     assert checks.is_contested, "the last two count, to the moment"
     judged.now_s += 0.1
     assert not checks.is_contested
-    assert checks.is_past("b1")
+    checks.note_past()
     assert not checks.is_contested, "what is long ago does not count"
 
 
 def test_a_device_that_starts_again_is_contested_no_more() -> None:
     judged = Judged()
-    for boot in ("b1", "b2"):
-        judged.checks.begin_boot(boot)
     for _ in range(2):
-        judged.checks.is_past("b1")
+        judged.checks.note_past()
     assert judged.checks.is_contested
-    judged.checks.begin_boot("b3")
+    judged.checks.begin_boot()
     assert not judged.checks.is_contested
-
-
-def test_as_many_boots_as_are_remembered_are_known_and_older_ones_are_not() -> None:
-    judged = Judged()
-    for number in range(REMEMBERED_BOOTS):
-        judged.checks.begin_boot(f"b{number}")
-    assert judged.checks.is_past("b0")
-    judged.checks.begin_boot("new")
-    assert not judged.checks.is_past("b0")
-    assert judged.checks.is_past("b1")
