@@ -510,6 +510,11 @@ class StopConfirm(Message):
     safe: bool = Field(description="Whether the device, or every device of the gateway, is set to 0.")
     stop_boot: Identifier | None = Field(None, description="boot of the message that this confirms.")
     stop_seq: int | None = Field(None, ge=0, description="seq of the message that this confirms.")
+    telemetry_seq: int | None = Field(
+        None,
+        ge=0,
+        description="seq of its last telemetry of before the stop: only what is newer shows its power since.",
+    )
     settable: bool | None = Field(
         None, description="False: nothing here can set the device; it is only read, or only watched."
     )

@@ -86,7 +86,6 @@ def test_a_stop_that_all_confirm_is_proven(any_url: str, env_id: str, cli: Cli) 
     with Site(any_url, env_id) as site:
         site.gateway("MG1")
         site.device("MG1/ess")
-        site.bare_device("MG1/pv")
         told = ["--who", "ann", "--why", "smoke", "--wait", "3"]
         code, out, err = cli("estop", "on", "--broker", any_url, *told)
         with Site(any_url, env_id) as later:
@@ -98,8 +97,38 @@ def test_a_stop_that_all_confirm_is_proven(any_url: str, env_id: str, cli: Cli) 
         f"emergency stop pressed in environment {site.env_id}",
         "  gateway MG1: confirmed",
         "  device MG1/ess: confirmed",
-        "  device MG1/pv: its telemetry says that it is safe",
     ]
+
+
+@pytest.mark.parametrize("hangs", ["before the stop", "once it has confirmed"])
+def test_a_recording_of_its_telemetry_confirms_no_stop_of_a_device_that_hangs(
+    any_url: str, env_id: str, cli: Cli, hangs: str
+) -> None:
+    """Of the same life of the device, when it was at rest; nothing else is heard of it."""
+    recorded = {
+        "type": "telemetry",
+        "p_mw": 0.0,
+        "safe": True,
+        "stopped": True,
+        "boot": "d1",
+        "sender": "MG1/ess",
+    }
+    with Site(any_url, env_id) as site:
+        site.gateway("MG1")
+        birth = {"type": "status", "state": "online", "kind": "battery", "boot": "d1"}
+        site.say("devices/MG1/ess/status", birth, retain=True)
+        site.answers["replay"] = lambda _: site.say("devices/MG1/ess/telemetry", {**recorded, "seq": 3})
+        if hangs == "once it has confirmed":
+            site.device_confirms("MG1/ess", boot="d1", telemetry_seq=40)
+        code, out, err = cli("estop", "on", "--broker", any_url, "--wait", "0.8")
+    assert (code, out.splitlines()[1:]) == (1, ["  gateway MG1: confirmed"])
+    if hangs == "once it has confirmed":
+        assert err == "  device MG1/ess: confirmed, power not measured: no telemetry since within 0.8 s\n"
+    else:
+        assert err == (
+            "  device MG1/ess: NOT CONFIRMED: no message within 0.8 s (it is online); that its telemetry "
+            "says it is safe confirms no stop\n"
+        )
 
 
 def test_a_stop_that_one_does_not_confirm_fails_loudly(site: Site, url: str, cli: Cli) -> None:

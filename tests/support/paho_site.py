@@ -87,6 +87,10 @@ class Site:
         if confirms:
             self._confirm_stops(f"estop/confirm/{label}", confirm, state)
 
+    def device_confirms(self, label: str, **confirm: Any) -> None:
+        """Confirm stops in the name of a device, and say nothing else."""
+        self._confirm_stops(f"estop/confirm/{label}", confirm)
+
     def bare_device(self, label: str, *, obeys: bool = True) -> None:
         """Be a device that confirms nothing, and says in its telemetry whether it is safe."""
         self.say(f"devices/{label}/status", {"state": "online"}, retain=True)

@@ -95,6 +95,17 @@ class DeviceSeen(AgentSeen):
         return True
 
     @property
+    def telemetry_is_of_stop(self) -> bool:
+        """Whether the newest telemetry is of after the stop that the device has confirmed, by its number.
+
+        True where the confirmation names no number: then only when it came tells.
+        """
+        told, newest = self.confirm, self.order.newest
+        if told is None or told.telemetry_seq is None:
+            return True
+        return newest is not None and told.boot in {None, newest[0]} and newest[1] > told.telemetry_seq
+
+    @property
     def is_held(self) -> bool:
         """Whether a lease of it is held, by what it said last."""
         return self.lease is not None and self.lease.state == "held"

@@ -228,9 +228,12 @@ def _judge_device(
         how += "; its lease is held: its hardware may hold its last setpoint" if device.is_held else ""
     measured_s = -math.inf if device.telemetry is None else device.telemetry_at_s
     age_s = 0.0 if device.telemetry is None else device.telemetry.get("age_s") or 0.0
-    has_measured = measured_s - age_s > published_s
+    has_measured = measured_s - age_s > published_s and device.telemetry_is_of_stop
     if not confirmed and has_measured:
-        confirmed, how = _by_telemetry(device, report.active, how)
+        if report.active:
+            how += _unconfirmed(device)
+        else:
+            confirmed, how = _by_telemetry(device, how)
     unsafe = device.unsafe if report.active else None
     # What it measured before it confirmed may be out of date: only newer telemetry contradicts.
     if confirmed and unsafe is not None and device.telemetry_at_s > max(published_s, device.confirm_at_s):
@@ -280,17 +283,22 @@ def _by_confirmation(
     return True, "confirmed"
 
 
-def _by_telemetry(device: DeviceSeen, active: bool, why_not: str) -> tuple[bool, str]:
-    """Return the same of a device that does not confirm it, by what it measured afterwards."""
+def _unconfirmed(device: DeviceSeen) -> str:
+    """Return what to add where a device does not confirm a stop and says in its telemetry that it is safe.
+
+    A recording of its telemetry says so, too; only a confirmation names the stop.
+    """
+    if device.confirm is not None or device.telemetry is None:
+        return ""
+    is_safe, is_stopped = device.telemetry.get("safe"), device.telemetry.get("stopped")
+    is_said = is_safe is True or (is_safe is None and is_stopped is True)
+    return "; that its telemetry says it is safe confirms no stop" if is_said else ""
+
+
+def _by_telemetry(device: DeviceSeen, why_not: str) -> tuple[bool, str]:
+    """Return whether a release is confirmed by telemetry, of a device that does not confirm it, and how."""
     telemetry, told = device.telemetry, device.confirm
     assert telemetry is not None
-    if active:
-        is_safe = telemetry.get("safe") is True
-        if (
-            told is None and telemetry.get("safe") is None
-        ):  # one that has said that it is not safe is believed
-            is_safe = telemetry.get("stopped") is True
-        return is_safe, "its telemetry says that it is safe" if is_safe else why_not
     if telemetry.get("stopped") is True:
         return False, "its telemetry says that a stop is in force"
     if told is not None:

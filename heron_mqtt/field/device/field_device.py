@@ -125,6 +125,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._telemetry_due = MovingDeadline(lambda: self._next_telemetry_at, monotonic)
         self._lease_end = MovingDeadline(lambda: self._lease.ends_at, monotonic)
         self._stop = StopRegister(env_id)
+        self._seq_before_stop: int | None = None  # of the last telemetry that is of before the newest stop
         self._safe_after_s: float | None = None
         self._first = asyncio.Event()
         self._busy = asyncio.Lock()
@@ -611,6 +612,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         who = stop.who if stop is not None else None
         self._rests = False  # until it was told of this one: a repeated stop must not be confirmed earlier
         async with self._coming_first("emergency stop"):
+            self._seq_before_stop = self._lease.newest_seq
             await self._make_safe(f"emergency stop by {who or 'unknown'}")
 
     def _confirm_stop(self) -> None:
@@ -623,6 +625,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             safe=is_safe,
             stop_boot=boot,
             stop_seq=seq,
+            telemetry_seq=self._seq_before_stop if self.stopped else None,
             settable=None if self.is_settable else False,
         )
         self._broker.publish(channel, self._stamper.stamp(channel, told))

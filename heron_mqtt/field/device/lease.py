@@ -72,6 +72,11 @@ class DeviceLease:
             self._published.popitem(last=False)
 
     @property
+    def newest_seq(self) -> int | None:
+        """Seq of the newest telemetry of this boot; None = none has left."""
+        return next(reversed(self._published), None)
+
+    @property
     def telemetry_every_s(self) -> float:
         """The longest that the device may be silent for the sake of its lease, s."""
         return LONGEST_SILENCE_S if self.lease_s is None else self.lease_s / SPOKEN_PER_LEASE

@@ -228,7 +228,27 @@ def test_the_confirmation_of_another_stop_confirms_none(ident: dict[str, Any], w
     report = judged(view)
     assert (report.confirmed, report.missing) == ({}, {"device MG1/ess": why})
     view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "safe": True}, at_s=4.0))
-    assert judged(view).confirmed == {"device MG1/ess": "its telemetry says that it is safe"}
+    assert judged(view).missing == {"device MG1/ess": why}, "telemetry names no stop"
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "proven"),
+    [
+        ({"boot": "d1", "seq": 8}, True),
+        ({"boot": "d1", "seq": 7}, False),
+        ({"boot": "d0", "seq": 99}, False),
+        ({}, False),
+    ],
+)
+def test_only_telemetry_that_is_newer_by_its_number_shows_the_power_in_a_stop(
+    telemetry: dict[str, Any], proven: bool
+) -> None:
+    """The confirmation names the last number of before the stop."""
+    view = stopped_device(boot="d1", telemetry_seq=7)
+    view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, **telemetry}, at_s=3.0))
+    report = judged(view)
+    assert report.is_proven is proven
+    assert list(report.unmeasured) == ["device MG1/ess"] * (not proven)
 
 
 def test_the_stop_that_came_last_may_be_confirmed_too() -> None:
@@ -245,6 +265,7 @@ def test_what_was_measured_before_a_stop_proves_nothing_however_late_it_comes() 
     assert list(judged(view).unmeasured) == ["device MG1/ess"]
     view.devices["MG1/ess"].confirm = None
     assert list(judged(view).missing) == ["device MG1/ess"]
+    view.take(heard("estop/confirm/MG1/ess", CONFIRM, at_s=3.0))
     view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "safe": True, "age_s": 1.5}, at_s=3.0))
     assert judged(view).is_proven
 

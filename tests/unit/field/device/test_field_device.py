@@ -1039,6 +1039,26 @@ def test_of_what_can_only_be_read_a_stop_is_confirmed_as_not_settable() -> None:
     serve(stopped, period_s=0.0)
 
 
+def test_a_confirmation_names_the_last_telemetry_of_before_the_stop() -> None:
+    """What shows the power since then can be told from a recording by its number."""
+
+    async def stopped(site: ClockedSite) -> None:
+        await asyncio.sleep(2.1)
+        site.stop()
+        await asyncio.sleep(0.1)
+        before = site.said["confirm"][-1]["telemetry_seq"]
+        since = [m for m in site.said["telemetry"] if m["seq"] > before]
+        assert before > 0
+        assert [m.get("stopped") for m in since] == [True]
+        site.device.rest_lost()
+        assert site.said["confirm"][-1]["telemetry_seq"] == before, "of the same stop"
+        site.stop(False)
+        await asyncio.sleep(0.1)
+        assert "telemetry_seq" not in site.said["confirm"][-1]
+
+    serve(stopped, period_s=1.0)
+
+
 def test_hardware_that_cannot_be_brought_to_rest_is_faulty_and_not_safe() -> None:
     async def failed(site: ClockedSite) -> None:
         site.send(0.5)
