@@ -201,6 +201,8 @@ class SystemOperator:
 
     def _on_displaced(self, error: Displaced) -> None:
         self._displaced = error
+        if self._presence is not None:
+            self._presence.disown()
         self.fail(error)
 
     def fail(self, error: BaseException) -> None:
@@ -221,11 +223,7 @@ class SystemOperator:
         reset = self._stamper.presence(state, episode=episode)
         is_first = self._presence is None
         if self._presence is None:
-            # With its boot: the will of one that is gone must not end the one that followed it.
-            lost = {
-                **self._stamper.will(RunState(state="lost", scenario=self._scenario)),
-                "boot": self._stamper.boot,
-            }
+            lost = self._stamper.will(RunState(state="lost", scenario=self._scenario))
             self._presence = await self._broker.announce(topics.RUN_STATE, reset, lost)
         else:
             try:
@@ -393,6 +391,10 @@ class SystemOperator:
         if agent not in self.subordinates or status.env_id not in {None, self._env_id}:
             self.dropped += 1
             return
+        before = self._statuses.get(agent)
+        boots = {status.boot, None if before is None else before.boot}
+        if status.state == "offline" and None not in boots and len(boots) > 1:
+            return  # the will of an earlier program comes late: its connection was lost without its end
         self._statuses[agent] = status
         if status.state == "offline":
             self._offline.add(agent)

@@ -23,6 +23,7 @@ from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
 from heron_mqtt.messaging.ownership import NameOwnership
+from heron_mqtt.messaging.presence_guard import PresenceGuard
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.proxy")
@@ -110,7 +111,7 @@ class Proxy:
         self._said: tuple[Status, int] | None = None  # of the last episode, and which that is
         self._resumed: tuple[int, Callable[[], None]] | None = None
         self._telling: asyncio.Task[None] | None = None
-        self._is_displaced = False
+        self._guard = PresenceGuard(broker, topics.agent(mine, "status"), self._stamper.boot)
 
     @property
     def dropped(self) -> int:
@@ -149,6 +150,7 @@ class Proxy:
                 self._stamper.presence(Status(state="online")),
                 self._stamper.will(Status(state="offline")),
             )
+            self._guard.watch(self._presence)
         except BaseException:  # a later start must not listen twice
             await self.close()
             raise
@@ -157,16 +159,19 @@ class Proxy:
         """Release the devices, say ``offline`` and unsubscribe. Idempotent."""
         self._inbox.close()
         self.gateway.close()
+        self._guard.close()
         presence, self._presence = self._presence, None
         with contextlib.suppress(BrokerClosed):  # whoever closed it has taken our leave
             if presence is not None:
-                await presence.withdraw(say_offline=not self._is_displaced)
+                await presence.withdraw()
             await self._ownership.release()
 
     def _on_displaced(self, error: Displaced) -> None:
         """Obey at once: another proxy speaks for the agent and drives its devices."""
-        self._is_displaced = True
         self.gateway.abandon()
+        self._guard.close()
+        if self._presence is not None:
+            self._presence.disown()
         self._wakeup.fail(error)
 
     async def run(self) -> None:

@@ -32,6 +32,10 @@ class TelemetryOrder:
         self.boot, self.newest = boot, None
         return True
 
+    def is_other(self, boot: str | None) -> bool:
+        """Whether a message is certainly not of the present life: both name one, and not the same."""
+        return None not in {boot, self.boot} and boot != self.boot
+
     def is_past(self, boot: str | None) -> bool:
         """Whether a message is of an earlier life of the device."""
         return boot is not None and boot in self._past

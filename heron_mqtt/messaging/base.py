@@ -216,7 +216,8 @@ class Announcement:
         self._channel = channel
         self._offline = offline
         self._options = {"retain": True} if broker.features.retain else {}
-        self._withdrawn = False
+        self._latest: Mapping[str, Any] | None = None
+        self._withdrawn = self._disowned = False
 
     @classmethod
     async def make(
@@ -232,8 +233,22 @@ class Announcement:
         return announcement
 
     async def update(self, online: Mapping[str, Any]) -> None:
-        """Publish a newer message on the same channel."""
+        """Publish a newer message on the same channel, unless that is another one's."""
+        if self._disowned:
+            return
+        self._latest = online
         await self.broker.publish(self._channel, online, **self._options)
+
+    def repeat(self) -> None:
+        """Publish the latest message again: another one may have spoken on the channel."""
+        if self._latest is not None and not self._withdrawn:
+            self.broker.publish(self._channel, self._latest, **self._options)
+
+    def disown(self) -> None:
+        """Leave the channel at once to another one, which speaks on it now: neither this program nor its will
+        says anything there from here on, however it ends. Idempotent.
+        """
+        self._withdrawn = self._disowned = True
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
         """End the presence: publish ``offline``, or leave the last message as it is. Idempotent."""

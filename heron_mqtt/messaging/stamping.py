@@ -142,7 +142,7 @@ class MessageStamper:
 
     def presence(self, message: Message, *, episode: int | None = None) -> Json:
         """Return the message to be announced: without a number, because it may be repeated."""
-        stamped = self.will(message)
+        stamped = self._from_us(message)
         if episode is not None:
             stamped["episode"] = episode
         stamped["boot"] = self.boot
@@ -160,7 +160,13 @@ class MessageStamper:
         return self._second_text + MILLISECONDS[now.microsecond // 1000]
 
     def will(self, message: Message) -> Json:
-        """Return the message as a last will: without boot and time, as it is published later."""
+        """Return the message as a last will: without time, as it is published later.
+
+        With its boot: the will of one that is gone must not speak for the one that followed it.
+        """
+        return {**self._from_us(message), "boot": self.boot}
+
+    def _from_us(self, message: Message) -> Json:
         stamped = message.model_dump(exclude_none=True)
         stamped["sender"] = self.sender
         stamped["env_id"] = self.env_id

@@ -13,6 +13,7 @@ from heron_mqtt.messages import NO_RUN, UNNAMED_KIND, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
 from heron_mqtt.messaging.ownership import NameOwnership
+from heron_mqtt.messaging.presence_guard import PresenceGuard
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
@@ -60,6 +61,7 @@ class PresentDevice:
         self._stamper = stamper or MessageStamper(self.label, env_id)
         self._run: tuple[str | None, int | None] | None = None
         self._presence: Announcement | None = None
+        self._guard = PresenceGuard(broker, self._status_channel(), self._stamper.boot)
         self._unsaid: dict[str, Any] | None = None  # what is to be said once there is a presence
         self._fault: str | None = None
         self._name_taken = asyncio.Event()
@@ -86,7 +88,11 @@ class PresentDevice:
         await self._ownership.acquire()
 
     def _on_displaced(self, error: Displaced) -> None:
+        """Leave the status channel to the other device at once: the will, too, would speak for it."""
         self._taken_by = error
+        self._guard.close()
+        if self._presence is not None:
+            self._presence.disown()
         self._name_taken.set()
 
     async def _displaced(self) -> None:
@@ -103,14 +109,19 @@ class PresentDevice:
         """Be born, and leave a will."""
         will = self._stamper.will(Status(state="offline"))
         self._unsaid = None
-        self._presence = await self._broker.announce(self._status_channel(), self._birth(), will)
+        presence = self._presence = await self._broker.announce(self._status_channel(), self._birth(), will)
+        if self._taken_by is not None:
+            presence.disown()
+            return
+        self._guard.watch(presence)
         if self._unsaid is not None:  # an episode began, or something failed, while that connected
             await self._presence.update(self._unsaid)
 
     async def _leave(self) -> None:
-        """Say that it is gone; one that was displaced leaves what the other device says of itself."""
+        """Say that it is gone, unless another device has its name."""
+        self._guard.close()
         if self._presence is not None:
-            await self._presence.withdraw(say_offline=self._taken_by is None)
+            await self._presence.withdraw()
         await self._ownership.release()
 
     async def _failed(self, what: str, exc: Exception) -> None:

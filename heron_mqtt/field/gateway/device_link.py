@@ -560,6 +560,8 @@ class DeviceLink:
             self._plausible.once(left_out, f"status: {left_out}")
         if message.retained and self._has_live_status:
             return  # what it says now counts for more than what the broker kept
+        if status.state == "offline" and self._order.is_other(status.boot):
+            return  # the will of an earlier life comes late: its connection was lost without its end
         if self._is_past(status.boot):
             return  # of an earlier life of the device, late, whatever it says; or of a second one
         self._has_live_status |= not message.retained

@@ -32,8 +32,19 @@ class ImpairedAnnouncement(Announcement):
 
     async def update(self, online: Mapping[str, Any]) -> None:
         """Publish a newer message on the same channel."""
-        await self._cross(self._channel, online)
-        await self._inner.update(online)
+        if not self._disowned:
+            await self._cross(self._channel, online)
+            await self._inner.update(online)
+
+    def repeat(self) -> None:
+        """Publish the latest message again; as after a reconnection, the network is not asked."""
+        if not self._withdrawn:
+            self._inner.repeat()
+
+    def disown(self) -> None:
+        """Say nothing from here on; see ``Announcement.disown``."""
+        self._withdrawn = self._disowned = True
+        self._inner.disown()
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
         """End the presence; see ``Announcement.withdraw``. Idempotent."""

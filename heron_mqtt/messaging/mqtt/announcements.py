@@ -116,7 +116,7 @@ class MqttAnnouncement(Announcement):
         self._forget = forget
         self._tell = tell
         self._will_payload = _encoded(offline)
-        self._latest: bytes | None = None
+        self._latest_payload: bytes | None = None
         self._session: MqttSession | None = None
 
     def use(self, session: MqttSession) -> None:
@@ -139,11 +139,24 @@ class MqttAnnouncement(Announcement):
 
     async def update(self, online: Mapping[str, Any]) -> None:
         """Publish a newer message; it is repeated after each reconnection."""
+        if self._disowned:
+            return
         if self._withdrawn:
             raise BrokerClosed(f"the announcement on {self._channel} was withdrawn")
-        self._latest = _encoded(online)
-        self._tell(self._channel, online, self._latest)
-        await self._owner_loop.run(self._say(self._latest))
+        payload = self._latest_payload = _encoded(online)
+        self._tell(self._channel, online, payload)
+        await self._owner_loop.run(self._say(payload))
+
+    def disown(self) -> None:
+        """Say nothing from here on; see ``Announcement.disown``."""
+        if not self._withdrawn:
+            self._withdrawn = self._disowned = True
+            self._owner_loop.call(self._part)
+
+    def _part(self) -> None:
+        self._forget(self)
+        if self.own_session is not None:
+            self.own_session.part()
 
     async def withdraw(self, *, say_offline: bool = True) -> None:
         """End the presence and its connection, cleanly; see ``Announcement.withdraw``. Idempotent."""
@@ -170,15 +183,22 @@ class MqttAnnouncement(Announcement):
 
     def repeat(self) -> None:
         """Publish the latest message again: the broker may have published the will in between."""
-        if self._latest is not None and self._session is not None:
-            self._session.publish(self._topic, self._latest, 1, True, counted=False)
+        self._owner_loop.call(self._repeat)
+
+    def _repeat(self) -> None:
+        if self._latest_payload is not None and self._session is not None and not self._withdrawn:
+            self._session.publish(self._topic, self._latest_payload, 1, True, counted=False)
 
     async def _say(self, payload: bytes) -> None:
         assert self._session is not None, "neither use() nor make_link()"
         await self._session.started()
         if self.own_session is not None:
             self.broker.stats.published += 1
-        await asyncio.shield(self._session.publish(self._topic, payload, 1, True))
+        try:
+            await asyncio.shield(self._session.publish(self._topic, payload, 1, True))
+        except BrokerClosed:
+            if not self._disowned:
+                raise
 
     # -- called by our own link ----------------------------------------------------------------------
 

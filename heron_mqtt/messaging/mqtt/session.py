@@ -377,6 +377,15 @@ class MqttSession:
             self._connection.disconnect()
         await self.abort()
 
+    def part(self) -> None:
+        """Say goodbye at once, whatever is outstanding, and end: the broker sends no will. Idempotent."""
+        if self._connection is not None:
+            self._connection.disconnect()
+        self.drop()
+        self.retired = True
+        if self._task is not None:
+            self._task.cancel()
+
     async def abort(self) -> None:
         """End without goodbye: the broker sends the will. Idempotent."""
         self.drop()

@@ -16,13 +16,15 @@ def _need(condition: object, what: str) -> None:
 def check_will(bench: ConformanceBench) -> None:
     """Cut off, it leaves ``offline`` behind, retained, by its will."""
     harness = bench.harness
+    boot = harness.next_telemetry()["boot"]
     mark = harness.now
     bench.cut_power()
     try:
         said = harness.wait_for(
             harness.topic("status"), lambda m: m.get("state") == "offline", "the will, `offline`,", mark
         )
-        _need("boot" not in said.json, f"the will was written before: it has no `boot`: {said.json}")
+        is_own = said.json.get("boot", boot) == boot
+        _need(is_own, f"the will names another `boot` than telemetry, {boot!r}: {said.json}")
         with _late(harness) as late:
             kept = late.wait_for(late.topic("status"), lambda m: m.get("state"), "a retained status")
             _need(kept.json.get("state") == "offline", f"what is retained is not the will: {kept.json}")

@@ -70,6 +70,17 @@ async def begun(made: Gathering) -> None:
     made.operator.begin_step(1, 0, 50.0, NOON)
 
 
+async def test_the_will_of_an_earlier_program_of_an_agent_does_not_end_the_wait_for_the_present_one() -> None:
+    made = await gathering()
+    await begun(made)
+    for agent in AGENTS:
+        made.say(agent, "status", state="online", run="o1", boot="b2")
+        made.say(agent, "status", state="offline", boot="b1")
+    assert made.operator._offline == set()
+    made.say(AGENTS[0], "status", state="offline", boot="b2")
+    assert made.operator._offline == {AGENTS[0]}
+
+
 async def test_an_episode_begins_when_all_are_ready_for_it_and_is_told_with_its_seed() -> None:
     made = await gathering()
     episode = asyncio.ensure_future(made.operator.begin_episode(1, 7, NOON, 5.0))

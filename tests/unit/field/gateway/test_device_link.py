@@ -675,6 +675,22 @@ async def test_telemetry_of_an_earlier_life_and_what_the_broker_kept_are_counted
     assert (alone.link.stats.telemetry, alone.link.stats.refused) == (2, 2)
 
 
+async def test_the_will_of_an_earlier_life_says_nothing_of_the_present_one() -> None:
+    """It comes when the connection of a paused program is lost at last; its successor is long there."""
+    alone = await Alone().open()
+    for boot in ("b1", "b2"):
+        alone.status("online", boot=boot)
+        alone.measure(boot=boot, seq=1)
+    for gone in ("b1", "b0"):
+        alone.status("offline", boot=gone)
+        assert (alone.link.health, alone.link.reborn, alone.link._plausible.is_contested) == ("online", 1, False)
+    alone.status("offline", boot="b2")
+    assert alone.link.health == "offline"
+    alone.status("online", boot="b2")
+    alone.status("offline")
+    assert alone.link.health == "offline", "one that names no start counts"
+
+
 async def test_only_telemetry_with_a_boot_and_a_number_can_be_echoed() -> None:
     for fields, echo in (
         ({}, (None, None)),

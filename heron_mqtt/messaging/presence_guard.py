@@ -1,0 +1,67 @@
+"""A presence that another one has spoken over is said again.
+
+A last will comes late: of a program that stood still, or whose network did, the broker says ``offline`` only
+when its successor has long been born; and when such a program goes on, it may say once more that it is
+online before it reads that it was displaced. The broker keeps what came last, so whoever asks later would
+take the living one for gone, or for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
+
+AGAIN_S = 1.0  # at most so often: two that both hold the name must not drive each other
+
+
+class PresenceGuard:
+    """Watches the status channel of one presence, from ``watch`` until ``close``.
+
+    Args:
+        broker: Carries the messages; callbacks run in the loop that called ``watch``.
+        channel: Of the presence.
+        boot: Of who speaks on it: what names another one is of another.
+    """
+
+    def __init__(self, broker: MessageBroker, channel: str, boot: str) -> None:
+        self._broker = broker
+        self._channel = channel
+        self._boot = boot
+        self._presence: Announcement | None = None
+        self._subscription: Subscription | None = None
+        self._said_at = -AGAIN_S
+        self._saying: asyncio.TimerHandle | None = None
+
+    def watch(self, presence: Announcement) -> None:
+        """Watch over a presence that was just announced; not on a broker that no other one can reach.
+
+        Where the broker refuses it, which is reported, the presence goes unwatched.
+        """
+        if self._broker.features.external:
+            self._presence = presence
+            self._subscription = self._broker.subscribe(self._channel, self._on_status)
+
+    def close(self) -> None:
+        """Watch no longer. Idempotent."""
+        self._presence = None
+        if self._saying is not None:
+            self._saying.cancel()
+            self._saying = None
+        if self._subscription is not None:
+            self._subscription()
+            self._subscription = None
+
+    def _on_status(self, message: Received) -> None:
+        boot, state = message.get("boot"), message.get("state")
+        # What names no start is a will of a foreign program, or was said by hand.
+        is_anothers = boot != self._boot if boot is not None else state == "offline"
+        if is_anothers and self._presence is not None and self._saying is None:
+            loop = asyncio.get_running_loop()
+            self._saying = loop.call_at(max(loop.time(), self._said_at + AGAIN_S), self._say_again)
+
+    def _say_again(self) -> None:
+        self._saying = None
+        self._said_at = asyncio.get_running_loop().time()
+        if self._presence is not None:
+            self._presence.repeat()
