@@ -31,6 +31,7 @@ class Confirmation:
         self._seq: int | None = None
         self._counts_from = math.inf
         self._answer: SetpointAnswer | None = None
+        self._power_at = self._answered_at = -math.inf  # when each was of this setpoint last
         self._came = asyncio.Event()
         self._settled = asyncio.Event()
 
@@ -44,11 +45,13 @@ class Confirmation:
         self._came.clear()
         self._settled.clear()
         self._answer = None
+        self._power_at = self._answered_at = -math.inf
         self.is_awaited, self._seq, self._counts_from = True, seq, counts_from
 
     def count_from(self, counts_from: float) -> None:
         """Take only power that is measured from this time on, s."""
         self._counts_from = counts_from
+        self._power_at = -math.inf
         self._settled.clear()
 
     def end(self) -> None:
@@ -65,7 +68,7 @@ class Confirmation:
             await self._came.wait()
 
     async def wait_for_power(self, within_s: float) -> None:
-        """Wait for a power that is of this setpoint, beside what confirms it.
+        """Wait for a power that is of this setpoint: measured once it counts, and not before its answer.
 
         Raises:
             TimeoutError: None came.
@@ -86,29 +89,47 @@ class Confirmation:
             return answers or list(self._mapping.topics_of("ack_seq"))
         return list(self._mapping.topics_of("p_mw"))
 
-    def take_fields(self, fields: Mapping[str, Any], measured_at: float | None) -> None:
+    def take_fields(self, fields: Mapping[str, Any], at_s: float, *, is_measured: bool) -> None:
         """Take in what the device reports.
 
         Args:
             fields: Of telemetry.
-            measured_at: When its power was measured, s; None = no power is among them.
+            at_s: When it came, or was read.
+            is_measured: Whether a power is among them that was measured then.
         """
         if not self.is_awaited:
             return
-        if measured_at is not None and measured_at >= self._counts_from:
-            self._settled.set()
+        if self._by == "answer" and self._seq is not None and fields.get("ack_seq") == self._seq:
+            self._note_answer(at_s)
+        if is_measured and at_s >= self._counts_from:
+            self._power_at = at_s
             if self._by != "answer":
                 self._came.set()
-        if self._by == "answer" and self._seq is not None and fields.get("ack_seq") == self._seq:
-            self._came.set()
+            self._look()
 
-    def take_answer(self, topic: str, payload: bytes, values: Mapping[str, RenderedValue]) -> None:
+    def _note_answer(self, at_s: float) -> None:
+        self._answered_at = at_s
+        self._came.set()
+        self._look()
+
+    def _look(self) -> None:
+        """See whether the newest power is of this setpoint; before its answer the device had not taken it."""
+        has_answered = self._by != "answer" or self._answered_at > -math.inf
+        if has_answered and self._power_at > -math.inf and self._power_at >= self._answered_at:
+            self._settled.set()
+        else:
+            self._settled.clear()
+
+    def take_answer(
+        self, topic: str, payload: bytes, values: Mapping[str, RenderedValue], at_s: float
+    ) -> None:
         """Take in what may be an answer; the first rejection counts, else the last answer.
 
         Args:
             topic: Where it came.
             payload: As it came.
             values: What the device was told.
+            at_s: When it came; of a power that came in the same message too.
         """
         if not self.is_awaited:
             return
@@ -120,4 +141,4 @@ class Confirmation:
                 continue
             if answer is not None and (self._answer is None or self._answer.accepted):
                 self._answer = answer
-                self._came.set()
+                self._note_answer(at_s)

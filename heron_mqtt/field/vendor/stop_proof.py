@@ -72,10 +72,12 @@ class StopProof:
         if self._rest.is_at_rest(p_mw):
             self._rested_at = measured_at
 
-    def take_answer(self, topic: str, payload: bytes, values: Mapping[str, RenderedValue]) -> bool:
+    def take_answer(
+        self, topic: str, payload: bytes, values: Mapping[str, RenderedValue], at_s: float
+    ) -> bool:
         """Take in what may be an answer to the stop; returns whether it is news."""
         before = self._reply.answer
-        self._reply.take_answer(topic, payload, values)
+        self._reply.take_answer(topic, payload, values, at_s)
         return self._reply.answer is not before
 
     def note_released(self, now_s: float) -> None:

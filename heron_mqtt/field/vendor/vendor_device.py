@@ -39,6 +39,9 @@ log = logging.getLogger("heron_mqtt.vendor")
 
 SEND_WITHIN_S = 2.0
 SETTLE_SHARE = 1 / 3  # of a lease: so long an accepted setpoint may wait for a power that has settled
+POWER_AFTER_ANSWER_S = (
+    1.0  # so long after its answer, once it has settled, a device may take to report a power
+)
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
 CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
@@ -212,10 +215,12 @@ class VendorDevice(FieldDevice):
         answer = self._confirmation.answer
         if answer is not None and not answer.accepted:
             raise SetpointRejected(f"rejected by the device: {answer.reason}")
-        # Renewals wait behind it: it must not take a good part of the lease.
-        if self.confirm == "answer" and self._settle_s > 0.0 and within_s <= SETTLE_SHARE * lease_s:
+        # What was measured before the answer is not of this setpoint. Renewals wait behind it: it must not
+        # take a good part of the lease.
+        if self.confirm == "answer" and within_s <= SETTLE_SHARE * lease_s:
             with suppress(TimeoutError):  # it is acknowledged, with what was measured before
-                await self._confirmation.wait_for_power(until - self._monotonic())
+                left_s = until - self._monotonic()
+                await self._confirmation.wait_for_power(min(left_s, self._settle_s + POWER_AFTER_ANSWER_S))
 
     async def renew(self, setpoint: Setpoint) -> None:
         """Send it again, so that a timer in the device begins anew."""
@@ -384,16 +389,16 @@ class VendorDevice(FieldDevice):
     # -- what the device says ----------------------------------------------------------------------
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
-        was = self._state.status()
-        taken = self._state.take(topic, payload, self._monotonic(), retained=retained)
+        was, now_s = self._state.status(), self._monotonic()
+        taken = self._state.take(topic, payload, now_s, retained=retained)
         if taken is not None:
-            self._take_in(topic, taken, retained)
+            self._take_in(topic, taken, retained, now_s)
             if not retained:
                 self._prove_life()
                 self._tell_trouble()
         if not retained:
-            self._confirmation.take_answer(topic, payload, self._commander.values)
-            if self._stop_proof.take_answer(topic, payload, self._commander.values):
+            self._confirmation.take_answer(topic, payload, self._commander.values, now_s)
+            if self._stop_proof.take_answer(topic, payload, self._commander.values, now_s):
                 self._watch_rest()
                 self._catch_up_soon()
         self._after_news(was)
@@ -434,11 +439,10 @@ class VendorDevice(FieldDevice):
 
     def _settle(self) -> None:
         self._settling = None
-        self._take_in("", self._state.settle(self._monotonic()), False)
+        now_s = self._monotonic()
+        self._take_in("", self._state.settle(now_s), False, now_s)
 
-    def _take_in(
-        self, topic: str, taken: StateUpdate, retained: bool, measured_at: float | None = None
-    ) -> None:
+    def _take_in(self, topic: str, taken: StateUpdate, retained: bool, came_at: float) -> None:
         for problem in taken.problems:
             self._count_problem(topic, problem)
         for note in taken.notes:
@@ -446,7 +450,6 @@ class VendorDevice(FieldDevice):
             if note.is_change:
                 self._broker.stats.report("device", self.label, note.text)
         measured = not retained and "p_mw" in taken.fields
-        came_at = self._monotonic() if measured_at is None else measured_at
         if measured:
             self._stop_proof.take_power(float(taken.fields["p_mw"]), came_at)
             self._heard.set()
@@ -455,7 +458,7 @@ class VendorDevice(FieldDevice):
             self._watch_rest()
             self._catch_up_soon()  # only now it is sure to hear it: it may have come back after us
         self._tell_trouble()  # before the answer, so that it counts
-        self._confirmation.take_fields(taken.fields, came_at if measured else None)
+        self._confirmation.take_fields(taken.fields, came_at, is_measured=measured)
 
     def _count_problem(self, topic: str, problem: str) -> None:
         """Count it; report it, unless the same was reported a moment ago."""

@@ -683,7 +683,11 @@ async def test_the_will_of_an_earlier_life_says_nothing_of_the_present_one() -> 
         alone.measure(boot=boot, seq=1)
     for gone in ("b1", "b0"):
         alone.status("offline", boot=gone)
-        assert (alone.link.health, alone.link.reborn, alone.link._plausible.is_contested) == ("online", 1, False)
+        assert (alone.link.health, alone.link.reborn, alone.link._plausible.is_contested) == (
+            "online",
+            1,
+            False,
+        )
     alone.status("offline", boot="b2")
     assert alone.link.health == "offline"
     alone.status("online", boot="b2")

@@ -102,14 +102,14 @@ def test_a_stop_is_taken_when_the_device_says_so_where_it_answers() -> None:
     assert not case.proof.is_taken()
     assert not case.proof.must_be_told_again(0.0, 100.9)
     assert case.proof.must_be_told_again(0.0, 101.0), "no answer came"
-    assert case.proof.take_answer("box/ack", b'{"error": "locked"}', {})
-    assert not case.proof.take_answer("box/other", b"{}", {}), "of something else"
+    assert case.proof.take_answer("box/ack", b'{"error": "locked"}', {}, 103.0)
+    assert not case.proof.take_answer("box/other", b"{}", {}, 103.0), "of something else"
     assert case.proof.must_be_told_again(0.0, 101.0)
     case.proof.begin(102.0)
-    assert case.proof.take_answer("box/ack", b'{"error": null}', {})
+    assert case.proof.take_answer("box/ack", b'{"error": null}', {}, 103.0)
     assert case.proof.is_taken()
     assert not case.proof.must_be_told_again(0.0, 110.0)
     assert len(case.reported) == 1
     assert "no answer on box/ack within 1 s" in case.reported[0]
     case.proof.end()
-    assert not case.proof.take_answer("box/ack", b'{"error": "late"}', {})
+    assert not case.proof.take_answer("box/ack", b'{"error": "late"}', {}, 103.0)

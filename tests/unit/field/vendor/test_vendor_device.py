@@ -420,8 +420,11 @@ async def test_a_box_that_repeats_numbers_acknowledges_by_them_alone(make: Any) 
         await asyncio.sleep(0.03)
     assert all(t.get("ack_seq") is None for t in site.telemetry)
     site.wire.says("box/answer", {"id": seq})
+    await asyncio.sleep(0.03)
+    assert all(t.get("ack_seq") is None for t in site.telemetry), "its power is of before its answer"
+    site.wire.says("box/state", {"p": 950})
     telemetry = await site.answered(seq)
-    assert telemetry["p_mw"] == 0.0009
+    assert telemetry["p_mw"] == 0.00095
     assert "rejected" not in telemetry
 
 
