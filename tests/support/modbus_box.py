@@ -28,6 +28,7 @@ class Lies:
     busy: int = 0  # so many are answered by exception 6
     refuse: dict[int, int] = field(default_factory=dict)  # first address of a request -> exception
     drop: bool = False  # end the connection instead of answering
+    cut: int = 0  # so many writes are not done: the connection ends instead
     short: bool = False  # one register fewer than asked for
     other_unit: bool = False  # answers carry another unit id
     slow: dict[int, float] = field(default_factory=dict)  # first address -> its answer comes so late, s
@@ -175,7 +176,9 @@ class ModbusBox:
         written = [count] if function in READ or function in {5, 6} else _words(pdu[6:])
         self.requests.append((unit, function, address, written))
         lies = self.lies
-        if lies.drop:
+        is_cut = lies.cut > 0 and function in {5, 6, 16}
+        lies.cut -= is_cut
+        if lies.drop or is_cut:
             writer.close()
             return None
         if lies.silent or lies.swallow > 0:

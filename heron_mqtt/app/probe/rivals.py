@@ -124,6 +124,11 @@ class OwnRegisters:
         """Whether the box answers."""
         return self._link.connected
 
+    @property
+    def connects_to_send(self) -> bool:
+        """See ``VendorLink``."""
+        return self._link.connects_to_send
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[None]:
         """Read the registers while inside."""

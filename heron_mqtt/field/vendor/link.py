@@ -13,7 +13,16 @@ from heron_mqtt.field.vendor.outgoing import Command, Outgoing
 
 
 class NotTaken(HeronError):
-    """The device, or what leads to it, did not take what it was sent; says why."""
+    """The device, or what leads to it, did not take what it was sent; says why.
+
+    Args:
+        text: For people.
+        was_heard: Whether the device may have heard and refused it; False = nothing was answered.
+    """
+
+    def __init__(self, text: str, *, was_heard: bool = True) -> None:
+        self.was_heard = was_heard
+        super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,10 @@ class VendorLink(Protocol):
     @property
     def connected(self) -> bool:
         """Whether what is sent now would arrive."""
+
+    @property
+    def connects_to_send(self) -> bool:
+        """Whether a message makes the connection that it needs: nothing would wait and arrive later."""
 
     def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
         """Send one message by ``not_after`` (the loop's clock, s) or never; they keep their order.
@@ -104,6 +117,11 @@ class MqttLink:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._raw.connected
+
+    @property
+    def connects_to_send(self) -> bool:
+        """Whether a message connects: none does, it would wait for the connection."""
+        return False
 
     def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
         """Publish it; see ``VendorLink``."""

@@ -86,6 +86,11 @@ class ModbusLink:
         return self._unanswered < LOST_AFTER
 
     @property
+    def connects_to_send(self) -> bool:
+        """Whether a message connects: each request does where there is no connection."""
+        return True
+
+    @property
     def unproven(self) -> str | None:
         """Why nothing but its answer proves that the device has taken its last release; for people.
 
@@ -206,7 +211,8 @@ class ModbusLink:
             except ModbusFault as exc:
                 self._note(answered=exc.code is not None)
                 if exc.code != BUSY:
-                    raise NotTaken(f"{', '.join(write.names)}: {exc}") from None
+                    was_heard = exc.code is not None
+                    raise NotTaken(f"{', '.join(write.names)}: {exc}", was_heard=was_heard) from None
             await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _put_once(self, write: RegisterWrite) -> None:

@@ -27,7 +27,7 @@ from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
-from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
+from heron_mqtt.field.vendor.outgoing import ZERO, Command, MessageContext, Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.stop_proof import StopProof
 from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
@@ -123,6 +123,7 @@ class VendorDevice(FieldDevice):
         )
         self._confirmation = Confirmation(mapping, self._count_problem)
         self._tried_to_hand_back = False  # at the end, which is short
+        self._end_problem = ""  # why it was not told of the end, for people
         self._heard = asyncio.Event()
         self._pause: PauseDetector  # of the loop that it runs in
         self._has_spoken = False
@@ -350,8 +351,10 @@ class VendorDevice(FieldDevice):
         """
         if self.stopped and (self._is_held_by_stop or self._owes_end):
             has_taken_it = not self._owes_end and self._has_taken_stop()
-            return self._rest.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it)
-        return "it was not handed back, and may hold its last setpoint" if self.is_driven else None
+            left = self._rest.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it)
+        else:
+            left = "it was not handed back, and may hold its last setpoint" if self.is_driven else None
+        return f"{left}: {self._end_problem}" if left is not None and self._end_problem else left
 
     @property
     def confirm(self) -> str:
@@ -575,17 +578,37 @@ class VendorDevice(FieldDevice):
         is_held = self._is_held_by_stop and self.stopped and not self._owes_end
         if not (self._is_driven or self._owes_end or (self._is_held_by_stop and not is_held)):
             return
-        if not self._link.connected:
-            why = f"no connection to {self._link.peer}"
-            log.warning("%s: the device was not handed back: there is %s", self.label, why)
-            self._broker.stats.report("device", self.label, f"not handed back: {why}")
+        if not (self._link.connected or self._link.connects_to_send):
+            self._end_problem = f"no connection to {self._link.peer}"
+            log.warning("%s: the device was not handed back: there is %s", self.label, self._end_problem)
+            self._broker.stats.report("device", self.label, f"not handed back: {self._end_problem}")
             return
         try:
             async with asyncio.timeout(GOODBYE_S):
-                await self.go_safe("the end")
+                await self._tell_of_end()
+            self._end_problem = ""
         except (HeronError, TimeoutError) as exc:
-            why = str(exc) or f"{self._link.peer} does not answer"
+            why = self._end_problem = str(exc) or self._unanswered_end()
             self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
+
+    async def _tell_of_end(self) -> None:
+        """Hand the device back; once more, over a new connection, where the first was lost with it."""
+        try:
+            await self.go_safe("the end")
+        except NotTaken as exc:
+            if exc.was_heard or not self._link.connects_to_send:
+                raise
+            log.warning("%s: at its end: %s; it is tried once more over a new connection", self.label, exc)
+            await self.go_safe("the end")
+
+    def _unanswered_end(self) -> str:
+        """Say what a device was to be told at its end and did not answer in time."""
+        context = self._context()
+        messages = self._mapping.write(ZERO, context)[0] if self.stopped else self._mapping.release(context)
+        writes = [w for message in messages if isinstance(message, RegisterCommand) for w in message.writes]
+        names = ", ".join(dict.fromkeys(name for write in writes for name in write.names))
+        silence = f"{self._link.peer} does not answer"
+        return f"{names}: {silence}" if names else silence
 
     def _tell_end_in_stop(self) -> None:
         """Say at the end what is known of a device that a stop is to keep at 0."""

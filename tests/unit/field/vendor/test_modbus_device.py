@@ -64,6 +64,9 @@ def with_setpoint(**keys: Any) -> dict[str, Any]:
     return {**TABLE, "setpoint": {**TABLE["setpoint"], **keys}}
 
 
+LEFT = "it was not handed back, and may hold its last setpoint"
+
+
 class Site:
     """A box, who speaks for it, and a gateway."""
 
@@ -585,7 +588,44 @@ async def test_a_release_that_is_acknowledged_and_ignored_is_no_safe_state_and_n
     reasons = [status.get("reason", "") for status in site.gateway.status]
     assert any("it has acknowledged its release, but" in reason for reason in reasons)
     await site.end()
-    assert site.device.left_undone == "it was not handed back, and may hold its last setpoint"
+    why = "it has acknowledged its release, but power: the device holds"
+    assert site.device.left_undone.startswith(f"{LEFT}: {why}")
+
+
+@pytest.mark.parametrize("lost", ["with the write", "before"])
+async def test_at_its_end_a_lost_connection_is_made_again_for_the_last_write(make: Any, lost: str) -> None:
+    site = await make()
+    await site.gateway.ask(0.002, 30.0)
+    if lost == "with the write":
+        site.box.lies.cut = 1
+    else:
+        await site.box.stop()
+        await until(lambda: not site.link.connected, "the loss is known")
+        await site.box.start()
+    await site.end()
+    assert ([site.box[10], site.box[11]], site.device.left_undone) == ([0, 0], None)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_registers_that_could_not_be_written_at_the_end_are_named(make: Any, is_there: bool) -> None:
+    site = await make(timeout_s=3.0)
+    await site.gateway.ask(0.002, 30.0)
+    if is_there:
+        site.box.lies.silent = True
+    else:
+        await site.box.stop()
+    begun_s = time.monotonic()
+    await site.end()
+    assert time.monotonic() - begun_s < 2.5, "a run ends within a bound"
+    assert [site.box[10], site.box[11]] == [2, 200]
+    left = site.device.left_undone
+    assert left is not None
+    place = f"127.0.0.1:{site.box.port} unit 1"
+    silent = f"power, mode: the device at {place} does not answer"
+    assert (
+        left
+        == f"{LEFT}: {silent if is_there else f'power: {place}: no answer; is Modbus TCP switched on there?'}"
+    )
 
 
 async def test_while_it_does_not_answer_a_setpoint_is_rejected_with_the_reason(make: Any) -> None:

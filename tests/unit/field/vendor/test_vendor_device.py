@@ -654,6 +654,7 @@ async def test_a_device_that_cannot_be_handed_back_is_told_of(make: Any) -> None
     site.wire.connected = False
     await site.end()
     assert any("not handed back" in report.what for report in site.broker.stats.reports)
+    assert site.device.left_undone == f"{NOT_HANDED_BACK}: no connection to the device's broker"
 
 
 async def test_a_device_that_may_not_have_taken_its_end_is_told_of(make: Any) -> None:
