@@ -31,6 +31,7 @@ class Lies:
     cut: int = 0  # so many writes are not done: the connection ends instead
     short: bool = False  # one register fewer than asked for
     other_unit: bool = False  # answers carry another unit id
+    again_s: float | None = None  # each answer in an RTU frame comes once more, so late, s
     slow: dict[int, float] = field(default_factory=dict)  # first address -> its answer comes so late, s
     forgets: set[int] = field(default_factory=set)  # writes to these are acknowledged and not kept
 
@@ -169,7 +170,11 @@ class ModbusBox:
         answer = self._answer(frame[0], frame[1:-2], writer)
         if answer is not None:
             body = frame[:1] + answer
+            await asyncio.sleep(self.lies.slow.get(int.from_bytes(frame[2:4], "big"), 0.0))
             writer.write(body + _crc(body))
+            if self.lies.again_s is not None:
+                loop = asyncio.get_running_loop()
+                loop.call_later(self.lies.again_s, writer.write, body + _crc(body))
 
     def _answer(self, unit: int, pdu: bytes, writer: Any) -> bytes | None:
         function, address, count = struct.unpack(">BHH", pdu[:5])

@@ -16,6 +16,7 @@ from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine, TcpAddress
 from heron_mqtt.field.modbus.shared_line import SharedLine, Turn, UnitRests
+from heron_mqtt.field.modbus.unnumbered import AmbiguousAnswer, UnnumberedAnswers
 
 if TYPE_CHECKING:
     from pymodbus.client.base import ModbusBaseClient
@@ -77,7 +78,8 @@ class ModbusConnection:
 
     Requests wait for each other, writes before reads; a unit that is silent or slow does not hold up the
     others: see ``SharedLine``. After a request without an answer the connection is closed, so that a late
-    answer can never be taken for another request's. Where the numbers of requests in the framing tell a late
+    answer can never be taken for another request's; RTU frames, which have no numbers, are told apart by
+    ``UnnumberedAnswers``. Where the numbers of requests in the framing tell a late
     answer apart, it is held through a few such requests if several units share it, so that none loses it to
     another; or with a ``connect_delay_s``, for a device that swallows requests after connecting would swallow
     the next ones too.
@@ -102,7 +104,9 @@ class ModbusConnection:
         connect_delay_s: float = 0.0,
     ) -> None:
         self._client = _client(place, timeout_s, framing)
-        _bound_bad_answers(self._client)
+        is_rtu = framing == "rtu" or isinstance(place, SerialLine)
+        self._unnumbered = UnnumberedAnswers(str(place)) if is_rtu else None
+        _bound_bad_answers(self._client, self._unnumbered)
         self._place = place
         self._timeout_s = timeout_s
         self._connect_delay_s = connect_delay_s
@@ -201,7 +205,21 @@ class ModbusConnection:
         self._unanswered = 0
         self._unanswered_units.clear()
         self._has_request_numbers = bool(answer.transaction_id)
+        if self._unnumbered is not None:
+            await self._settle(what, answer, turn, self._unnumbered)
         return answer
+
+    async def _settle(self, what: str, answer: ModbusPDU, turn: Turn, unnumbered: UnnumberedAnswers) -> None:
+        """Have the line to ourselves until no second answer can be taken for the next request's."""
+        try:
+            await unnumbered.settle(answer)
+        except AmbiguousAnswer:
+            self._lose(turn.unit, is_silence=False)
+            why = "two different answers came, and RTU frames do not say which request they are of"
+            raise ModbusFault(f"{what}: {why}") from None
+        except asyncio.CancelledError:
+            self._lose(turn.unit, is_silence=True)
+            raise
 
     def close(self) -> None:
         """Disconnect. Idempotent; a later call connects again."""
@@ -238,6 +256,8 @@ class ModbusConnection:
                 self._client.close()
                 raise ModbusFault(f"{self.address}: {_why_not_there(self._place)}")
             self.connections += 1
+            if self._unnumbered is not None:
+                self._unnumbered.begin()
             if closed_for is not None:
                 self._made_for[closed_for] += 1
             self._may_ask_at = asyncio.get_running_loop().time() + self._connect_delay_s
@@ -424,13 +444,19 @@ def _client(place: ModbusPlace, timeout_s: float, framing: Framing) -> ModbusBas
     )
 
 
-def _bound_bad_answers(client: ModbusBaseClient) -> None:
-    """Let frames that are no answer, and answers that come twice, harm their own request at most."""
+def _bound_bad_answers(client: ModbusBaseClient, unnumbered: UnnumberedAnswers | None) -> None:
+    """Let frames that are no answer, and answers that come twice, harm their own request at most.
+
+    pymodbus compares unit and number; where there is no number, ``unnumbered`` compares the rest.
+    """
     from pymodbus.exceptions import ModbusException
 
     manager = client.ctx
     manager.max_buffer_size *= FRAMES_AT_ONCE  # with more bytes than that it forgets all of them
     take = manager.callback_data
+    if unnumbered is not None:
+        take = partial(_take_unnumbered, manager, unnumbered)
+        manager.trace_pdu = partial(_note_request, unnumbered)
 
     def callback_data(data: bytes, addr: tuple[Any, ...] | None = None) -> int:
         try:
@@ -441,3 +467,19 @@ def _bound_bad_answers(client: ModbusBaseClient) -> None:
             return len(data)
 
     manager.callback_data = callback_data  # type: ignore[method-assign]
+
+
+def _note_request(unnumbered: UnnumberedAnswers, sending: bool, pdu: ModbusPDU) -> ModbusPDU:
+    if sending:
+        unnumbered.asked(pdu)
+    return pdu
+
+
+def _take_unnumbered(
+    manager: Any, unnumbered: UnnumberedAnswers, data: bytes, addr: tuple[Any, ...] | None = None
+) -> int:
+    """Do what pymodbus does with what has come, for a frame that answers the request and no other."""
+    used, pdu = manager.framer.handleFrame(data, manager.request_dev_id, manager.request_transaction_id)
+    if pdu and unnumbered.take(pdu, is_awaited=not manager.response_future.done()):
+        manager.response_future.set_result(pdu)
+    return int(used)
