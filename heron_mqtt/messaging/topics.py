@@ -20,6 +20,8 @@ ROOT = "heron"
 MAX_ENV_ID = 200  # characters; messages carry it as an identifier
 MAX_TOPIC_BYTES = 65_535  # MQTT 3.1.1, section 1.5.3: a UTF-8 string has a two-byte length
 
+NO_USER = "-"  # in the place of a user's name, of a client that has not logged in
+
 RUN_STATE = "run/state"
 RUN_RECORD = "run/record"
 RUN_NETWORK = "run/network"
@@ -46,8 +48,9 @@ class ChannelRule:
     Attributes:
         pattern: ``{name}`` stands for one level.
         writers: Roles. ``agent`` is the one named at ``{agent}``, ``device`` the one named at ``{agent}``
-            and ``{device}``. An operator may publish on all of them: its process runs the agents that are
-            not remote, with their devices.
+            and ``{device}``, ``user`` the agent or device that logs in under the name at ``{user}``. An
+            operator may publish on all of them: its process runs the agents that are not remote, with their
+            devices.
         readers: Roles; as writers, ``peer`` being the agent named at ``{peer}``, ``agents`` and ``devices``
             all of them. Operators and observers read everything.
         retained: Whether it is published to be kept for late subscribers.
@@ -104,8 +107,8 @@ RULES: Final[tuple[ChannelRule, ...]] = (
     _rule("devices/{agent}/{device}/authority_state", "agent", "agent", kept="vital", away="stored"),
     _rule("devices/{agent}/{device}/take", "operator", "agent", away="dropped"),
     _rule("devices/{agent}/{device}/fault", "operator", "device"),
-    _rule("session/{client}/probe", "operator agents devices", "agents devices"),
-    _rule("session/{client}/outbox", "operator agents devices"),
+    _rule("session/{user}/{client}/probe", "operator user", "user"),
+    _rule("session/{user}/{client}/outbox", "operator user"),
     _rule("bench/hop", "operator"),
 )
 """Every channel of the wire contract. Access rights, ACL files, what a broker keeps and what an outbox stores
@@ -183,14 +186,16 @@ def device(agent_id: str, device_name: str, leaf: str) -> str:
     return f"devices/{escape(agent_id)}/{escape(device_name)}/{leaf}"
 
 
-def session_probe(client_id: str) -> str:
-    """Channel of the mark by which a client tells what waited at the broker from what is of now."""
-    return f"session/{escape(client_id)}/probe"
+def session(user: str | None, client_id: str, leaf: str) -> str:
+    """Channel on which a client speaks of its own session; another user may not speak there in its name.
 
-
-def session_outbox(client_id: str) -> str:
-    """Channel on which a client tells what waits in its outbox."""
-    return f"session/{escape(client_id)}/outbox"
+    Args:
+        user: As which it has logged in; None = without a login.
+        client_id: At the broker.
+        leaf: ``probe``, for the mark by which it tells what waited at the broker from what is of now; or
+            ``outbox``, for what waits in its outbox.
+    """
+    return f"session/{escape(user or NO_USER)}/{escape(client_id)}/{leaf}"
 
 
 def stop_confirm(agent_id: str, device_name: str | None = None) -> str:
@@ -374,7 +379,7 @@ def _fillings(roles: frozenset[str], role: str, name: str) -> list[dict[str, str
         fillings += [{"peer": agent}] * ("peer" in roles)
     elif role in roles:
         fillings += [{"agent": agent, "device": own_device}]
-    return fillings
+    return fillings + [{"user": name}] * ("user" in roles)
 
 
 def fill(pattern: str, filling: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from support.raw_mqtt import Ended, RawClient, connected
 USERS = {"so": "operator", "eye": "observer", "MG1": "agent", "MG1/ess": "device"}
 ENV = "plant"
 LEVELS = {"agent": ["MG1", "MG2"], "peer": ["MG1", "MG2"], "device": ["ess", "pv"], "operator": ["so"]}
-LEVELS["client"] = ["c1"]
+LEVELS |= {"client": ["c1"], "user": ["MG1", "MG1/ess", "MG2"]}
 
 
 def channels(rule: ChannelRule) -> list[dict[str, str]]:
@@ -44,7 +44,10 @@ def expected(rule: ChannelRule, levels: dict[str, str], user: str, right: str) -
     named = rule.writers if right == "write" else rule.readers
     mine = {"agent": "MG1", "device": "ess"}
     for one in named:
-        if one in {"agents", "devices"}:
+        if one == "user":
+            if levels["user"] == user:
+                return True
+        elif one in {"agents", "devices"}:
             if role == "agent" or one == "devices":
                 return True
         elif one == "agent":
@@ -62,7 +65,7 @@ def expected(rule: ChannelRule, levels: dict[str, str], user: str, right: str) -
 def all_cases(user: str, right: str) -> dict[str, bool]:
     """Every channel -> whether the user has the right to it."""
     return {
-        rule.pattern.format(**levels): expected(rule, levels, user, right)
+        topics.fill(rule.pattern, levels): expected(rule, levels, user, right)
         for rule in RULES
         for levels in channels(rule)
     }

@@ -49,7 +49,7 @@ async def test_rights_are_those_below_it_and_no_others(broker: EmbeddedBroker) -
 
 
 async def test_what_safety_depends_on_is_kept_before_everything_else(broker: EmbeddedBroker) -> None:
-    plain = [f"{PLANT}/session/{i}/probe" for i in range(4)]
+    plain = [f"{PLANT}/session/MG1%2Fess/{i}/probe" for i in range(4)]
     birth = f"{PLANT}/devices/MG1/ess/status"
     async with connected(broker.port, "a", **DEVICE) as device, connected(broker.port, "b", **OPERATOR) as so:
         for topic in [*plain, birth]:
@@ -83,8 +83,8 @@ async def test_a_broker_of_ones_own_keeps_births_first_below_the_prefix_of_its_c
     async with broker, connected(broker._server.port, "a") as device:
         await device.publish(birth, b"born", qos=1, retain=True)
         for i in range(Limits().max_user_retained_messages):
-            await device.publish(f"{PLANT}/session/{i}/probe", b"x", retain=True)
-        await device.publish(f"{PLANT}/session/last/probe", b"x", qos=1, retain=True)
+            await device.publish(f"{PLANT}/session/MG1%2Fess/{i}/probe", b"x", retain=True)
+        await device.publish(f"{PLANT}/session/MG1%2Fess/last/probe", b"x", qos=1, retain=True)
         assert await kept(device, birth) == {birth}
 
 

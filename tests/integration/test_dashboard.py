@@ -286,7 +286,7 @@ def scraped(page: str) -> dict[str, Metric]:
 def test_metrics_are_those_of_the_page_by_agent(page: str, site: Site) -> None:
     waits = {"messages": 2, "size_bytes": 300, "dropped": 0}
     outbox = {"client": "edge", "max_bytes": 1000, "disk_errors": 0, "kinds": {"telemetry": waits}}
-    site.say("session/edge/outbox", {"type": "outbox", **waits, **outbox})
+    site.say("session/-/edge/outbox", {"type": "outbox", **waits, **outbox})
     eventually(lambda: bool(scraped(page)["heron_outbox_messages"].samples))
     families = scraped(page)
     assert families["heron_broker_connected"].samples[0].value == 1

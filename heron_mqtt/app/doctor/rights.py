@@ -29,7 +29,7 @@ SETTLE_S = 0.4
 REFUSALS_S = 2.5
 """A refused subscription is asked for again twice, see ``mqtt.subscriber``."""
 AT_ONCE = 4
-ANYWHERE = {"operator": "system_operator", "client": "doctor"}
+ANYWHERE = {"operator": "system_operator", "client": "doctor", "user": "doctor-user"}
 SHOWN = 3
 CHANGE = "generate the broker's rights anew: heron-mqtt acl SCENARIO --format mosquitto (or emqx, nats)"
 
@@ -77,7 +77,7 @@ def channels_around(login: Login, others: Iterable[Login]) -> list[str]:
         (n.partition("/")[2] for n in named if n.startswith(f"{own_agent}/")), "doctor-device"
     )
     fillings = [
-        {"agent": own_agent, "device": own_device, "peer": foreign},
+        {"agent": own_agent, "device": own_device, "peer": foreign, "user": login.name},
         {"agent": foreign, "device": own_device, "peer": own_agent},
         {"agent": own_agent, "device": "doctor-device-2", "peer": own_agent},
         {"agent": foreign, "device": "doctor-device-2", "peer": "doctor-peer"},

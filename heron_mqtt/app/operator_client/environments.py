@@ -143,7 +143,8 @@ class EnvironmentSeen:
 
     Attributes:
         env_id: Its name on the wire.
-        outboxes: What clients say of theirs, by client id: the report, and when it came by the loop's clock.
+        outboxes: What clients say of theirs, by client id, with the user's name before it of those that log
+            in: the report, and when it came by the loop's clock.
         unreadable: Messages that say nothing that can be understood, by channel.
     """
 
@@ -226,12 +227,14 @@ class EnvironmentSeen:
             case ["agents", agent, leaf]:
                 if (who := self._agent(agent)) is not None:
                     _take_presence(who, leaf, heard)
-            case ["session", client, "outbox"]:
+            case ["session", user, client, "outbox"]:
                 report = _read(OutboxReport, heard)
                 if report is not None and report.client != client:
                     raise MessageError(f"is of another client, {shortened(report.client)}")
-                if report is not None and (client in self.outboxes or len(self.outboxes) < MAX_OUTBOXES):
-                    self.outboxes[client] = report, heard.at_s
+                # The broker sees to it that a user speaks for itself: clients of two users are two.
+                name = client if user == topics.NO_USER else f"{user} {client}"
+                if report is not None and (name in self.outboxes or len(self.outboxes) < MAX_OUTBOXES):
+                    self.outboxes[name] = report, heard.at_s
             case _:
                 pass
 

@@ -29,7 +29,7 @@ CHANNELS = (
     "estop",
     "estop/confirm/+",
     "estop/confirm/+/+",
-    "session/+/outbox",
+    "session/+/+/outbox",
 )
 LISTEN_S = 2.0
 OUTBOX_TOLD_S = 30.0

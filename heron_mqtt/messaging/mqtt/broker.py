@@ -47,8 +47,7 @@ from heron_mqtt.messaging.topics import (
     TopicMap,
     is_filter,
     kind_of,
-    session_outbox,
-    session_probe,
+    session,
     while_away,
 )
 
@@ -176,7 +175,9 @@ class MqttBroker(SessionBroker):
                 self.outbox,
                 options.client_id,
                 lambda: self.stats.outbox_errors,
-                partial(self._report, self.topic_map.topic(session_outbox(options.client_id))),
+                partial(
+                    self._report, self.topic_map.topic(session(options.username, options.client_id, "outbox"))
+                ),
             )
         self._session = MqttSession(
             self.options,
@@ -190,7 +191,7 @@ class MqttBroker(SessionBroker):
             outbox=self.outbox,
         )
         if kept.session_expiry_s is not None:
-            mark = self.topic_map.topic(session_probe(options.client_id))
+            mark = self.topic_map.topic(session(options.username, options.client_id, "probe"))
             self._kept = KeptSession(
                 options,
                 kept.session_expiry_s,

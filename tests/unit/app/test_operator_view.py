@@ -64,24 +64,38 @@ def outbox_report(**more: Any) -> dict[str, Any]:
 
 def test_an_outbox_of_which_nothing_is_said_any_more_is_left_out() -> None:
     found = Environments()
-    found.take(heard("session/gateway-1/outbox", outbox_report(), at_s=1.0))
+    found.take(heard("session/-/gateway-1/outbox", outbox_report(), at_s=1.0))
     (view,) = found.values()
     assert environment(view, 31.0, 2.0)["outboxes"]["gateway-1"]["messages"] == 3
     assert environment(view, 31.1, 2.0)["outboxes"] == {}
     assert "outboxes" not in environment(view, 1.0, 2.0, with_outboxes=False)
 
 
+def test_the_outboxes_of_two_users_are_two_whatever_they_call_their_clients() -> None:
+    """Who may publish for itself alone cannot show another one's outbox as empty."""
+    found = Environments()
+    for user, waiting in (("MG1", 3), ("MG2", 0)):
+        said = outbox_report(messages=waiting)
+        found.take(heard(f"session/{user}/gateway-1/outbox", said, at_s=1.0))
+    (view,) = found.values()
+    shown = environment(view, 2.0, 2.0)["outboxes"]
+    assert {name: outbox["messages"] for name, outbox in shown.items()} == {
+        "MG1 gateway-1": 3,
+        "MG2 gateway-1": 0,
+    }
+
+
 def test_an_outbox_report_has_bounded_names() -> None:
     kind = {"messages": 1, "size_bytes": 1, "dropped": 0}
     found = Environments()
-    found.take(heard("session/a/outbox", outbox_report(client="a", kinds={"x" * 200: kind})))
-    found.take(heard("session/b/outbox", outbox_report(client="b", kinds={"x" * 201: kind})))
-    long = f"session/{'x' * 201}/outbox"
+    found.take(heard("session/-/a/outbox", outbox_report(client="a", kinds={"x" * 200: kind})))
+    found.take(heard("session/-/b/outbox", outbox_report(client="b", kinds={"x" * 201: kind})))
+    long = f"session/-/{'x' * 201}/outbox"
     found.take(heard(long, outbox_report(client="x" * 201)))
-    found.take(heard("session/other/outbox", outbox_report()))
+    found.take(heard("session/-/other/outbox", outbox_report()))
     (view,) = found.values()
     assert {client: len(report.kinds) for client, (report, _) in view.outboxes.items()} == {"a": 1, "b": 0}
-    assert list(view.unreadable) == [long, "session/other/outbox"]
+    assert list(view.unreadable) == [long, "session/-/other/outbox"]
 
 
 def test_what_an_outbox_held_is_no_telemetry_of_now() -> None:
