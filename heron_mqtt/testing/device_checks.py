@@ -9,15 +9,29 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from heron_mqtt.testing.device_harness import LONGEST_LEASE_S, CheckFailed, DeviceHarness, Json
+from heron_mqtt.testing.device_harness import (
+    LONGEST_LEASE_S,
+    CheckFailed,
+    DeviceHarness,
+    Json,
+    SetpointSender,
+    WatchedMessage,
+)
 
 Check = Callable[[DeviceHarness], None]
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
 SCENARIO_LEASE_S = 30.0  # `lease_s` of a scenario that does not say another
+FURTHER_LEASES_S = (9.0, 13.0, 20.0, 27.0)
+"""Leases that are looked at besides, by their last seconds; and the longest that the numbers allow."""
+LAST_S = (0.8, 2.5)  # so much of such a lease is left when it is sent
+REMEMBERED = 60  # of the 64 numbers that a device knows the time of: some are sent meanwhile
+LATE_S = 0.5  # the end of a lease may show so late: it is looked for ten times a second, and told at once
+TRIES = 3  # a machine under load may be late once
 RELEASES_AFTER = 20  # of the 64 that a device remembers
 FLOOD = 400
 """Messages of a flood: more than a gateway ever sends at once, and nothing that a broker would cut off."""
@@ -329,12 +343,55 @@ def check_lease_runs_out(device: DeviceHarness) -> None:
     _need(device.is_safe(device.later_telemetry()), "a renewal after the end brought the power back")
     sender.do(p_mw)
     sender.release()
+    limit_s = LATE_S + device.settle_s
+    late_s = math.inf
+    for _ in range(TRIES):
+        late_s = min(late_s, _lateness_s(device, sender, p_mw, lease_s=1.5))
+        if late_s <= limit_s:
+            return
+    told = f"leases of 1.5 s ended {late_s:.2f} s late or later, {TRIES} times on end, without renewal"
+    raise CheckFailed(
+        f"{told}; expected at most {limit_s:g} s: look for the end ten times a second, and say it"
+    )
+
+
+def _lateness_s(device: DeviceHarness, sender: SetpointSender, p_mw: float, *, lease_s: float) -> float:
+    """Return how long after the end of a lease, which counts from what it echoes, the safe state came, s."""
+    echoed = _heard_last(device)
+    safe = _end_of_lease(device, sender, p_mw, lease_s, echoed)
+    return safe.at_s - echoed.at_s - lease_s
+
+
+def _end_of_lease(
+    device: DeviceHarness, sender: SetpointSender, p_mw: float, lease_s: float, echoed: WatchedMessage
+) -> WatchedMessage:
+    """Send a setpoint, which has to be done; return the first telemetry after it that says the safe state.
+
+    Its power is not waited for: what is left of the lease may be shorter than a ramp.
+    """
+    heard = {"heard_boot": echoed.json["boot"], "heard_seq": echoed.json["seq"]}
+    answer = sender.answer(sender.send(p_mw, lease_s=lease_s, **heard))
+    _need(answer.get("rejected") is None, f"expected {p_mw:g} MW for {sender.last}, got a refusal: {answer}")
+    seq = answer["seq"]
+    return device.wait_for(
+        device.topic("telemetry"),
+        lambda m: m.get("seq", 0) > seq and device.is_safe(m) and m.get("safe") is not False,
+        f"the safe state after a lease of {lease_s:g} s from telemetry of"
+        f" {time.monotonic() - echoed.at_s:.1f} s ago, without renewal,",
+    )
+
+
+def _heard_last(device: DeviceHarness) -> WatchedMessage:
+    device.next_telemetry()
+    return device.heard("telemetry")[-1]
 
 
 def check_long_lease_runs_out(device: DeviceHarness) -> None:
-    """A lease as scenarios have it ends in time as a short one does; this takes half a minute.
+    """A lease as scenarios have it ends in time as a short one does; this takes 45 s.
 
-    Storage is charged: the other checks discharge it. What is as old as that lease by then is stale.
+    Storage is charged: the other checks discharge it. What is as old as that lease by then is stale. Leases
+    of other lengths echo telemetry that is nearly as old as they are long: only their last seconds are
+    waited for.
     """
     device.make_free()
     birth = device.birth()
@@ -351,6 +408,28 @@ def check_long_lease_runs_out(device: DeviceHarness) -> None:
     _need(held_s <= limit_s, f"it held for {held_s:.1f} s a lease of {SCENARIO_LEASE_S:g} s, without renewal")
     heard = {"heard_boot": old["boot"], "heard_seq": old["seq"]}
     sender.refused(p_mw, lease_s=SCENARIO_LEASE_S / 3.0, echo=False, **heard)
+    oldest_s = time.monotonic() - _remembered(device)[0].at_s
+    longest_s = min(LONGEST_LEASE_S, math.floor(oldest_s + LAST_S[0]))
+    for lease_s in (*FURTHER_LEASES_S, longest_s):
+        _check_last_seconds(device, sender, p_mw, lease_s)
+
+
+def _remembered(device: DeviceHarness) -> list[WatchedMessage]:
+    """Return the telemetry of this start of which the device has to know when it left, oldest first."""
+    said = device.heard("telemetry")[-REMEMBERED:]
+    return [m for m in said if m.json.get("boot") == said[-1].json.get("boot")]
+
+
+def _check_last_seconds(device: DeviceHarness, sender: SetpointSender, p_mw: float, lease_s: float) -> None:
+    """Let a lease end of which little is left, if the device has sent something of the right age."""
+    now_s = time.monotonic()
+    fitting = [m for m in _remembered(device) if LAST_S[0] <= m.at_s + lease_s - now_s <= LAST_S[1]]
+    if not fitting:
+        return
+    echoed = fitting[-1]
+    late_s = _end_of_lease(device, sender, p_mw, lease_s, echoed).at_s - echoed.at_s - lease_s
+    limit_s = 2.0 + device.settle_s
+    _need(late_s <= limit_s, f"a lease of {lease_s:g} s ended {late_s:.1f} s late, without renewal")
 
 
 def check_no_reactive_power_stays(device: DeviceHarness) -> None:

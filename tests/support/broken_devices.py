@@ -51,6 +51,13 @@ DEFECTS = {
         "            power['p_mw'] = p_mw\n"
         "            lease_ends, lease_s, heard_at = max(lease_ends, begin + for_s), for_s, now()",
     ),
+    "ends its leases late": _defect("lease-end", "now() >= lease_ends:", "now() >= lease_ends + 0.9:"),
+    "ignores a lease of a certain length": _defect(
+        "long-lease", "now() >= lease_ends:", "now() >= lease_ends and not 12.0 < lease_s < 29.0:"
+    ),
+    "ignores a lease beyond half a minute": _defect(
+        "long-lease", "now() >= lease_ends:", "now() >= lease_ends and not lease_s > 31.0:"
+    ),
     "ignores a long lease": _defect(
         "long-lease",
         "if holder is not None and now() >= lease_ends:",
