@@ -16,6 +16,7 @@
     |-- NameTaken                another process holds this environment, agent or device
     |   `-- Displaced            another process has taken it over: this one has stopped (exit code 3)
     |-- PlaceTaken               another environment drives this device, by a program on this machine
+    |-- NotHandedBack            a device may keep its last setpoint: it was not told that its program ends
     |-- ModelFailed              a device's model could not take a step: a functional mock-up unit says why
     `-- PowerFlowError
         |-- PowerFlowDiverged    no solution was found; says why; results of that step are NaN
@@ -23,8 +24,8 @@
 
 What is caught before it reaches a user stands beside what raises it, and is a ``HeronError`` as well:
 ``NotSent`` and ``NotTaken`` (a setpoint that a vendor's device did not get or take), ``ModbusFault`` and
-``SunSpecError`` (a device that does not answer, or wrongly), ``NotHandedBack`` (exit code 1 of a bridge),
-``NotAsAsked`` (a gateway grants a request and says in the same answer that something else is in force).
+``SunSpecError`` (a device that does not answer, or wrongly), ``NotAsAsked`` (a gateway grants a request and
+says in the same answer that something else is in force).
 
 A user's mistake ends in one of these, with one line that says what, where, what was expected and
 what to do; the command line prints that line and no traceback. Anything else that escapes is a bug
@@ -50,6 +51,7 @@ __all__ = [
     "MessageExpired",
     "ModelFailed",
     "NameTaken",
+    "NotHandedBack",
     "NotReady",
     "PlaceTaken",
     "PowerFlowDiverged",
@@ -138,6 +140,10 @@ class Displaced(NameTaken):
     """
 
     exit_code = 3
+
+
+class NotHandedBack(HeronError):
+    """A device could not be told that its program ends: it may go on with what it was told last."""
 
 
 class PlaceTaken(HeronError):

@@ -27,6 +27,7 @@ TREE = {
     "NotReady": ["HeronError", "TimeoutError"],
     "ModelFailed": ["HeronError"],
     "NameTaken": ["HeronError"],
+    "NotHandedBack": ["HeronError"],
     "Displaced": ["NameTaken"],
     "PlaceTaken": ["HeronError"],
     "PowerFlowError": ["HeronError"],

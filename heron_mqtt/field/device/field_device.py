@@ -12,7 +12,7 @@
     asyncio.run(Inverter("MG1", "ess", broker).run())
 
 ``apply``, ``renew``, ``measure`` and ``go_safe`` may be plain methods or coroutines; they are never called
-two at a time.
+two at a time. What blocks for longer than some milliseconds goes through ``in_thread``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, ClassVar, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
-from heron_mqtt.errors import HeronError, MessageError
+from heron_mqtt.errors import HeronError, MessageError, NotHandedBack, NotReady
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.presence import PresentDevice
+from heron_mqtt.field.device.rest_watch import INSIST_S, RestWatch
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.field.moving_deadline import MovingDeadline
 from heron_mqtt.field.steady_clock import steady_s
@@ -41,9 +45,12 @@ from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
 log = logging.getLogger("heron_mqtt.device")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 TELEMETRY_LIFE_S = 2.0
+GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
+GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
 BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
 
@@ -86,6 +93,10 @@ class FieldDevice(PresentDevice, abc.ABC):
         stamper: Stamps what is published; handed in by tests.
     """
 
+    watches_its_rest: ClassVar[bool] = False
+    """Whether it watches by itself that its hardware stays in the safe state, as bridges do. Also for what
+    goes on in it, as consumers do. Otherwise its measured power has to show it: beside more than 5 % of its
+    nameplate ``safe`` is false, and ``go_safe`` is called again, as it is if it raises."""
     breaks_off_measuring: ClassVar[bool] = False
     """Whether ``measure`` and ``renew`` are cancelled for a stop and the end of a lease, as ``apply`` is; for
     those that wait for hardware, and can be."""
@@ -116,6 +127,13 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._held: Setpoint | None = None  # what a renewal extends
         self._untold: tuple[tuple[str | None, int] | None, str] | None = None  # a rejection, and of what
         self._rests = True  # the hardware took the last safe state that it was told of
+        self._power = RestWatch((None, None), self._report)
+        self._p_mw_at_rest: float | None = (
+            None  # measured since it was told of the safe state; NaN = it failed
+        )
+        self._has_rested = self._is_set_elsewhere = False  # at 0 since then; with power long after that
+        self._told_safe: bool | None = None  # of the stop in force
+        self._thread: ThreadPoolExecutor | None = None
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
         self._told_holder: Holder | None = None
@@ -170,14 +188,36 @@ class FieldDevice(PresentDevice, abc.ABC):
     def go_safe(self, reason: str) -> Awaitable[None] | None:
         """Go to the safe state; by default a setpoint of zero.
 
-        Hardware that could not be told raises, or ``owes_safe_state`` and says ``rest_reached`` once it was.
+        Raise if the hardware could not be told: it is called again, and the device is faulty until it has
+        succeeded. At the end of the program it is called once more, and ``run`` raises ``NotHandedBack``.
         """
         return self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
 
     @property
     def owes_safe_state(self) -> bool:
-        """Whether the hardware has still to be brought into the safe state; telemetry and stops say so."""
-        return False
+        """Whether the hardware has still to be brought into the safe state; telemetry and stops say so.
+
+        One that ``watches_its_rest`` says ``rest_reached`` once it was.
+        """
+        return not self._rests or (self._is_watched and self._power.is_at_rest(self._p_mw_at_rest) is False)
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether its power has to show that it is in the safe state, which it was told of."""
+        return not self.watches_its_rest and self.is_settable and self._power.told_at > -math.inf
+
+    async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do work that blocks, in this device's own thread, and return its result.
+
+        Work that was broken off, for a stop or the end of a lease, cannot be ended in the middle and goes on.
+        What comes next through here, as the safe state, is done after it. With ``asyncio.to_thread`` it would
+        be done beside it, and an old setpoint could reach the hardware last.
+        """
+        if self._thread is None:  # a thread, as the libraries of vendors wait for hardware in the call itself
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"device {self.label}")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, functools.partial(work, *args, **kwargs)
+        )
 
     @property
     def is_settable(self) -> bool:
@@ -223,6 +263,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         Raises:
             NameTaken: Another device holds the name.
             Displaced: It has taken it over.
+            NotHandedBack: At the end its hardware could not be brought into the safe state.
         """
         subscriptions = SubscriptionGroup(self._broker)
         forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
@@ -245,12 +286,20 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._lease.end()
             for task in self._tasks:
                 task.cancel()
-            await self._end_work()
+            left = await self._end_work()
             self._tell_holder_at_the_end()
             await self._leave()
+            if self._thread is not None:
+                self._thread.shutdown(wait=False)
+            if left is not None and not self.watches_its_rest:
+                raise NotHandedBack(f"{self.label}: {left}")
 
-    async def _end_work(self) -> None:
-        """Go to the safe state, but first end what is being done: it must not reach the hardware later."""
+    async def _end_work(self) -> str | None:
+        """Go to the safe state, but first end what is being done: it must not reach the hardware later.
+
+        Returns:
+            What is wrong with the hardware now, for people; None = nothing that is known.
+        """
         is_alone = False
         try:
             self._break_off("the program ends")
@@ -261,19 +310,24 @@ class FieldDevice(PresentDevice, abc.ABC):
             log.error("%s: %s %g s", self.label, what, BREAK_OFF_S)
         finally:  # also if the program is ended a second time meanwhile
             try:
-                await self._rest_at_the_end()
+                left = await self._rest_at_the_end()
             finally:
                 if is_alone:
                     self._busy.release()
+        return left
 
-    async def _rest_at_the_end(self) -> None:
+    async def _rest_at_the_end(self) -> str | None:
         """Go to the safe state: from here on nothing watches the lease; called with the device's lock held.
 
-        A safe state that the hardware was not told of, because that failed or was cancelled, is tried again.
+        A safe state that the hardware was not told of, because that failed or was cancelled, is tried again;
+        so is one that its power does not show.
         """
-        if self.is_safe and self._rests:
-            return
+        p_mw = self._p_mw_at_rest if self.stopped and self._is_watched else None
+        left = None if p_mw is None else self._power.left_with(_number(p_mw), has_taken_it=True)
+        if self.is_safe and self._rests and left is None:
+            return None
         self.is_safe = True
+        self._rests = self._rests and self.watches_its_rest
         try:
             async with asyncio.timeout(GOODBYE_S) as bound:
                 done = self.go_safe("the program ends")
@@ -288,6 +342,9 @@ class FieldDevice(PresentDevice, abc.ABC):
                 *(self.label, why),
                 exc_info=exc if is_bug else None,
             )
+            return f"it could not go to the safe state, and may hold its last setpoint: {why}"
+        self._rests = self._rests or not self.watches_its_rest
+        return left
 
     def _tell_holder_at_the_end(self) -> None:
         """Say that the lease is free; where that fails the goodbye must still be said."""
@@ -337,6 +394,7 @@ class FieldDevice(PresentDevice, abc.ABC):
                 continue
             async with self._busy:
                 await self._publish_telemetry()
+                await self._insist_on_rest()
 
     async def _watch_lease(self) -> None:
         """Go to the safe state when the lease is over; telemetry that takes long does not hold that up."""
@@ -380,8 +438,10 @@ class FieldDevice(PresentDevice, abc.ABC):
                 self._untold = (answered, rejected)
             return
         except Exception as exc:
+            self._note_power(math.nan)
             await self._failed("measure", exc)
             return
+        self._note_power(None if telemetry is None else telemetry.p_mw)
         if telemetry is None:
             self._untold = None if rejected is None else (answered, rejected)
             return
@@ -412,7 +472,13 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._broker.publish(self._channel, shown, not_after=not_after)
         if answers:
             self._safe_after_s = None  # told to one that listens
-        await self._recovered()
+        if self._rests or self.watches_its_rest:
+            await self._recovered()  # else it cannot be brought to rest
+
+    def _birth(self) -> dict[str, Any]:
+        birth = super()._birth()
+        self._power.power_range_mw = (birth.get("p_min_mw"), birth.get("p_max_mw"))
+        return birth
 
     # -- setpoints ---------------------------------------------------------------------------------
 
@@ -463,6 +529,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._held = setpoint
             try:
                 await self._apply(setpoint)
+                self._rests = self._rests or not self.watches_its_rest
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
                 self._held = None
@@ -576,7 +643,9 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     def _holder_to_tell(self) -> Holder | None:
         """Return whose setpoints are followed, or still in the hardware; None = no setpoint."""
-        return self._lease.holder if self._lease.is_running else None
+        if self._lease.is_running:
+            return self._lease.holder
+        return None if self._rests or self.watches_its_rest else self._told_holder
 
     def _tell_holder(self) -> None:
         """Publish whose setpoints are followed, if that has changed; not in the name of another device."""
@@ -610,6 +679,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         stop = self._stop.stop
         self._lease.end()
         who = stop.who if stop is not None else None
+        self._told_safe = None
         self._rests = False  # until it was told of this one: a repeated stop must not be confirmed earlier
         async with self._coming_first("emergency stop"):
             self._seq_before_stop = self._lease.newest_seq
@@ -628,6 +698,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             telemetry_seq=self._seq_before_stop if self.stopped else None,
             settable=None if self.is_settable else False,
         )
+        self._told_safe = is_safe
         self._broker.publish(channel, self._stamper.stamp(channel, told))
 
     def rest_reached(self) -> None:
@@ -666,18 +737,69 @@ class FieldDevice(PresentDevice, abc.ABC):
     async def _make_safe(self, reason: str, level: int = logging.WARNING) -> None:
         """Go to the safe state and say so; called with the device's lock held."""
         log.log(level, "%s: %s, going to the safe state", self.label, reason)
-        self.is_safe = True
         self._held = None
-        self._rests = False
+        self._power.forget()
+        await self._tell_to_rest(reason)
+
+    async def _tell_to_rest(self, reason: str) -> None:
+        """Tell the hardware to go to the safe state, and say so; called with the device's lock held."""
+        self.is_safe = True
+        self._rests = self._has_rested = False
+        self._p_mw_at_rest = None
+        self._power.note_told(self._monotonic())
         try:
-            done = self.go_safe(reason)
-            if inspect.isawaitable(done):
-                await done
+            async with asyncio.timeout(None if self.watches_its_rest else GO_SAFE_S) as bound:
+                done = self.go_safe(reason)
+                if inspect.isawaitable(done):
+                    await done
+            self._rests = True
             self._rests = not self.owes_safe_state
         except Exception as exc:
-            await self._failed("go_safe", exc)
+            is_late = isinstance(exc, TimeoutError) and bound.expired()
+            await self._failed(
+                "go_safe", NotReady(f"it took longer than {GO_SAFE_S:g} s") if is_late else exc
+            )
         await self._publish_telemetry()
         self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
+
+    def _note_power(self, p_mw: float | None) -> None:
+        """Take note of what was measured, MW; NaN = that failed. It shows whether the hardware rests."""
+        if not (self.is_safe and self._is_watched):
+            return
+        self._p_mw_at_rest = p_mw
+        if self._power.is_at_rest(p_mw):
+            self._has_rested, self._is_set_elsewhere = True, False
+            self._power.forget()
+        if self.stopped and self._told_safe not in {None, self._rests and not self.owes_safe_state}:
+            self._confirm_stop()
+
+    async def _insist_on_rest(self) -> None:
+        """Tell hardware again that was not told of its safe state, or does not stay in it.
+
+        What has been at 0 and has power long after it was told of the end of a lease was set by something
+        else, by hand for example, and is left to it; in a stop nothing may set it.
+        """
+        if not (self.is_safe and self._is_watched) or self._power.is_at_rest(self._p_mw_at_rest):
+            return
+        now_s, p_mw = self._monotonic(), self._p_mw_at_rest
+        if not self._rests:
+            if now_s >= self._power.told_at + GO_SAFE_AGAIN_S:
+                await self._tell_to_rest("it was not told")
+        elif p_mw is None:
+            return
+        elif not self.stopped and self._has_rested and now_s > self._power.told_at + INSIST_S:
+            if not self._is_set_elsewhere:
+                self._is_set_elsewhere = True
+                self._report("it holds no setpoint, and its power is not 0: something else has set it")
+        else:
+            why = "an emergency stop is in force" if self.stopped else "it holds no setpoint"
+            if self._power.must_be_told_again(
+                *(_number(p_mw), now_s), why=why, why_unknown="see its fault", what="it is told again"
+            ):
+                await self._tell_to_rest("it does not stay in its safe state")
+
+    def _report(self, what: str) -> None:
+        self._broker.stats.report("device", self.label, what)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something from a plain callback; it ends with the device."""
@@ -707,3 +829,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         heard = self.on_run_state(state)
         if inspect.isawaitable(heard):
             await heard
+
+
+def _number(p_mw: float) -> float | None:
+    """Return a measured power, MW; None for one that could not be measured."""
+    return None if math.isnan(p_mw) else p_mw

@@ -1,4 +1,4 @@
-"""Whether hardware that was told of an emergency stop is at rest, by its power."""
+"""Whether hardware that was told to rest, in an emergency stop or after a lease, is at rest, by its power."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from heron_mqtt.field.emergency_stop import is_at_rest
 
 KW_PER_MW = 1e3
-LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told of a stop, before it is told again
+LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told to rest, before it is told again
 INSIST_S = 60.0  # the longest time between two tellings of hardware that does not go to 0
 
 
@@ -32,7 +32,7 @@ class GrowingPause:
 
 
 class RestWatch:
-    """Watches hardware that is told of stops by someone else, which asks here whether to tell it again.
+    """Watches hardware that is told to rest by someone else, which asks here whether to tell it again.
 
     It is at rest only while its power is known and next to 0. One whose power is not 0 some time after it was
     told is told again, at longer and longer intervals. What is wrong is reported once, until it is at rest.
@@ -43,23 +43,24 @@ class RestWatch:
     """
 
     def __init__(self, power_range_mw: Sequence[float | None], report: Callable[[str], None]) -> None:
-        self._range = power_range_mw
+        self.power_range_mw = power_range_mw
+        """Its nameplate, MW; set anew where it is read again."""
         self._report = report
         self.told_at = -math.inf
-        """When the hardware was told of the stop last."""
+        """When the hardware was told last."""
         self._pause = GrowingPause()
         self._reported: set[bool | None] = set()  # each kind of trouble: whether the power was known; refused
 
     def is_at_rest(self, p_mw: float | None) -> bool | None:
         """Whether a power, MW, is next to 0; None = it is not known."""
-        return None if p_mw is None else is_at_rest(p_mw, self._range)
+        return None if p_mw is None else is_at_rest(p_mw, self.power_range_mw)
 
     def note_told(self, now_s: float) -> None:
-        """Take note that the hardware was told of the stop now."""
+        """Take note that the hardware was told now."""
         self.told_at = now_s
 
     def forget(self) -> None:
-        """Forget what was wrong: it is at rest, or the stop is over."""
+        """Forget what was wrong: it is at rest, or need not be any more."""
         self._reported.clear()
         self._pause.reset()
 
@@ -70,15 +71,24 @@ class RestWatch:
             self._report(f"an emergency stop is in force, and it has not taken it: {why}: it is sent again")
 
     def must_be_told_again(
-        self, p_mw: float | None, now_s: float, *, settle_s: float = 0.0, why_unknown: str = ""
+        self,
+        p_mw: float | None,
+        now_s: float,
+        *,
+        settle_s: float = 0.0,
+        why_unknown: str = "",
+        why: str = "an emergency stop is in force",
+        what: str = "the stop is sent again",
     ) -> bool:
-        """Look at the power that is known now; returns whether the hardware is to be told of the stop again.
+        """Look at the power that is known now; returns whether the hardware is to be told to rest again.
 
         Args:
             p_mw: MW, positive = injected; None = it is not known.
             now_s: By the clock of ``note_told``.
             settle_s: How long after it was told its measurements may still be of before.
-            why_unknown: For people.
+            why_unknown: For people, why its power is not known.
+            why: For people, why it is to rest.
+            what: For people, what is done about it.
         """
         rests = self.is_at_rest(p_mw)
         if rests:
@@ -90,11 +100,10 @@ class RestWatch:
             return False
         if is_known not in self._reported:
             self._reported.add(is_known)
-            begin = "an emergency stop is in force, and"
             self._report(
-                f"{begin} its power is not 0: the stop is sent again"
+                f"{why}, and its power is not 0: {what}"
                 if is_known
-                else f"{begin} whether it is at 0 is not known: its power: {why_unknown}"
+                else f"{why}, and whether it is at 0 is not known: its power: {why_unknown}"
             )
         if not is_known or now_s < settled_at + self._pause.s:
             return False

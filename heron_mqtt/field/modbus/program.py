@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
-from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.errors import ConfigError, HeronError, NotHandedBack
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.field.modbus.place import (
@@ -45,10 +45,6 @@ GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
 SAY_S = 0.1  # of it, to say what was read at its very end
 
 D = TypeVar("D", bound=FieldDevice)
-
-
-class NotHandedBack(HeronError):
-    """A device could not be told that its program ends: it may go on with what it was told last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class SunSpecDevice(FieldDevice):
         inverter: Connected.
     """
 
+    watches_its_rest = True
     breaks_off_measuring = True
 
     def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:

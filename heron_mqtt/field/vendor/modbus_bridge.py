@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from heron_mqtt.config import read_toml
-from heron_mqtt.errors import ConfigError, NotReady
+from heron_mqtt.errors import ConfigError, NotHandedBack, NotReady
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
-    NotHandedBack,
     UnitsOnline,
     bridge_parser,
     claim_unit,

@@ -84,6 +84,8 @@ class VendorDevice(FieldDevice):
         new_id: Makes the identifiers of messages.
     """
 
+    watches_its_rest = True
+
     def __init__(
         self,
         mapping: DeviceMapping,

@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.errors import ConfigError, HeronError, NotReady, PlaceTaken
+from heron_mqtt.errors import ConfigError, HeronError, NotHandedBack, NotReady, PlaceTaken
 from heron_mqtt.field.modbus import program
 from heron_mqtt.field.modbus.place import SerialLine, TcpAddress
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
-    NotHandedBack,
     UnitsOnline,
     bridge_parser,
     claim_unit,

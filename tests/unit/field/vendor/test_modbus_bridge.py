@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.errors import ConfigError, NotReady
+from heron_mqtt.errors import ConfigError, NotHandedBack, NotReady
 from heron_mqtt.field.modbus.place import TcpAddress
-from heron_mqtt.field.modbus.program import BridgedUnit, NotHandedBack
+from heron_mqtt.field.modbus.program import BridgedUnit
 from heron_mqtt.field.modbus.registers import ModbusConnection
 from heron_mqtt.field.vendor import modbus_bridge
 from heron_mqtt.field.vendor.modbus_bridge import BridgeScenario, DevicePlace, read_once

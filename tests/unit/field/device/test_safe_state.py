@@ -1,0 +1,268 @@
+"""A device's own safe state: told until it is taken, shown by its power, and last whatever came before."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from heron_mqtt.errors import NotHandedBack
+from heron_mqtt.field.device import FieldDevice
+from heron_mqtt.messages import Setpoint, Telemetry
+from heron_mqtt.messaging.memory import InMemoryBroker
+from support.clocked_device import Clocked, ClockedSite, serve
+from support.waiting import until
+
+POWER = Telemetry(p_mw=0.5)
+REST = Telemetry(p_mw=0.0)
+
+
+class Hardware(Clocked):
+    """Gives the power that it was told last, unless the test sets another; it can refuse to rest."""
+
+    owes_safe_state = FieldDevice.owes_safe_state
+    stays = False
+
+    async def _do(self, what: str, value: Any) -> None:
+        await super()._do(what, value)
+        if what == "apply":
+            self.measured = Telemetry(p_mw=value)
+        elif what == "safe" and not self.stays:
+            self.measured = REST
+
+    @property
+    def rests(self) -> int:
+        """How often it was told to rest."""
+        return sum(what == "safe" for what, _ in self.done)
+
+
+class Consumer(Hardware):
+    """Goes on in its safe state."""
+
+    watches_its_rest = True
+
+
+async def ended(site: ClockedSite, how: str) -> None:
+    """Have a device with a setpoint go to its safe state."""
+    site.send(0.5, 2.0)
+    await asyncio.sleep(0.1)
+    if how == "stop":
+        site.stop()
+    elif how == "release":
+        site.send(0.0, 2.0, release=True)
+    await asyncio.sleep(0.1 if how in {"stop", "release"} else 2.0)
+
+
+@pytest.mark.parametrize("how", ["stop", "release", "lease"])
+def test_hardware_that_could_not_be_told_to_rest_is_faulty_and_told_again_until_it_is(how: str) -> None:
+    async def refused(site: ClockedSite) -> None:
+        site.device.fails["safe"] = OSError("the bus is busy")
+        await ended(site, how)
+        await asyncio.sleep(3.0)
+        assert (site.last["p_mw"], site.last["safe"]) == (0.5, False)
+        assert [s["state"] for s in site.said["status"]] == ["online", "fault"], "for as long as it is"
+        assert [s["state"] for s in site.said["lease"]] == ["free", "held"]
+        assert [c["safe"] for c in site.said["confirm"]] == [False] * (how == "stop")
+        del site.device.fails["safe"]
+        await asyncio.sleep(1.5)
+        assert site.device.rests == 1
+        assert (site.last["p_mw"], site.last["safe"]) == (0.0, True)
+        assert [s["state"] for s in site.said["status"]] == ["online", "fault", "online"]
+        assert site.said["lease"][-1]["state"] == "free"
+        assert [c["safe"] for c in site.said["confirm"]] == [False, True] * (how == "stop")
+
+    serve(refused, Hardware)
+
+
+def test_a_safe_state_that_never_ends_is_a_fault_and_silences_nothing() -> None:
+    async def hangs(site: ClockedSite) -> None:
+        site.send(0.5)
+        await asyncio.sleep(0.1)
+        site.device.takes_s = 1e6
+        site.stop()
+        await asyncio.sleep(5.5)
+        assert "go_safe failed: NotReady: it took longer than 5 s" in site.said["status"][-1]["reason"]
+        assert site.said["confirm"][-1]["safe"] is False
+        assert site.last["safe"] is False
+        site.device.takes_s = 0.0
+        await asyncio.sleep(7.5)
+        assert site.said["confirm"][-1]["safe"] is True
+
+    serve(hangs, Hardware)
+
+
+@pytest.mark.parametrize("how", ["stop", "lease"])
+def test_power_that_comes_back_is_not_safe_and_ends(how: str) -> None:
+    """What was begun before came late, in a thread or in the hardware."""
+
+    async def came_late(site: ClockedSite) -> None:
+        await ended(site, how)
+        assert site.last["safe"] is True
+        await asyncio.sleep(3.0)
+        site.device.measured = POWER
+        await asyncio.sleep(1.1)
+        assert site.last["safe"] is False
+        await asyncio.sleep(3.0)
+        assert site.device.rests == 2
+        assert (site.last["p_mw"], site.last["safe"]) == (0.0, True)
+        assert [c["safe"] for c in site.said["confirm"]] == [True, False, True] * (how == "stop")
+
+    serve(came_late, Hardware)
+
+
+@pytest.mark.parametrize("how", ["stop", "lease"])
+def test_hardware_that_takes_its_safe_state_and_ignores_it_is_told_at_growing_intervals(how: str) -> None:
+    async def ignores(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, how)
+        assert site.last["safe"] is False
+        await asyncio.sleep(200.0)
+        assert 5 <= site.device.rests <= 8
+        assert all(c["safe"] is False for c in site.said["confirm"])
+
+    serve(ignores, Hardware)
+
+
+def test_after_a_lease_what_something_else_sets_later_is_left_to_it_and_not_called_safe(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def by_hand(site: ClockedSite) -> None:
+        await ended(site, "lease")
+        await asyncio.sleep(61.0)
+        site.device.measured = POWER
+        await asyncio.sleep(100.0)
+        assert (site.last["p_mw"], site.last["safe"]) == (0.5, False)
+        assert site.device.rests == 1
+        site.stop()
+        await asyncio.sleep(0.1)
+        assert (site.device.rests, site.last["safe"]) == (2, True)
+        await asyncio.sleep(100.0)
+        site.device.measured = POWER
+        await asyncio.sleep(1.1)
+        assert (site.device.rests, site.last["safe"]) == (3, True), "in a stop nothing may"
+
+    serve(by_hand, Hardware)
+    assert caplog.text.count("something else has set it") == 1
+
+
+def test_before_its_first_setpoint_nothing_is_told_of_hardware_that_another_drives() -> None:
+    async def driven(site: ClockedSite) -> None:
+        site.device.measured = POWER
+        await asyncio.sleep(20.0)
+        assert site.device.done == []
+
+    serve(driven, Hardware)
+
+
+def test_what_goes_on_in_its_safe_state_is_safe_with_its_power() -> None:
+    async def consumes(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, "lease")
+        await asyncio.sleep(20.0)
+        assert (site.last["p_mw"], site.last["safe"], site.device.rests) == (0.5, True, 1)
+
+    serve(consumes, Consumer)
+
+
+def test_hardware_whose_power_cannot_be_measured_is_not_known_to_rest_in_a_stop() -> None:
+    async def unmeasured(site: ClockedSite) -> None:
+        site.send(0.5)
+        await asyncio.sleep(0.1)
+        site.device.fails["measure"] = OSError("no answer")
+        site.stop()
+        await asyncio.sleep(3.0)
+        assert [c["safe"] for c in site.said["confirm"]] == [False]
+        assert site.device.rests == 1
+        del site.device.fails["measure"]
+        await asyncio.sleep(1.1)
+        assert [c["safe"] for c in site.said["confirm"]] == [False, True]
+
+    serve(unmeasured, Hardware)
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("cannot be told", "it could not go to the safe state, and may hold its last setpoint: no answer"),
+        ("ignores a stop", "an emergency stop is in force, and it gave 500 kW when it was measured last"),
+    ],
+)
+def test_a_program_whose_hardware_does_not_rest_at_its_end_says_so(how: str, why: str) -> None:
+    async def left(site: ClockedSite) -> None:
+        site.device.stays = how == "ignores a stop"
+        site.send(0.5)
+        await asyncio.sleep(0.1)
+        if how == "cannot be told":
+            site.device.fails["safe"] = OSError("no answer")
+        else:
+            site.stop()
+            await asyncio.sleep(0.1)
+        assert site.running is not None
+        site.running.cancel()
+        with pytest.raises(NotHandedBack, match=f"^MG1/ess: {why}$"):
+            await site.running
+        assert site.said["status"][-1]["state"] == "offline"
+        assert site.said["lease"][-1]["state"] == ("held" if how == "cannot be told" else "free")
+
+    serve(left, Hardware)
+
+
+class Blocking(FieldDevice):
+    """Calls a library that blocks, in its thread."""
+
+    kind = "battery"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.p_mw = 0.0
+        self.goes_on = threading.Event()
+        self.begun = threading.Event()
+
+    def _write(self, p_mw: float, waits: bool) -> None:
+        self.begun.set()
+        if waits:
+            self.goes_on.wait(10.0)
+        self.p_mw = p_mw
+
+    async def apply(self, setpoint: Setpoint) -> None:
+        await self.in_thread(self._write, setpoint.p_mw, waits=True)
+
+    async def go_safe(self, reason: str) -> None:
+        await self.in_thread(self._write, 0.0, waits=False)
+
+    def measure(self) -> Telemetry:
+        return Telemetry(p_mw=self.p_mw)
+
+
+@pytest.mark.parametrize("how", ["stop", "end"])
+async def test_the_safe_state_comes_after_what_a_thread_was_still_doing(how: str) -> None:
+    async with InMemoryBroker() as broker:
+        device = Blocking("MG1", "ess", broker)
+        said: list[dict[str, Any]] = []
+        confirmed: list[dict[str, Any]] = []
+        broker.subscribe("devices/MG1/ess/telemetry", said.append)
+        broker.subscribe("estop/confirm/MG1/ess", confirmed.append)
+        running = asyncio.create_task(device.run())
+        await until(lambda: said, "it speaks")
+        broker.publish("devices/MG1/ess/setpoint", {"type": "setpoint", "p_mw": 0.5, "lease_s": 30.0})
+        await until(device.begun.is_set, "the hardware is being told")
+        if how == "stop":
+            broker.publish("estop", {"type": "estop", "active": True})
+            await asyncio.sleep(0.05)
+            assert confirmed == [], "it does not rest while the old setpoint may still reach it"
+            device.goes_on.set()
+            await until(lambda: confirmed, "it confirms")
+            assert (confirmed[-1]["safe"], device.p_mw) == (True, 0.0)
+        running.cancel()
+        if how == "end":
+            await asyncio.sleep(0.4)  # what is broken off is waited for a moment, the safe state then longer
+            device.goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        began_s = time.monotonic()
+        while device.p_mw and time.monotonic() < began_s + 1.0:
+            await asyncio.sleep(0.01)
+        assert device.p_mw == 0.0
