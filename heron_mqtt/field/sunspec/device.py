@@ -52,8 +52,9 @@ class SunSpecDevice(FieldDevice):
         self._owes = self._is_owed(inverter.found)
         self._again_at, self._pause = -math.inf, GrowingPause()  # when a doubted release is written again
         self._doubted = False  # it acknowledged its safe state, and its registers did not show it
-        bounds_mw = [None if w is None else w / W_PER_MW for w in inverter.nameplate.power_range_w]
-        self._rest = RestWatch(bounds_mw, lambda what: self._broker.stats.report("device", self.label, what))
+        self._rest = RestWatch(
+            self._power_range_mw(), lambda what: self._broker.stats.report("device", self.label, what)
+        )
         self._p_mw: float | None = None  # in a stop: what it has measured since it was told of it
 
     @property
@@ -76,7 +77,7 @@ class SunSpecDevice(FieldDevice):
         self._owes, self._told, self._heeds_left = False, None, False
         try:
             self._has_written = True
-            await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
+            await self._set(setpoint)
         except NotControllable as exc:
             raise SetpointRejected(str(exc)) from None
 
@@ -85,9 +86,19 @@ class SunSpecDevice(FieldDevice):
         if not self._inverter.is_controlled:
             return
         try:
-            await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
+            await self._set(setpoint)
         except NotControllable as exc:
             log.warning("%s: a renewal was not sent: %s", self.label, exc)
+
+    async def _set(self, setpoint: Setpoint) -> None:
+        """Tell the inverter; if its settings were changed since its birth, it is born again with them."""
+        before = self.nameplate()
+        try:
+            await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
+        finally:
+            if self.nameplate() != before:
+                self._rest.power_range_mw = self._power_range_mw()
+                await self._say(self._birth())
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
@@ -135,12 +146,16 @@ class SunSpecDevice(FieldDevice):
     def nameplate(self) -> dict[str, Any]:
         """Return what the inverter says about itself."""
         plate = self._inverter.nameplate
-        low_w, high_w = plate.power_range_w
+        low_mw, high_mw = self._power_range_mw()
         return {
-            "p_min_mw": None if low_w is None else low_w / W_PER_MW,
-            "p_max_mw": None if high_w is None else high_w / W_PER_MW,
+            "p_min_mw": low_mw,
+            "p_max_mw": high_mw,
             "max_e_mwh": None if plate.energy_wh is None else plate.energy_wh / W_PER_MW,
         }
+
+    def _power_range_mw(self) -> tuple[float | None, float | None]:
+        low_w, high_w = self._inverter.nameplate.power_range_w
+        return None if low_w is None else low_w / W_PER_MW, None if high_w is None else high_w / W_PER_MW
 
     async def hand_back(self, by: float | None = None) -> None:
         """Leave the inverter to its own control, unless it was never told anything. In a stop it stays at 0.

@@ -16,6 +16,10 @@ BUSY_TRIES = 8
 BUSY_PAUSE_S = 0.25  # doubled up to 2 s: a device that starts up is busy for some seconds
 
 
+class ModelMoved(SunSpecError):
+    """A model is not where it was found: the device was changed, and is to be looked at anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a model stands: address of its id register, and its length with id and length."""
@@ -66,12 +70,17 @@ async def read_model(registers: Registers, model: int, place: Place, *, most: in
         most: Read no more registers than these, of the beginning; None = all.
 
     Raises:
-        SunSpecError: There is another model at that place.
+        ModelMoved: There is another model at that place.
         ModbusFault: No answer, or an exception.
     """
-    words = await registers.read(place.address, place.size if most is None else min(place.size, most))
+    try:
+        words = await registers.read(place.address, place.size if most is None else min(place.size, most))
+    except ModbusFault as exc:
+        if exc.code == ILLEGAL_ADDRESS:
+            raise ModelMoved(f"{exc}, where model {model} was found") from exc
+        raise
     if words[0] != model:
-        raise SunSpecError(
+        raise ModelMoved(
             f"{registers.address}: model {words[0]} stands at {place.address}, where {model} was found"
         )
     return Block(model, place.address, words)

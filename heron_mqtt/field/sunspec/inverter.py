@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from heron_mqtt.errors import ConfigError, MessageError
-from heron_mqtt.field.modbus.registers import ModbusFault, Registers
+from heron_mqtt.field.modbus.registers import ILLEGAL_ADDRESS, ModbusFault, Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.control_choice import choose_control
 from heron_mqtt.field.sunspec.controls import Control, Left
 from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
-from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
+from heron_mqtt.field.sunspec.discovery import ModelMoved, Place, find_models, read_model
 from heron_mqtt.field.sunspec.measurement import (
     MEASURING,
     MOST_READ,
@@ -25,7 +27,13 @@ from heron_mqtt.field.sunspec.measurement import (
     read_battery_ports,
     read_soc,
 )
-from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Kind, Nameplate, read_nameplate
+from heron_mqtt.field.sunspec.nameplate import (
+    SETTINGS_MODELS,
+    STATIC_MODELS,
+    Kind,
+    Nameplate,
+    read_nameplate,
+)
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
 from heron_mqtt.messages import Telemetry, parse_known_fields
 
@@ -33,6 +41,7 @@ log = logging.getLogger("heron_mqtt.sunspec")
 
 W_PER_MW = 1e6
 SAME_WITHIN_S = 5.0  # one that answered so lately is no other one, if it was lost and found in between
+IN_PLACE_S = 0.5  # a stop waits so long to be told that its registers are where they were
 BEATS_MISSED = 3  # so many heartbeats on end that were not taken are a fault
 
 
@@ -104,6 +113,8 @@ class Inverter:
         self._beats_missed = 0
         self._identity = ("", "", "")
         self._is_another = False
+        self._is_moved = False  # its models are not where they were: it is looked at first
+        self._static: dict[int, Block] = {}
         self._clips = False
         self._told: set[str] = set()
         self._left_out = ""  # what the newest measurement said of readings that cannot be
@@ -164,9 +175,10 @@ class Inverter:
         """
         try:
             await self._after_reconnection()
-            block = await read_model(
-                self._registers, self._measuring(), self._models[self._measuring()], most=MOST_READ
-            )
+            with self._noticing_moves():
+                block = await read_model(
+                    self._registers, self._measuring(), self._models[self._measuring()], most=MOST_READ
+                )
         except ModbusFault as exc:
             if self.is_dark(exc):
                 self._tell_once(f"{exc}; taken as 0 W until it answers")
@@ -226,6 +238,7 @@ class Inverter:
             if self.is_dark(exc):
                 raise NotControllable(f"{exc}; taken as 0 W until it answers") from None
             raise
+        await self._after_other_settings()
         control = self._needed_control()
         if self._operation is not None and await self._operation.is_local():
             raise NotControllable(
@@ -242,7 +255,8 @@ class Inverter:
             )
         await self._remember(control, fresh=True)
         p_w, q_var = self._clipped(p_mw * W_PER_MW, q_mvar * W_PER_MW)
-        await control.set(p_w, q_var, revert_s)
+        with self._noticing_moves():
+            await control.set(p_w, q_var, revert_s)
 
     def _clipped(self, p_w: float, q_var: float) -> tuple[float, float]:
         """Return the nearest power that the nameplate allows; the first of several that are not is told.
@@ -302,8 +316,9 @@ class Inverter:
         """
         await self._make_sure_it_is_the_same()
         control = self._needed_control()
-        await self._remember(control, fresh=False)
-        await control.hold_zero()
+        with self._noticing_moves():
+            await self._remember(control, fresh=False)
+            await control.hold_zero()
 
     async def holds_zero(self, *, just_told: bool = False) -> bool:
         """Whether its registers say, read now, that zero power is held.
@@ -317,7 +332,8 @@ class Inverter:
         """
         if not just_told:
             await self._after_reconnection()
-        return await self._needed_control().holds_zero()
+        with self._noticing_moves():
+            return await self._needed_control().holds_zero()
 
     async def what_was_left(self) -> Left | None:
         """Return what a controller before us has left in force, read now; asked before the first setpoint.
@@ -335,7 +351,8 @@ class Inverter:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
         await self._make_sure_it_is_the_same()
         control = self._needed_control()
-        await control.release(self._own_settings(control))
+        with self._noticing_moves():
+            await control.release(self._own_settings(control))
 
     async def not_released(self) -> str | None:
         """Return what its registers, read now, still hold after it was released just now; None = nothing.
@@ -345,7 +362,8 @@ class Inverter:
             ModbusFault: It could not be asked.
         """
         control = self._needed_control()
-        return await control.not_released(self._own_settings(control))
+        with self._noticing_moves():
+            return await control.not_released(self._own_settings(control))
 
     def _own_settings(self, control: Control) -> dict[str, int] | None:
         """Return the inverter's own settings, from before the first of ours; None = not known."""
@@ -377,8 +395,8 @@ class Inverter:
             )
         if self._settings.dc_battery is not None:
             await self._look_at_dc_ports()
-        blocks = {model: await self._read(model) for model in STATIC_MODELS if model in self._models}
-        self.nameplate = read_nameplate(blocks, self._settings.kind)
+        self._static = {model: await self._read(model) for model in STATIC_MODELS if model in self._models}
+        self.nameplate = read_nameplate(self._static, self._settings.kind)
         control = None if self._settings.read_only else await self._chosen_control()
         if control is not None:
             self._has_timer = await control.has_timer()
@@ -387,6 +405,7 @@ class Inverter:
         if control is not None:
             await self._look_at_operation()
         self._connection = self._registers.connections
+        self._is_moved = False
 
     async def _chosen_control(self) -> Control:
         settings = self._settings
@@ -422,7 +441,7 @@ class Inverter:
     async def _after_reconnection(self) -> None:
         """Look around again on a new connection: settings may have changed, or the device itself."""
         await self._registers.connect()
-        if self._registers.connections == self._connection and not self._is_another:
+        if self._registers.connections == self._connection and not (self._is_another or self._is_moved):
             return
         await self._look_around()
         identity = self.nameplate.identity
@@ -433,34 +452,87 @@ class Inverter:
                 f"{' '.join(self._identity)}"
             )
 
-    async def _make_sure_it_is_the_same(self) -> None:
-        """Make sure, before something is written that cannot wait, that no other inverter answers.
+    @contextmanager
+    def _noticing_moves(self) -> Iterator[None]:
+        """Take note where its registers are not what they were, whatever connection says so."""
+        try:
+            yield
+        except ModelMoved:
+            self._is_moved = True
+            raise
+        except ModbusFault as exc:
+            self._is_moved = self._is_moved or exc.code == ILLEGAL_ADDRESS
+            raise
 
-        Only where that may be: on a new connection, when this one was not heard for some time. Where it
-        cannot be asked, it is taken to be the same.
+    async def _after_other_settings(self) -> None:
+        """Look around again if what 100 % of a setpoint is was set anew, at the inverter itself.
 
         Raises:
-            SunSpecError: Another one answers.
+            SunSpecError, ModbusFault: It does not say.
+        """
+        with self._noticing_moves():
+            now = {model: await self._read(model) for model in SETTINGS_MODELS if model in self._models}
+        before, after = self.nameplate, read_nameplate({**self._static, **now}, self._settings.kind)
+        if after == before:
+            return
+        log.warning(
+            "%s: its settings were changed: 100 %% of its power was %s W, and is %s W",
+            self._registers.address,
+            *(before.w_max, after.w_max),
+        )
+        await self._look_around()
+
+    async def _make_sure_it_is_the_same(self) -> None:
+        """Make sure, before something is written that cannot wait, that it goes where it is meant to go.
+
+        Only on a new connection, where it may have restarted: that the model to be written still stands where
+        it was; and that no other inverter answers, when this one was not heard for some time. Where it cannot
+        be asked, it is taken to be the same.
+
+        Raises:
+            SunSpecError: Another one answers, or it cannot be found where it has moved to.
             ModbusFault: There is no connection.
         """
         registers = self._registers
-        if self._is_another:
+        if self._is_another or self._is_moved:
             await self._after_reconnection()
             return
         was_heard = registers.silent_s < SAME_WITHIN_S
         await registers.connect()
-        if registers.connections == self._connection or was_heard or 1 not in self._models:
+        if registers.connections == self._connection:
             return
         try:
-            common = await self._read(1)
+            is_same = await self._is_in_place() and (was_heard or await self._is_the_same())
         except ModbusFault as exc:
             log.warning("%s; its safe state is written all the same", exc)
             return
+        if not is_same:
+            self._is_moved = True  # also if it cannot be looked at now
+            await self._after_reconnection()
+
+    async def _is_in_place(self) -> bool:
+        """Whether the model that it is told by stands where it was found, asked now."""
+        if self._control is None:
+            return True
+        model, place = self._control.model, self._models[self._control.model]
+        try:
+            async with asyncio.timeout(IN_PLACE_S):
+                return await self._registers.read(place.address, 2) == [model, place.size - 2]
+        except TimeoutError:
+            raise ModbusFault(f"{self._registers.address}: no answer within {IN_PLACE_S:g} s") from None
+        except ModbusFault as exc:
+            if exc.code == ILLEGAL_ADDRESS:
+                return False
+            raise
+
+    async def _is_the_same(self) -> bool:
+        """Whether it is the same inverter by its name, where it has one, asked now."""
+        if 1 not in self._models:
+            return True
+        try:
+            return read_nameplate({1: await self._read(1)}, "pv").identity == self._identity
         except SunSpecError:  # it is built otherwise than it was
-            await self._after_reconnection()
-            return
-        if read_nameplate({1: common}, "pv").identity != self._identity:
-            await self._after_reconnection()
+            return False
 
     async def _dc_battery_w(self) -> float:
         """Return the power of the battery's DC ports, W, positive = discharging.

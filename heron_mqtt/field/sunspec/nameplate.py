@@ -11,6 +11,8 @@ from heron_mqtt.field.sunspec.block import Block
 Kind = Literal["battery", "pv"]
 
 STATIC_MODELS = (1, 120, 121, 124, 702, 713)
+SETTINGS_MODELS = (121, 702)
+"""Those of them that are set while the inverter runs, and say what 100 % of a setpoint is."""
 PV_WITH_STORAGE = 82  # 120 DERTyp
 
 

@@ -585,16 +585,42 @@ OTHER = models_of(PV, {1: {"SN": "0816"}})
 ANOTHER = "box unit 1: another inverter answers: Heron Works PV-50 0816 instead of Heron Works PV-50 0815"
 
 
-async def test_settings_are_read_again_on_a_new_connection_and_only_then() -> None:
+@pytest.mark.parametrize(
+    ("models", "point", "held"), [(PV, (121, "WMax"), (123, "WMaxLimPct")), (DER, (702, "WMax"), None)]
+)
+async def test_what_a_setpoint_is_a_share_of_is_read_with_each(
+    models: Models, point: tuple[int, str], held: tuple[int, str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An installer sets it while the inverter runs: 2 kW became 4 kW."""
+    site = await connected(models)
+    whole_w = site.inverter.nameplate.w_max
+    assert whole_w is not None
+    asked_mw = 0.25 * whole_w / 1e6
+    await site.inverter.set(asked_mw, 0.0, 5.0)
+    before = None if held is None else site.box[held]
+    site.box[point] *= 2
+    caplog.clear()
+    await site.inverter.set(asked_mw, 0.0, 5.0)
+    assert site.inverter.nameplate.w_max == 2 * whole_w
+    if held is not None and before is not None:
+        assert site.box[held] == before // 2
+    assert said(caplog) == [
+        f"box unit 1: its settings were changed: 100 % of its power was {whole_w} W, and is {2 * whole_w} W"
+    ]
+    await site.inverter.set(asked_mw, 0.0, 5.0)
+    assert said(caplog) == []
+
+
+async def test_settings_are_read_again_on_a_new_connection() -> None:
     site = await connected(PV)
     assert site.inverter.connections == 1
-    site.box[121, "WMax"] = 250
+    site.registers.requests.clear()
     await site.inverter.set(0.0125, 0.0, 5.0)
-    assert site.box[123, "WMaxLimPct"] == 2500
+    assert len(site.registers.requests) == 3, "121, and 123 for its own settings and with the setpoint"
     site.reconnect()
     await site.inverter.set(0.0125, 0.0, 5.0)
-    assert site.box[123, "WMaxLimPct"] == 5000
     assert site.inverter.connections == 2
+    assert len(site.registers.requests) > 10
     site.registers.requests.clear()
     await site.inverter.measure()
     assert len(site.registers.requests) == 1, "only what is measured"
@@ -642,13 +668,13 @@ async def test_before_a_stop_it_is_made_sure_who_answers_where_it_was_not_heard_
                 await getattr(site.inverter, ask)()
         else:
             await getattr(site.inverter, ask)()
-            assert site.registers.requests == []
+            assert len(site.registers.requests) == 1, "whether the model is where it was"
         site = await connected(PV)
         site.registers.silent_s = silent_s
         site.registers.requests.clear()
         site.reconnect()
         await getattr(site.inverter, ask)()
-        assert len(site.registers.requests) == is_asked, "its name, and nothing else"
+        assert len(site.registers.requests) == 1 + is_asked, "that, its name, and nothing else"
         assert site.points()
 
 
@@ -658,7 +684,7 @@ async def test_an_inverter_without_a_name_is_not_asked_for_it_before_a_stop() ->
     site.reconnect()
     site.registers.requests.clear()
     await site.inverter.hold_zero()
-    assert site.registers.requests == []
+    assert len(site.registers.requests) == 1, "whether the model is where it was"
 
 
 async def test_a_stop_is_written_where_nobody_answers_who_it_is_but_not_once_it_was_another(
@@ -689,6 +715,47 @@ async def test_an_inverter_that_is_built_otherwise_is_looked_at_before_a_stop() 
     await site.inverter.hold_zero()
     assert "WMaxLimPct=0" in site.points()
     assert site.box[123, "WMaxLim_Ena"] == 1
+
+
+@pytest.mark.parametrize("ask", ["hold_zero", "release"])
+@pytest.mark.parametrize("is_noticed_by", ["holds_zero", "measure", "set", "illegal address"])
+async def test_models_that_have_moved_are_looked_for_before_anything_is_told(
+    ask: str, is_noticed_by: str
+) -> None:
+    """A restart within seconds, with another firmware: the stop went into foreign registers for ever."""
+    moved = {1: PV[1], 101: {}, **{model: PV[model] for model in PV if model != 1}}
+    site = await connected(PV)
+    await site.inverter.set(0.01, 0.0, 5.0)
+    site.box = site.registers.box = EmulatedInverter(moved)  # over the same connection, or one found again
+    if is_noticed_by == "illegal address":
+        site.registers.read_fault = ModbusFault("box unit 1: Modbus exception 2", 2)
+        with pytest.raises(SunSpecError):
+            await site.inverter.measure()
+        site.registers.read_fault = None
+    else:
+        tell = {"set": lambda: site.inverter.set(0.01, 0.0, 5.0)}
+        with pytest.raises(SunSpecError, match=r"where 1[02][13] was found"):
+            await tell.get(is_noticed_by, getattr(site.inverter, is_noticed_by))()
+    site.points()
+    await getattr(site.inverter, ask)()
+    assert ("WMaxLimPct=0" if ask == "hold_zero" else "WMaxLim_Ena=0") in site.points()
+    assert await site.inverter.holds_zero() == (ask == "hold_zero")
+
+
+@pytest.mark.parametrize("ask", ["hold_zero", "release"])
+@pytest.mark.parametrize("silent_s", [0.5, 60.0])
+async def test_after_a_restart_with_moved_models_nothing_is_written_where_they_were(
+    ask: str, silent_s: float
+) -> None:
+    moved = {1: PV[1], 101: {}, **{model: PV[model] for model in PV if model != 1}}
+    site = await connected(PV)
+    await site.inverter.set(0.01, 0.0, 5.0)
+    site.points()
+    site.registers.silent_s = silent_s
+    site.reconnect(moved)
+    await getattr(site.inverter, ask)()
+    told = ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
+    assert site.points() == (told if ask == "hold_zero" else ["WMaxLim_Ena=0"]), "and nothing else"
 
 
 async def test_whether_zero_is_held_is_not_looked_at_anew_where_it_was_just_told() -> None:
