@@ -6,17 +6,13 @@ process is in this package, too, and needs none of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from heron_mqtt.names_on_demand import on_demand
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, register_scheme, scheme_of
 
 __all__ = ["BrokerScheme", "open_broker", "register_scheme", "scheme_of"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from heron_mqtt.messaging import schemes
-
-    return getattr(schemes, name)
+__getattr__, __dir__ = on_demand(__name__, dict.fromkeys(__all__, "heron_mqtt.messaging.schemes"))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from powergrid.devices import DEVICES, Device
+from heron_mqtt.importing import importing
+
+with importing():  # also in a script that a user has copied, which begins with this package
+    from powergrid.devices import DEVICES, Device
 
 BRIDGES = ("modbus_bridge", "sunspec_bridge")
 """Programs that stand for a real device; each a module of this package."""
@@ -32,9 +35,11 @@ def script_of(name: str) -> str | None:
 def run_script(name: str, argv: Sequence[str] | None = None) -> int:
     """Run one of the programs by its name; returns its exit code."""
     if name in BRIDGES:
-        return int(importlib.import_module(f"powergrid.emulators.{name}").run(argv))
-    from powergrid.emulators.script import main
-
+        with importing():
+            bridge = importlib.import_module(f"powergrid.emulators.{name}")
+        return int(bridge.run(argv))
+    with importing():
+        from powergrid.emulators.script import main
     return main(emulated_by(name), name, argv)
 
 

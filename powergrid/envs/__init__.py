@@ -5,8 +5,9 @@ Each class is imported when it is first asked for: a run needs neither the batch
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from heron_mqtt.names_on_demand import on_demand
 
 if TYPE_CHECKING:
     from powergrid.envs.batched import BatchedMicrogrids
@@ -15,20 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchedMicrogrids", "MicrogridVectorEnv", "MultiAgentMicrogrids"]
 
-_MODULES = {
-    "BatchedMicrogrids": "powergrid.envs.batched",
-    "MicrogridVectorEnv": "powergrid.envs.vector_env",
-    "MultiAgentMicrogrids": "powergrid.envs.multi_agent_microgrids",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_demand(
+    __name__,
+    {
+        "BatchedMicrogrids": "powergrid.envs.batched",
+        "MicrogridVectorEnv": "powergrid.envs.vector_env",
+        "MultiAgentMicrogrids": "powergrid.envs.multi_agent_microgrids",
+    },
+)

@@ -10,9 +10,10 @@ first is tested against. Both have the interface :class:`PowerFlow`::
     result.vm_pu                       # in the order of net.bus
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import powergrid.powerflow.numpy_parts  # noqa: F401 - before the first import of scipy
+from heron_mqtt.names_on_demand import on_demand
 from powergrid.powerflow.compiled import CompiledPowerFlow
 from powergrid.powerflow.injections import Generators, Injections
 from powergrid.powerflow.interface import PowerFlow, make_power_flow
@@ -37,15 +38,11 @@ __all__ = [
     "make_power_flow",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs pandapower when it is asked for: pandapower takes a second."""
-    if name == "PandapowerFlow":
-        from powergrid.powerflow.pandapower_flow import PandapowerFlow
-
-        return PandapowerFlow
-    if name == "compile_network":
-        from powergrid.powerflow.adapter import compile_network
-
-        return compile_network
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# What needs pandapower is imported when it is asked for: pandapower takes a second.
+__getattr__, __dir__ = on_demand(
+    __name__,
+    {
+        "PandapowerFlow": "powergrid.powerflow.pandapower_flow",
+        "compile_network": "powergrid.powerflow.adapter",
+    },
+)

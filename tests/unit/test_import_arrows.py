@@ -28,6 +28,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.end_signals": "program",
         "heron_mqtt.forked_program": "program",
         "heron_mqtt.importing": "program",
+        "heron_mqtt.names_on_demand": "program",
         "heron_mqtt.own_program": "program",
         "heron_mqtt.program_arguments": "program",
         "heron_mqtt.service_manager": "program",
@@ -206,9 +207,10 @@ def test_an_interface_does_not_import_its_own_implementations_even_for_types() -
                 assert interface not in users, f"{interface} and {implementation} know each other"
 
 
-def test_a_device_script_starts_without_the_heavy_packages() -> None:
+def test_a_device_script_starts_without_the_heavy_packages_and_without_a_gateway() -> None:
     """Nor does anything that it is made of: one process imports each, and looks after each."""
     heavy = ("numpy", "pandas", "pandapower", "scipy", "gymnasium", "pettingzoo", "amqtt")
+    heavy += ("heron_mqtt.agents.proxy", "heron_mqtt.field.gateway.gateway")
     modules = (
         *("heron_mqtt.config", "powergrid.devices", "powergrid.scenario", "heron_mqtt.field"),
         *("heron_mqtt.messaging.mqtt", "heron_mqtt.field.device", "powergrid.emulators"),

@@ -5,18 +5,13 @@ It is imported when it is asked for: an environment needs one part of it, which 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from heron_mqtt.names_on_demand import on_demand
 
 if TYPE_CHECKING:
     from heron_mqtt.messaging.impaired.broker import ImpairedBroker
 
 __all__ = ["ImpairedBroker"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from heron_mqtt.messaging.impaired import broker
-
-    globals()[name] = value = getattr(broker, name)
-    return value
+__getattr__, __dir__ = on_demand(__name__, {"ImpairedBroker": "heron_mqtt.messaging.impaired.broker"})
