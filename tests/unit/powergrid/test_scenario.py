@@ -168,8 +168,9 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"microgrids.MG1.devices.gen.profile": "pv_1_pu"},
         "my.toml: microgrids.MG1.devices.gen: 'profile' belongs to pv, load, ev_charger, heat_pump, "
-        "flexible_load, fmu devices, not to a generator",
+        "flexible_load, fmu",  # and to what comes after them
     ),
+    ({"microgrids.MG1.devices.gen.profile": "pv_1_pu"}, " devices, not to a generator"),
     (
         {"microgrids.MG1.devices.pv": {"kind": "load", "max_p_mw": 1.0}},
         "a load device needs 'profile', the column of its demand",
