@@ -3,10 +3,10 @@
     python benchmarks/dashboard.py
     python benchmarks/dashboard.py --rounds 15 --steps 480
 
-Broker, page and run are processes of their own. The page is there before the run begins, and somebody looks
-at it all the time, so both kinds of run are measured over the same: from the run's word that it is connected
-to its end. CPU time is what the kernel has counted, also of a process that has ended. The run goes as fast as
-it can: on a clock it has time to spare.
+Broker, page and run are processes of their own. The page is there before the run begins, and is
+looked at all the time, so both kinds of run are measured over the same: from the line that the run is
+connected to its end. CPU time is what the kernel has counted, also of a process that has ended. The run goes
+as fast as it can: on a clock it has time to spare.
 
 Other work on the machine slows a run by more than the page does. So each run with the page is compared with
 the geometric mean of the two runs without it around it, and so is every fourth run without it, which tells

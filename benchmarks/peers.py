@@ -9,7 +9,7 @@ the start of the program to the end of the first step. Trust the ratios. Texts a
 and are read and written by each agent.
 
 mosaik and HELICS bring one message an agent and direction; over MQTT run state and price are two more, which
-everybody reads. In mosaik's one process nothing is sent: its scheduler calls the simulator once for all.
+every agent reads. In mosaik's one process nothing is sent: its scheduler calls the simulator once for all.
 """
 
 from __future__ import annotations

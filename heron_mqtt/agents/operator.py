@@ -36,7 +36,7 @@ from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 log = logging.getLogger("heron_mqtt.operator")
 
 TOLD_WITHIN_S = 1.0  # what the broker has kept comes at once after a connection
-GOODBYE_S = 1.0  # how long the last word may take; the will says as much
+GOODBYE_S = 1.0  # how long the last message may take; the will says as much
 
 
 class SystemOperator:

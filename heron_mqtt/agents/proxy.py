@@ -49,7 +49,7 @@ class Proxy:
         env_id: The environment it belongs to.
         deadlines: Bounds on every wait.
         lease_s: How long a setpoint holds on a device without a newer one, wall-clock s.
-        take_over: Displace another proxy of this agent, and whoever holds its devices.
+        take_over: Displace another proxy of this agent, and the holder of its devices.
         succession: Its earlier starts, whose leases it goes on with; not closed here. None = none are known.
         stamper: Stamps what is published; handed in by tests.
     """
@@ -161,7 +161,7 @@ class Proxy:
         self.gateway.close()
         self._guard.close()
         presence, self._presence = self._presence, None
-        with contextlib.suppress(BrokerClosed):  # whoever closed it has taken our leave
+        with contextlib.suppress(BrokerClosed):  # what closed it has ended our presence
             if presence is not None:
                 await presence.withdraw()
             await self._ownership.release()
@@ -283,7 +283,7 @@ class Proxy:
     async def _negotiate(self, episode: int, step: int) -> int:
         """Run the horizontal protocol; return the number of rounds that missed their deadline.
 
-        Deadlines count from the beginning: whoever lost a round to one silent peer is still in time for
+        Deadlines count from the beginning: an agent that lost a round to one silent peer is still in time for
         the next round of the others, who have been waiting for it since that round began for them.
         """
         session = self.agent.negotiate()

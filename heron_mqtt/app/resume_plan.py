@@ -116,7 +116,7 @@ def _said_by_the_record(options: RunOptions) -> dict[str, bool]:
 
 
 def _locked(run: Path) -> WriteLock:
-    """Keep everybody else from writing to a record, once its writer has ended.
+    """Keep other processes from writing to a record, once its writer has ended.
 
     Raises:
         DataError: There is none, it cannot be written to, or its run goes on.

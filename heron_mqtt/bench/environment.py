@@ -32,7 +32,7 @@ def make_env(broker: MessageBroker | None) -> MultiAgentMicrogrids:
 
 @contextlib.asynccontextmanager
 async def whole_step(env: MultiAgentMicrogrids) -> AsyncIterator[Step]:
-    """Yield what takes one step of an environment, everybody on its own policy."""
+    """Yield what takes one step of an environment, every agent on its own policy."""
     try:
         await env.reset_async(seed=SEED)
 

@@ -54,7 +54,7 @@ DEFAULT_SCENARIO = "three_microgrids"
 
 
 class InterruptibleCommands(TyperGroup):
-    """The commands; one that is interrupted, and says nothing else of it, ends with 130 and without a word.
+    """The commands; one that is interrupted, and says nothing else of it, ends with 130 and prints nothing.
 
     click would make 1 of it.
     """

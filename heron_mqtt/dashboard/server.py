@@ -25,7 +25,7 @@ from websockets.http11 import Request, Response
 
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.live_view import LiveView
-from heron_mqtt.dashboard.door import Door
+from heron_mqtt.dashboard.connection_limit import ConnectionLimit
 from heron_mqtt.dashboard.live_source import LiveSource
 from heron_mqtt.dashboard.own_names import LOCAL, OwnNames
 from heron_mqtt.dashboard.pages import FILES, StaticFiles, answer
@@ -94,7 +94,7 @@ class Dashboard:
             ConfigError: The address cannot be listened on.
         """
         log.addFilter(_is_no_handshake_failure)
-        door = Door(self._tls)
+        limit = ConnectionLimit(self._tls)
         try:
             server = await serve(
                 self._browser,
@@ -106,7 +106,7 @@ class Dashboard:
                 server_header=None,
                 open_timeout=10,
                 logger=log,
-                create_connection=cast("type[ServerConnection]", door.connection),
+                create_connection=cast("type[ServerConnection]", limit.connection),
                 compression=None,  # it costs more than it saves on one machine
             )
         except OSError as exc:
@@ -122,7 +122,7 @@ class Dashboard:
             try:
                 await asyncio.Event().wait()
             finally:
-                door.close()
+                limit.close()
 
     def _respond(self, _connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is no WebSocket; None lets the WebSocket begin."""

@@ -52,14 +52,14 @@ class ImpairmentKind(ABC):
         name: Of the kind, and of its table in a rule.
         table: Model of ``[impairment.rules.<name>]``; None = its keys are fields of ``RuleTable``.
         draws: How many random numbers it takes a message.
-        words: Where these stand in the numbers that the shipped kinds share; None = in a stream of its own.
+        shared_draws: Where these stand in the numbers that shipped kinds share; None = a stream of its own.
         key: Field of ``RuleTable`` that asks for it; its settings are the rule then. None = its table does.
     """
 
     name: ClassVar[str]
     table: ClassVar[type[BaseModel] | None] = None
     draws: ClassVar[int] = 1
-    words: ClassVar[slice | None] = None
+    shared_draws: ClassVar[slice | None] = None
     key: ClassVar[str | None] = None
 
     def __init__(self, settings: Any) -> None:
@@ -94,7 +94,7 @@ class Burst(ImpairmentKind):
 
     name = "burst"
     draws = 2
-    words = slice(0, 2)
+    shared_draws = slice(0, 2)
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -118,7 +118,7 @@ class Loss(ImpairmentKind):
     """Losses one by one."""
 
     name = "loss"
-    words = slice(2, 3)
+    shared_draws = slice(2, 3)
     key = "loss"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
@@ -131,7 +131,7 @@ class Duplicate(ImpairmentKind):
     """Copies right behind a message."""
 
     name = "duplicate"
-    words = slice(3, 4)
+    shared_draws = slice(3, 4)
     key = "duplicate"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
@@ -144,7 +144,7 @@ class Reorder(ImpairmentKind):
     """Messages held back, so that others overtake them."""
 
     name = "reorder"
-    words = slice(4, 5)
+    shared_draws = slice(4, 5)
     key = "reorder"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:
@@ -157,7 +157,7 @@ class Jitter(ImpairmentKind):
     """A random delay on top of the rule's ``delay_s``."""
 
     name = "jitter"
-    words = slice(5, 6)
+    shared_draws = slice(5, 6)
     key = "jitter_s"
 
     def affect(self, message: Impairment, draws: Sequence[float]) -> None:

@@ -2,8 +2,8 @@
 
 The embedded broker listens on it too, and a client that is given the TCP address prefers it. Both find it by
 the address: its name, in Linux's abstract namespace, is made of host and port, and is gone with the broker.
-Whoever binds that name first could listen to clients of others. So a client stays only if the process that
-listens runs for its own user, and takes TCP otherwise; also where there is no such socket, or no Linux.
+A process that binds that name first could listen to clients of others. So a client stays only if the process
+that listens runs for its own user, and takes TCP otherwise; also where there is no such socket, or no Linux.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def listen_locally(host: str, port: int, backlog: int) -> socket.socket | None:
     try:
         bound.bind(name)
         bound.listen(backlog)
-    except OSError:  # somebody else has the name
+    except OSError:  # another process has the name
         bound.close()
         return None
     bound.setblocking(False)
@@ -47,7 +47,7 @@ def connect_locally(host: str, port: int) -> socket.socket | None:
         return None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
-    with contextlib.suppress(OSError):  # nobody listens, or too many wait (EAGAIN: it is not under way)
+    with contextlib.suppress(OSError):  # no process listens, or too many wait (EAGAIN: it is not under way)
         sock.connect(name)
         if peer_of(sock)[1] == os.geteuid():
             return sock

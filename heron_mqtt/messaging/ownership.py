@@ -146,7 +146,7 @@ class NameOwnership:
             log.info("%s: the broker does not answer; the name is not given back", self._what)
 
     def abandon(self) -> None:
-        """Hold the name no more, without a word. Idempotent."""
+        """Hold the name no more, and publish nothing. Idempotent."""
         self.is_held = False
         self._unsubscribe()
 

@@ -18,7 +18,7 @@ At = tuple[int, int]  # episode, step
 ROUNDS = {"offer": 0, "accept": 1, "confirm": 2, "order": 0, "fill": 1}
 AFTER = 1_000_000  # more than there are rounds
 CLOSE_S = 0.005
-"""Nearer to the end of its round than this, a message's fate cannot be told from the record."""
+"""Nearer to the end of its round than this, whether a message was in time cannot be told from the record."""
 
 
 class Deliveries:

@@ -12,7 +12,7 @@ from typing import Any
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.tap import ArrivalKind
 from heron_mqtt.record.guard import guarded
-from heron_mqtt.record.message_rows import payload_text, whole, words
+from heron_mqtt.record.message_rows import payload_text, whole, wire_text
 from heron_mqtt.record.schema import EVENT
 from heron_mqtt.record.sink import RecordSink
 
@@ -126,7 +126,7 @@ class MessageLog:
         at = _device(channel)
         if at is not None:
             holder = message.get("holder") if message.get("state") == "held" else None
-            self.holders[at] = words(holder)
+            self.holders[at] = wire_text(holder)
 
     def _note_run(self, message: Mapping[str, Any]) -> None:
         boot = message.get("boot")

@@ -113,7 +113,7 @@ class MessageRows:
                 seq,
                 whole(message.get("episode")),
                 whole(message.get("step")),
-                words(message.get("type")),
+                wire_text(message.get("type")),
                 size,
                 _time(message.get("sent_at")),
                 int(retained),
@@ -133,14 +133,14 @@ def whole(value: object) -> int | None:
     return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
-def words(value: object) -> str | None:
+def wire_text(value: object) -> str | None:
     """Return a text of the wire; None if it is none."""
     return value if isinstance(value, str) else None
 
 
 def _key(channel: str, message: Mapping[str, Any]) -> Key:
     get = message.get
-    return channel, words(get("sender")), words(get("boot")), whole(get("seq"))
+    return channel, wire_text(get("sender")), wire_text(get("boot")), whole(get("seq"))
 
 
 def payload_text(message: Mapping[str, Any], payload: bytes | None) -> tuple[str | None, int]:

@@ -24,7 +24,7 @@ class Mosquitto(LoopbackServer):
 
     Args:
         folder: For its configuration and log; it is there.
-        lines: Configuration beside ``BASE``; without them everybody may connect.
+        lines: Configuration beside ``BASE``; without them every client may connect.
     """
 
     program: ClassVar[str] = "mosquitto"

@@ -107,7 +107,7 @@ class GridAgent:
         protocol: How to talk to the peers.
         twins: How devices differ from their models, by name.
         randomisation: What an episode's seed makes of devices; None = nothing.
-        decider: Decides instead of the agent's own policy, as far as it likes; None = nobody.
+        decider: Decides instead of the agent's own policy, as far as it likes; None = the policy alone.
     """
 
     def __init__(
@@ -335,7 +335,7 @@ class GridAgent:
 
     def simulate_each(self, devices: Iterable[str]) -> None:
         """Let the models of devices take the step with what is wanted."""
-        if type(self).simulate is not GridAgent.simulate:  # a class of one's own has the last word
+        if type(self).simulate is not GridAgent.simulate:  # a class of one's own decides
             for name in devices:
                 self.simulate(name)
             return

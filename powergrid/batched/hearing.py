@@ -33,24 +33,24 @@ class Hearing:
     commanded: Flags
     missed: NDArray[np.int64]
 
-    def clear_copies(self, pairs: Sequence[tuple[int, int]], words: int) -> Flags:
-        """Return the (n,) copies in which all speak, and up to ``words`` messages of each pair arrive.
+    def clear_copies(self, pairs: Sequence[tuple[int, int]], n_messages: int) -> Flags:
+        """Return the (n,) copies in which all speak, and up to ``n_messages`` of each pair arrive.
 
         Args:
             pairs: Numbers of sender and receiver; the same ones in every step.
-            words: At most so many messages are sent in a step, by each to each.
+            n_messages: At most so many messages are sent in a step, by each to each.
         """
         clear: Flags = np.logical_and.reduce(self.informed, axis=1)
         clear &= (
             self.links.elapsed_s.max(axis=1) < self.links.peer_s
         )  # or an agent is too late for the offers
         for copy in np.flatnonzero(clear):
-            clear[copy] = self.links.is_clear(int(copy), pairs, words, int(self.steps[copy]))
+            clear[copy] = self.links.is_clear(int(copy), pairs, n_messages, int(self.steps[copy]))
         return clear
 
-    def pass_by(self, clear: Flags, words: NDArray[np.int64]) -> None:
+    def pass_by(self, clear: Flags, n_messages: NDArray[np.int64]) -> None:
         """Count the (n, sender, receiver) messages between agents of clear copies; all wait for the last."""
         elapsed_s = self.links.elapsed_s
         elapsed_s[clear] = elapsed_s[clear].max(axis=1, keepdims=True)
         for copy in np.flatnonzero(clear):
-            self.links.pass_by(int(copy), words[copy].tolist())
+            self.links.pass_by(int(copy), n_messages[copy].tolist())

@@ -140,7 +140,7 @@ def _by_market(market: Market, sessions: _Sessions) -> Negotiation:
         if hearing is None:
             return lambda reported: market.settle(quantity, price, reported)
         clear = hearing.clear_copies(market.pairs, market.most_words)
-        hearing.pass_by(clear, market.words(quantity, price))
+        hearing.pass_by(clear, market.message_counts(quantity, price))
         others = None if clear.all() else sessions.run(agents, ~clear, hearing)[0]
 
         def settled(reported: Flags | None) -> tuple[Array, Array]:

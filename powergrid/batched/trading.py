@@ -68,7 +68,7 @@ class Market(ABC):
         """Return (n, seller, buyer) MWh sold and the price, which broadcasts to it; in the order of names."""
 
     @abstractmethod
-    def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
+    def message_counts(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
         """Return (n, sender, receiver) how many messages ``settle`` stands for; the same arguments."""
 
 
@@ -101,7 +101,7 @@ class Trading(Market):
         offered, wanted = np.maximum(quantity, 0.0), np.maximum(-quantity, 0.0)
         return _allot(_accept(offered, wanted, price, self._apart), offered), price[:, :, np.newaxis]
 
-    def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
+    def message_counts(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
         """Return (n, sender, receiver) how many messages ``settle`` stands for; the same arguments.
 
         Every agent offers; one that sells nothing answers each offer of something, and a seller confirms each
@@ -112,8 +112,8 @@ class Trading(Market):
         sells = offered > 0.0
         answers = ~sells[:, :, np.newaxis] & sells[:, np.newaxis, :]
         confirms = _accept(offered, wanted, price, self._apart) > 0.0
-        words: NDArray[np.int64] = (1 + answers.astype(np.int64) + confirms) * self._linked
-        return words[:, self._rank[:, np.newaxis], self._rank]
+        messages: NDArray[np.int64] = (1 + answers.astype(np.int64) + confirms) * self._linked
+        return messages[:, self._rank[:, np.newaxis], self._rank]
 
 
 class OrderBook(Market):
@@ -160,7 +160,7 @@ class OrderBook(Market):
             j += going & (left[copies, buyer] < LEAST_TRADE_MWH)
         return sold, agreed[:, np.newaxis, np.newaxis]
 
-    def words(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
+    def message_counts(self, quantity_mwh: Array, price: Array) -> NDArray[np.int64]:
         """Return (n, sender, receiver) how many messages ``settle`` stands for: always the same."""
         return np.broadcast_to(self._words, (len(quantity_mwh), *self._words.shape))
 

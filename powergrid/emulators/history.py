@@ -1,7 +1,7 @@
 """What an emulated device went through in an interrupted run, from the run's record.
 
-An emulator that is started again takes the same setpoints and faults once more, without a word, and so stands
-where it stood: model, imperfections, random numbers and faults.
+An emulator that is started again takes the same setpoints and faults once more, silently, and so stands where
+it stood: model, imperfections, random numbers and faults.
 """
 
 from __future__ import annotations

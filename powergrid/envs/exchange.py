@@ -307,7 +307,7 @@ class BrokerExchange:
         """
         await self.start()
         operator, clock_s = self.operator, time.perf_counter
-        await operator.caught_up()  # whoever was displaced meanwhile says nothing more
+        await operator.caught_up()  # an operator that was displaced meanwhile publishes nothing more
         marks = [clock_s()]
         operator.begin_step(given.episode, given.step, given.price, clock)
         for agent, command in given.commands.items():

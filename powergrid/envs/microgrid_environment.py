@@ -271,7 +271,7 @@ class MicrogridEnvironment(CopiedByState):
     def remember_stops(self, heard: Iterable[Received]) -> None:
         """Take what was heard on ``estop`` before an interruption; a stop in force is said again.
 
-        Before ``reset_async`` or ``resume_async``, over a broker; without one nobody can stop a run.
+        Before ``reset_async`` or ``resume_async``, over a broker; without one no message can stop a run.
         """
         if self._exchange is not None:
             self._exchange.operator.remember_stops(heard)

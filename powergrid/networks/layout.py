@@ -20,7 +20,7 @@ SHARES = {"pv": 0.8, "ess": 0.25, "gen": 0.3}
 SPREAD = 0.2  # sizes differ by up to this much, seeded
 SMALLEST_MW = 0.001
 ROUNDS = 12  # of halving what the grid does not carry
-LIGHT_LOAD = 0.2  # of nominal: when the sun is high and nobody is at home
+LIGHT_LOAD = 0.2  # of nominal: when the sun is high and homes are empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What an impaired network would do to the messages of each step, where none are sent.
 
 Centralized environments and batches have no messages. Where their configuration names ``networks``, each
-message that the distributed run would send has its fate drawn here, by the sampler of ``ImpairedBroker`` from
+message that the distributed run would send is impaired as there, by the sampler of ``ImpairedBroker`` from
 (seed, channel, direction, n): with the seed of the episode the very same messages are lost. A message that is
 later than the deadline of its phase counts as lost; who has waited in vain says what it has to say later by
 that. Like there, a message between two agents crosses the network twice, to the broker and from it.
@@ -172,19 +172,19 @@ class Links:
         count = self._peer_counts[copy].setdefault((sender, receiver), [0, 0])
         return self._peer(copy, sender, receiver).send(count, step, self.peer_s)
 
-    def is_clear(self, copy: int, pairs: Sequence[tuple[int, int]], words: int, step: int) -> bool:
-        """Whether the next messages between agents of a copy arrive, up to ``words`` of each pair.
+    def is_clear(self, copy: int, pairs: Sequence[tuple[int, int]], n_messages: int, step: int) -> bool:
+        """Whether the next messages between agents of a copy arrive, up to ``n_messages`` of each pair.
 
         Args:
             copy: Which.
             pairs: Sender and receiver; the same ones at every call.
-            words: How many messages.
+            n_messages: How many messages.
             step: That they belong to.
         """
         fates, limit_s = self._fates[copy], self.peer_s
         assert fates is not None, "begin() comes first"
         peers = self._peer_channels(copy, pairs)
-        return all(channel.passes(count, words, step, limit_s) for channel, count in peers)
+        return all(channel.passes(count, n_messages, step, limit_s) for channel, count in peers)
 
     def _peer_channels(self, copy: int, pairs: Sequence[tuple[int, int]]) -> list[tuple[_Channel, list[int]]]:
         """Return the channels between agents of a copy, each with its counts."""
@@ -196,11 +196,11 @@ class Links:
             ]
         return found
 
-    def pass_by(self, copy: int, words: Sequence[Sequence[int]]) -> None:
+    def pass_by(self, copy: int, n_messages: Sequence[Sequence[int]]) -> None:
         """Count messages between agents that ``is_clear`` has found to arrive, sender by receiver."""
         for pair, count in self._peer_counts[copy].items():
             for direction in (0, 1):
-                count[direction] += words[pair[0]][pair[1]]
+                count[direction] += n_messages[pair[0]][pair[1]]
 
     def _peer(self, copy: int, sender: int, receiver: int) -> _Channel:
         fates = self._fates[copy]
@@ -311,27 +311,27 @@ class _Channel:
             total_s += delay_s
         return total_s <= limit_s
 
-    def passes(self, count: Sequence[int], words: int, step: int, limit_s: float) -> bool:
-        """Whether each of the next ``words`` messages would be in time; counts nothing."""
+    def passes(self, count: Sequence[int], n_messages: int, step: int, limit_s: float) -> bool:
+        """Whether each of the next ``n_messages`` messages would be in time; counts nothing."""
         sent, heard = count
         if self._is_cut:
             return all(
                 self._delay_s(0, sent + i, step) + self._delay_s(1, heard + i, step) <= limit_s
-                for i in range(words)
+                for i in range(n_messages)
             )
-        key = sent, heard, words, limit_s
+        key = sent, heard, n_messages, limit_s
         found = self._passes.get(key)
         if found is None:
             found = self._passes[key] = all(
                 self._delay_s(0, sent + i, step) + self._delay_s(1, heard + i, step) <= limit_s
-                for i in range(words)
+                for i in range(n_messages)
             )
         return found
 
     def _delay_s(self, direction: int, n: int, step: int) -> float:
         delays, queue = self._delays[direction], self._queues[direction]
         while n >= len(delays):
-            fate = queue.sampler(DIRECTIONS[direction]).sample()
-            held_s = queue.rule.reorder_s if fate.held_back and queue.rule is not None else 0.0
-            delays.append(np.inf if fate.lost else fate.delay_s + held_s)
+            impairment = queue.sampler(DIRECTIONS[direction]).sample()
+            held_s = queue.rule.reorder_s if impairment.held_back and queue.rule is not None else 0.0
+            delays.append(np.inf if impairment.lost else impairment.delay_s + held_s)
         return np.inf if self._is_cut and queue.cut(0.0, step) is not None else delays[n]

@@ -16,8 +16,8 @@ from selenium.webdriver.common.by import By
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from heron_mqtt.dashboard.connection_limit import MAX_CONNECTIONS
 from heron_mqtt.dashboard.control.source import LOGINS
-from heron_mqtt.dashboard.door import MAX_CONNECTIONS
 from heron_mqtt.dashboard.server import MAX_SOCKETS
 from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
 from support.browser import address_of, eventually, open_browser, severe, text

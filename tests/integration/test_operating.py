@@ -531,7 +531,7 @@ def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli
             {"level": "full"},
             "shadow was asked for and granted, but the level in force is full",
         ),
-        (TAKEN, {"manual_by": None}, "0.005 MW in hand of ann was granted, but it is in nobody's hand"),
+        (TAKEN, {"manual_by": None}, "0.005 MW in hand of ann was granted, but it is in no person's hand"),
         (TAKEN, {"manual_by": "b\u202eob"}, "0.005 MW in hand of ann was granted, but it is in hand of b?ob"),
         (TAKEN, {"manual_p_mw": 0.004}, "0.005 MW was asked for and granted, but 0.004 MW is in force"),
         (TAKEN, {"manual_p_mw": None}, "0.005 MW was asked for and granted, but no power is in force"),

@@ -210,7 +210,7 @@ class LiveView:
         return None if seen is None or seen.authority is None else seen.authority.level
 
     def acknowledge(self, env_id: str, event: int, who: str) -> bool:
-        """Note that a person has seen an event, for everybody who looks; return whether it is still there."""
+        """Note that a person has seen an event, for all who look; return whether it is still there."""
         live = self._live.get(env_id)
         return live is not None and live.events.acknowledge(event, who)
 

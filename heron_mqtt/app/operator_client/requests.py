@@ -165,7 +165,7 @@ def _not_as_asked(request: AuthorityRequest | Take, answer: AuthorityState) -> s
             return None
         return f"it was to be given back, which was granted, but it is in hand of {answer.manual_by}"
     if answer.manual_by != request.who:
-        in_force = "in nobody's hand" if answer.manual_by is None else f"in hand of {answer.manual_by}"
+        in_force = "in no person's hand" if answer.manual_by is None else f"in hand of {answer.manual_by}"
         return f"{request.p_mw:g} MW in hand of {request.who} was granted, but it is {in_force}"
     if answer.manual_p_mw is None or abs(answer.manual_p_mw - request.p_mw) > ROUNDING_MW:
         held = "no power" if answer.manual_p_mw is None else f"{answer.manual_p_mw:g} MW"

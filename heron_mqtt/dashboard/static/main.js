@@ -1,4 +1,4 @@
-// Which view is shown, and what stands above every view. Without control it never sends a word.
+// Which view is shown, and what stands above every view. Without control it never sends anything.
 
 import { changed, isCutOff, lookAt, onChange, store } from "./store.js";
 import { plain, since } from "./format.js";

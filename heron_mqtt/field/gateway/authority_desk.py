@@ -177,7 +177,7 @@ class AuthorityDesk:
         Args:
             name: The device.
             asked: Its manual control when its setpoint was made; None = the agent's own setpoint, which
-                lasts for ever unless somebody takes the device in hand.
+                lasts for ever unless a person takes the device in hand.
         """
         manual = self.manual_control(name)
         if asked is None:

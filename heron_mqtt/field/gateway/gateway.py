@@ -548,7 +548,7 @@ class FieldGateway:
         """Return how long a setpoint of a device may last now, s; 0 = it may not be sent or renewed.
 
         A setpoint of manual control ends with it, or when it is withdrawn, unless manual control asks for the
-        same setpoint again; the agent's ends when somebody takes the device in hand. This does not apply to
+        same setpoint again; the agent's ends when a person takes the device in hand. This does not apply to
         the zero of a stop.
 
         Args:

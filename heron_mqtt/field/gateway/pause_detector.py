@@ -46,7 +46,7 @@ class PauseDetector:
         return detector
 
     def start(self) -> None:
-        """Tick in the running loop, until everybody has stopped who has started."""
+        """Tick in the running loop, until every user that called this has called ``stop``."""
         self._users += 1
         if self._task is None or self._task.done():
             self._ticked_now()

@@ -4,7 +4,7 @@ What this process publishes crosses the network on its way to the broker, what i
 back; each crossing follows the first rule that matches the channel. A message between two agents of one
 process that share this broker crosses it twice, as between two sites of which each has its own link.
 
-- The fate of the n-th message of a channel and direction depends on (seed, channel, direction, n) alone.
+- What happens to the n-th message of a channel and direction depends on (seed, channel, direction, n) alone.
 - Order is kept within a channel and direction unless the rule reorders: see ``network.py``.
 - A lost ``publish`` is done like one that went through: its sender cannot know. A delayed one is done when
   the broker has taken it. Of copies only the first counts.

@@ -20,7 +20,7 @@ __all__ = ["UNTOUCHED", "Impairment", "ImpairmentSampler", "jitter_s"]
 UNTOUCHED = Impairment()
 
 SHIPPED_DRAWS = 6
-"""Numbers of one hash that the shipped kinds share, each at its own place (``words``)."""
+"""Numbers of one hash that the shipped kinds share, each at its own place (``shared_draws``)."""
 
 
 class ImpairmentSampler:
@@ -43,8 +43,8 @@ class ImpairmentSampler:
             settings = kind.settings_of(self._rule)
             if settings is None:
                 continue
-            if kind.words is not None:
-                self._shared.append((kind(settings), kind.words))
+            if kind.shared_draws is not None:
+                self._shared.append((kind(settings), kind.shared_draws))
             else:
                 self._apart.append((kind(settings), f"{seed}/{stream}/{kind.name}/".encode()))
 
@@ -57,8 +57,8 @@ class ImpairmentSampler:
         message = Impairment(delay_s=rule.delay_s)
         if self._shared:
             shared = _uniform(self._key, n, SHIPPED_DRAWS)
-            for kind, words in self._shared:
-                kind.affect(message, shared[words])
+            for kind, places in self._shared:
+                kind.affect(message, shared[places])
         for kind, key in self._apart:
             kind.affect(message, _uniform(key, n, kind.draws))
         message.delay_s = min(message.delay_s, rule.max_delay_s)

@@ -104,7 +104,7 @@ class Connection:
         """Done when the connection has ended; says why."""
 
     async def open(self) -> None:
-        """Connect and wait for the broker's word.
+        """Connect and wait for the broker's answer.
 
         Raises:
             BrokerUnavailable: No answer in time, or the answer is not MQTT.

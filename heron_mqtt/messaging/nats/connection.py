@@ -93,7 +93,7 @@ class NatsConnection:
     # -- from CONNECT to the end -------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect and wait for the server's word.
+        """Connect and wait for the server's answer.
 
         Raises:
             BrokerUnavailable: No answer in time, or the answer is not NATS.

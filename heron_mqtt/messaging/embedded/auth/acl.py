@@ -8,7 +8,7 @@ The file has mosquitto's format, so that one file serves both brokers, with two 
     user MG1
     topic write heron/+/agents/%u/action
     topic deny heron/+/agents/%u/secret/#
-    # "pattern" rows are for everybody
+    # "pattern" rows are for every user
     pattern read heron/+/agents/%u/observation
 
 ``read`` is ``subscribe`` and ``receive``, ``write`` is ``publish``, ``readwrite`` (or nothing) all three.

@@ -1,4 +1,4 @@
-"""What one user takes up: counted for each user first, so that no login can use up what is everybody's.
+"""What one user takes up: counted for each user first, so that no login can use up what all share.
 
 A user who logged in has bounds of its own (``Limits.max_user_...``). Two kinds of clients have not: those
 without a login, who cannot be told apart, and those in charge, whose rights let them stop everything.

@@ -60,7 +60,7 @@ class ConnectionOwner(Protocol):
     def connection_gone(self, connection: ClientConnection) -> None:
         """Forget a connection whose transport is closed."""
 
-    def flush_soon(self, outlet: WriteBuffer) -> None:
+    def flush_soon(self, buffer: WriteBuffer) -> None:
         """Have ``WriteBuffer.flush`` called at the end of this turn of the event loop."""
 
 

@@ -117,8 +117,8 @@ class Router:
             self._events.warning("subscription_refused", **who, filter=topic_filter, reason=problem)
             return_codes.append(packets.SUBSCRIBE_FAILURE)
         self.rights_changed()
-        if session.outlet is not None:
-            session.outlet.send(packets.suback(packet_id, return_codes))
+        if session.connection is not None:
+            session.connection.send(packets.suback(packet_id, return_codes))
         for (topic_filter, qos), return_code in zip(requests, return_codes, strict=True):
             if return_code == packets.SUBSCRIBE_FAILURE:
                 continue
@@ -133,8 +133,8 @@ class Router:
                 if session.account is not None:
                     session.account.subscriptions -= 1
         self.rights_changed()
-        if session.outlet is not None:
-            session.outlet.send(packets.ack(packets.UNSUBACK, packet_id))
+        if session.connection is not None:
+            session.connection.send(packets.ack(packets.UNSUBACK, packet_id))
 
     def forget(self, session: ClientSession) -> None:
         """Remove a session that has ended."""

@@ -173,16 +173,16 @@ class BrokerServer:
                 packets.IDENTIFIER_REJECTED, f"client identifier {client_id!r} belongs to another user"
             )
             return False
-        if session is not None and isinstance(session.outlet, ClientConnection):
+        if session is not None and isinstance(session.connection, ClientConnection):
             self.stats.takeovers += 1
-            session.outlet.end("taken_over", will=True, detail=f"by {connection.transport.peer}")
+            session.connection.end("taken_over", will=True, detail=f"by {connection.transport.peer}")
             session = self._session_of(client_id)
         if session is not None and connect.clean_session:
             self._drop_session(session)
             session = None
         present = session is not None
         account = self._account(who.user)
-        if session is None or session.outlet is None:
+        if session is None or session.connection is None:
             problem = self._make_room(account, is_new=session is None)
             if problem is not None:
                 self.accounts.settle(account)
@@ -256,7 +256,7 @@ class BrokerServer:
         log("disconnected", client=client_id, peer=connection.transport.peer, reason=reason, detail=detail)
         if session is None:
             return
-        session.outlet = None
+        session.connection = None
         self._core.left(client_id)
         self.stats.clients -= 1
         self.stats.disconnects += 1
@@ -276,19 +276,19 @@ class BrokerServer:
         if not self._connections:
             self._all_gone.set()
 
-    def flush_soon(self, outlet: WriteBuffer) -> None:
+    def flush_soon(self, buffer: WriteBuffer) -> None:
         """Have `WriteBuffer.flush` called at the end of this turn of the event loop."""
         if not self._unflushed:
             self._loop.call_soon(self._flush)
-        self._unflushed.append(outlet)
+        self._unflushed.append(buffer)
 
     def _flush(self) -> None:
         unflushed, self._unflushed = self._unflushed, []
         if len(unflushed) > 1:
             # Who has most to read begins first, while the others are written to: a step waits for it.
             unflushed.sort(key=attrgetter("collected_bytes"), reverse=True)
-        for outlet in unflushed:
-            outlet.flush()
+        for buffer in unflushed:
+            buffer.flush()
 
     def refresh_rights(self) -> None:
         """If the users or ACL file changed: give everyone the new rights, end those no longer known."""
@@ -310,7 +310,7 @@ class BrokerServer:
 
     def _on_session_expired(self, client_id: str) -> None:
         session = self._session_of(client_id)
-        if session is not None and session.outlet is None:
+        if session is not None and session.connection is None:
             self.events.info("session_expired", client=client_id)
             self._drop_session(session)
 

@@ -97,7 +97,7 @@ class InflightMessage:
         self.received = False  # QoS 2: PUBREC came, PUBREL was sent, PUBCOMP is awaited
 
 
-class Outlet(Protocol):
+class SessionConnection(Protocol):
     """What a session needs of the connection that serves it."""
 
     writable: bool
@@ -144,7 +144,7 @@ class ClientSession:
         """Filters whose retained messages are still to be sent, and at which QoS."""
         self.grant: Grant | None = None
         self.will: packets.WillMessage | None = None
-        self.outlet: Outlet | None = None
+        self.connection: SessionConnection | None = None
         self.subscriptions: dict[str, int] = {}
         self.inflight: dict[int, InflightMessage] = {}
         self.incoming_qos2: set[int] = set()
@@ -163,23 +163,23 @@ class ClientSession:
 
     def deliver(self, message: BrokerMessage, qos: int, *, retain: bool = False) -> None:
         """Send a message to this client, or keep it for when the client can take it."""
-        outlet = self.outlet
-        if outlet is None:
+        connection = self.connection
+        if connection is None:
             if qos == 0 or self.clean_session:
                 return
-        elif outlet.writable and not self.queue:
+        elif connection.writable and not self.queue:
             if qos == 0:
                 self._stats.delivered += 1
-                outlet.send(message.packet_qos0(retain=retain))
+                connection.send(message.packet_qos0(retain=retain))
                 return
             if len(self.inflight) < self._limits.max_inflight and self._fits(message.size):
                 self._hold(message.size)
-                self._launch(outlet, message, qos, retain=retain)
+                self._launch(connection, message, qos, retain=retain)
                 return
         if len(self.queue) >= self._limits.max_queued_messages or not self._fits(message.size):
             self._stats.dropped += 1
-            if outlet is not None and qos:
-                outlet.end_soon(f"{len(self.queue)} messages wait for it")
+            if connection is not None and qos:
+                connection.end_soon(f"{len(self.queue)} messages wait for it")
             return
         self._hold(message.size)
         self._stats.queued += 1
@@ -188,13 +188,13 @@ class ClientSession:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection that serves it."""
-        return self.outlet is not None
+        return self.connection is not None
 
     def has_room(self) -> bool:
         """Whether a message for this client would be sent at once."""
         return (
-            self.outlet is not None
-            and self.outlet.writable
+            self.connection is not None
+            and self.connection.writable
             and not self.queue
             and len(self.inflight) < self._limits.max_inflight
         )
@@ -208,32 +208,32 @@ class ClientSession:
 
     def pump(self) -> None:
         """Send what waits, as far as the connection and the in-flight window let it."""
-        outlet, queue = self.outlet, self.queue
-        while outlet is not None and queue and outlet.writable:
+        connection, queue = self.connection, self.queue
+        while connection is not None and queue and connection.writable:
             message, qos, retain = queue[0]
             if qos and len(self.inflight) >= self._limits.max_inflight:
                 return
             queue.popleft()
             self._stats.queued -= 1
             if qos:
-                self._launch(outlet, message, qos, retain=retain)
+                self._launch(connection, message, qos, retain=retain)
             else:
                 self._release(message.size)
                 self._stats.delivered += 1
-                outlet.send(message.packet_qos0(retain=retain))
+                connection.send(message.packet_qos0(retain=retain))
 
-    def resume(self, outlet: Outlet) -> None:
+    def resume(self, connection: SessionConnection) -> None:
         """Serve a new connection: repeat what was not acknowledged, in order, then what waits."""
-        self.outlet = outlet
+        self.connection = connection
         for packet_id, flight in self.inflight.items():
             if flight.received:
-                outlet.send(packets.ack(packets.PUBREL, packet_id))
+                connection.send(packets.ack(packets.PUBREL, packet_id))
                 continue
             message = flight.message
             head = message.head(flight.qos, retain=flight.retain, dup=True)
             self._stats.delivered += 1
             self._stats.redelivered += 1
-            outlet.send(head, packet_id.to_bytes(2, "big"), message.payload)
+            connection.send(head, packet_id.to_bytes(2, "big"), message.payload)
         self.go_on()
 
     def on_puback(self, packet_id: int) -> None:
@@ -250,8 +250,8 @@ class ClientSession:
         flight = self.inflight.get(packet_id)
         if flight is not None and flight.qos == 2:
             flight.received = True
-        if self.outlet is not None:
-            self.outlet.send(packets.ack(packets.PUBREL, packet_id))
+        if self.connection is not None:
+            self.connection.send(packets.ack(packets.PUBREL, packet_id))
 
     def on_pubcomp(self, packet_id: int) -> None:
         """End a QoS 2 delivery."""
@@ -270,7 +270,9 @@ class ClientSession:
         self.incoming_qos2.clear()
         self.replays.clear()
 
-    def _launch(self, outlet: Outlet, message: BrokerMessage, qos: int, *, retain: bool) -> None:
+    def _launch(
+        self, connection: SessionConnection, message: BrokerMessage, qos: int, *, retain: bool
+    ) -> None:
         packet_id = self._last_packet_id
         while True:
             packet_id = packet_id % 65_535 + 1
@@ -280,7 +282,7 @@ class ClientSession:
         self.inflight[packet_id] = InflightMessage(message, qos, retain=retain)
         self._stats.delivered += 1
         head = message.head(qos, retain=retain, dup=False)
-        outlet.send(head, packet_id.to_bytes(2, "big"), message.payload)
+        connection.send(head, packet_id.to_bytes(2, "big"), message.payload)
 
     def _fits(self, size: int) -> bool:
         limits, account, held_bytes = self._limits, self.account, self.held_bytes + size

@@ -58,7 +58,7 @@ class Site:
 
     def client(self, name: str, *rows: tuple[str, str], account: Account | None = None) -> ClientSession:
         session = ClientSession(name, clean=True, limits=self.limits, stats=self.stats)
-        session.outlet = self.wires[name] = Wire()
+        session.connection = self.wires[name] = Wire()
         session.owner, session.account = name, account
         if rows:
             session.grant = ClientGrant([AclRow(frozenset(r.split()), f) for r, f in rows])
@@ -241,7 +241,7 @@ async def test_remembered_routes_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 async def test_one_that_is_not_connected_is_subscribed_and_answered_nothing() -> None:
     site = Site()
     one = site.client("1")
-    one.outlet = None
+    one.connection = None
     site.router.subscribe(one, 1, [("a", 1)])
     site.router.unsubscribe(one, 2, ["a"])
     assert (site.stats.subscriptions, site.wires["1"].sent) == (0, [])

@@ -63,7 +63,7 @@ class Site:
         self.session = ClientSession("c", clean=clean, limits=Limits(**limits), stats=self.stats)
         self.wire = Wire()
         if connected:
-            self.session.outlet = self.wire
+            self.session.connection = self.wire
 
     def deliver(self, payload: str, qos: int = 1, *, retain: bool = False) -> None:
         self.session.deliver(BrokerMessage.of("t", payload.encode(), qos), qos, retain=retain)
@@ -290,7 +290,7 @@ def test_a_received_message_is_released_also_one_that_is_no_longer_known() -> No
     site = Site()
     site.session.on_pubrec(9)
     assert site.wire.sent == [packets.ack(packets.PUBREL, 9)]
-    site.session.outlet = None
+    site.session.connection = None
     site.session.on_pubrec(9)
     assert len(site.wire.sent) == 1
 
@@ -301,7 +301,7 @@ def test_a_reconnect_repeats_in_order_what_was_not_acknowledged_and_then_what_wa
     site.deliver("2", 2)
     site.deliver("3", 2)
     site.session.on_pubrec(2)
-    site.session.outlet = None
+    site.session.connection = None
     site.deliver("4")
     again = site.wire = Wire()
     site.session.resume(again)

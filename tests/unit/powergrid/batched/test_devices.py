@@ -174,15 +174,15 @@ def test_all_agents_trade_what_their_sessions_trade(market: Any, kind: Any) -> N
     bids, protocol = np.array(copies), ProtocolTable(neighbours=kind)
     trading = Trading(names, protocol)
     mwh, usd = trading.settle(bids[:, :, 0], bids[:, :, 1])
-    words = trading.words(bids[:, :, 0], bids[:, :, 1])
+    counts = trading.message_counts(bids[:, :, 0], bids[:, :, 1])
     for i, bids_of_copy in enumerate(copies):
         sessions = {
             name: P2PSession(name, tuple(neighbours(name, sorted(set(names) - {name}), protocol)), Bid(*bid))
             for name, bid in zip(names, bids_of_copy, strict=True)
         }
-        spoken = np.zeros_like(words[i])
+        spoken = np.zeros_like(counts[i])
         _converse(sessions, spoken)
-        assert (words[i] == spoken).all()
+        assert (counts[i] == spoken).all()
         assert set(zip(*np.nonzero(spoken), strict=True)) <= set(trading.pairs)
         settlement = settle({name: session.trades for name, session in sessions.items()})
         assert not settlement.void
@@ -197,15 +197,15 @@ def test_an_order_book_over_arrays_trades_what_its_sessions_trade(market: Any) -
     bids = np.array(copies)
     book = OrderBook(names)
     mwh, usd = book.settle(bids[:, :, 0], bids[:, :, 1])
-    words = book.words(bids[:, :, 0], bids[:, :, 1])
+    counts = book.message_counts(bids[:, :, 0], bids[:, :, 1])
     for i, bids_of_copy in enumerate(copies):
         sessions = {
             name: OrderBookSession(name, tuple(set(names) - {name}), Bid(*bid))
             for name, bid in zip(names, bids_of_copy, strict=True)
         }
-        spoken = np.zeros_like(words[i])
+        spoken = np.zeros_like(counts[i])
         _converse(sessions, spoken)
-        assert (words[i] == spoken).all()
+        assert (counts[i] == spoken).all()
         assert set(zip(*np.nonzero(spoken), strict=True)) == set(book.pairs)
         settlement = settle({name: session.trades for name, session in sessions.items()})
         assert not settlement.void

@@ -20,7 +20,7 @@ HANDSHAKE_TIMEOUT_S = 10.0
 SHUTDOWN_TIMEOUT_S = 10.0
 
 
-class Door:
+class ConnectionLimit:
     """Lets connections in; where there are too many, the oldest that has not asked yet gives way.
 
     Args:
@@ -56,7 +56,7 @@ class Door:
         self._inside.pop(connection, None)
 
     def close(self) -> None:
-        """Turn everybody away whose handshake goes on."""
+        """Abort every handshake that goes on."""
         for task in self._handshakes:
             task.cancel()
 
@@ -91,17 +91,17 @@ class Door:
 
 
 class CountedConnection(ServerConnection):
-    """A connection that begins when its door says so.
+    """A connection that begins when the limit lets it in.
 
     Args:
-        door: Counts it.
+        limit: Counts it.
         args: Of ``ServerConnection``.
         kwargs: Of ``ServerConnection``.
     """
 
-    def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, limit: ConnectionLimit, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._door, self._has_begun = door, False
+        self._limit, self._has_begun = limit, False
         self._early = bytearray()  # what came in one piece with the end of the handshake
         self._has_asked, self._last = False, b""  # whether its request is whole; the last bytes before that
 
@@ -115,7 +115,7 @@ class CountedConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask to be let in."""
-        self._door.enter(self, cast("asyncio.Transport", transport))
+        self._limit.enter(self, cast("asyncio.Transport", transport))
 
     def data_received(self, data: bytes) -> None:
         """Take what it says.
@@ -143,6 +143,6 @@ class CountedConnection(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be counted no longer."""
-        self._door.left(self)
+        self._limit.left(self)
         if self._has_begun:
             super().connection_lost(exc)
