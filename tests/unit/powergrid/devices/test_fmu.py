@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from heron_mqtt.errors import ConfigError, ModelFailed
 from powergrid.devices import Fmu, FmuSpec, make_device
-from powergrid.devices.fmu import INSTANCES, FmuHistory
+from powergrid.devices.fmu_units import INSTANCES, FmuHistory
 from powergrid.scenario import PolicyTable
 from support.fmus import battery, changed, spec
 
