@@ -19,7 +19,8 @@ from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.link import RegisterPoll
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
-from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
+from heron_mqtt.field.vendor.outgoing import Outgoing
+from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker

@@ -29,7 +29,8 @@ from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import NotSent, budget_of
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import RegisterPoll
-from heron_mqtt.field.vendor.outgoing import Command, MessageContext, Outgoing
+from heron_mqtt.field.vendor.outgoing import Command, Outgoing
+from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 from heron_mqtt.messaging import topics

@@ -10,8 +10,9 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.inputs import InputReader, MissingValue
 from heron_mqtt.field.vendor.numbers import shown
-from heron_mqtt.field.vendor.outgoing import RenderedValue, SetpointWriter
+from heron_mqtt.field.vendor.payload_filling import RenderedValue
 from heron_mqtt.field.vendor.payloads import parse
+from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import AnswerTable, InputTable
 from heron_mqtt.field.vendor.telemetry import patterns
 from heron_mqtt.field.vendor.units import Complain
@@ -34,12 +35,12 @@ class SetpointAnswer:
 class AnswerReader:
     """One ``[[setpoint.answers]]`` table."""
 
-    def __init__(self, table: AnswerTable, writer: SetpointWriter, complain: Complain) -> None:
+    def __init__(self, table: AnswerTable, values: SetpointValues, complain: Complain) -> None:
         self.table = table
         self.patterns = patterns([table.topic], complain)
-        self._id_of = None if table.id is None else _id_of(table, writer, complain)
-        if table.echo is not None and writer.value(table.echo.of) is None:
-            complain("echo.of", f"{table.echo.of!r} is no value of the setpoint; there are {_listed(writer)}")
+        self._id_of = None if table.id is None else _id_of(table, values, complain)
+        if table.echo is not None and values.get(table.echo.of) is None:
+            complain("echo.of", f"{table.echo.of!r} is no value of the setpoint; there are {_listed(values)}")
         parts: dict[str, InputTable | None] = {
             "id": table.id,
             "echo": table.echo,
@@ -135,14 +136,14 @@ class AnswerReader:
         return None if isinstance(value, MissingValue) else value
 
 
-def _id_of(table: AnswerTable, writer: SetpointWriter, complain: Complain) -> str | None:
+def _id_of(table: AnswerTable, values: SetpointValues, complain: Complain) -> str | None:
     assert table.id is not None
     if table.id.of is not None:
-        if writer.value(table.id.of) is None:
-            complain("id.of", f"{table.id.of!r} is no value of the setpoint; there are {_listed(writer)}")
+        if values.get(table.id.of) is None:
+            complain("id.of", f"{table.id.of!r} is no value of the setpoint; there are {_listed(values)}")
             return None
         return table.id.of
-    numbers = [n for n in writer.names if (v := writer.value(n)) is not None and v.table.quantity == "seq"]
+    numbers = [n for n in values.names if (v := values.get(n)) is not None and v.table.quantity == "seq"]
     if len(numbers) != 1:
         complain("id.of", "which value is repeated? give 'of', or one value with quantity = \"seq\"")
         return None
@@ -160,5 +161,5 @@ def _is_near(found: Scalar, was: RenderedValue, tolerance: float) -> bool:
     return abs(float(found) - float(was.json)) <= tolerance + 1e-9 * max(1.0, abs(float(was.json)))
 
 
-def _listed(writer: SetpointWriter) -> str:
-    return ", ".join(writer.names) or "none"
+def _listed(values: SetpointValues) -> str:
+    return ", ".join(values.names) or "none"

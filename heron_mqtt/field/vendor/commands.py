@@ -17,7 +17,9 @@ from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import ZERO, Command, MessageContext, RegisterCommand, RenderedValue
+from heron_mqtt.field.vendor.outgoing import Command, RegisterCommand
+from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
+from heron_mqtt.field.vendor.setpoint_writer import ZERO
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging.topics import escape
 

@@ -10,7 +10,7 @@ from typing import Any
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.answers import SetpointAnswer
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import RenderedValue
+from heron_mqtt.field.vendor.payload_filling import RenderedValue
 
 
 class Confirmation:

@@ -18,23 +18,20 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
-from heron_mqtt.field.vendor.outgoing import (
-    ZERO,
-    Command,
+from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
+from heron_mqtt.field.vendor.payload_filling import (
     MessageContext,
-    Outgoing,
-    RegisterCommand,
     RenderedValue,
-    SetpointWriter,
     filled_registers,
     filled_text,
     payload_bytes,
 )
-from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.quantities import Quantity
 from heron_mqtt.field.vendor.register_map import RegisterMap
 from heron_mqtt.field.vendor.register_tables import ModbusTable
+from heron_mqtt.field.vendor.setpoint_writer import ZERO, SetpointWriter
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode, state_topic
 from heron_mqtt.field.vendor.tables import (
     FieldTable,
@@ -129,12 +126,12 @@ class DeviceMapping:
         if table.setpoint is not None:
             self._writer = SetpointWriter(table.setpoint, tuple(self.inputs), problems, self.registers)
             self.answers = [
-                AnswerReader(a, self._writer, problems.at(f"setpoint.answers[{i}]"))
+                AnswerReader(a, self._writer.values, problems.at(f"setpoint.answers[{i}]"))
                 for i, a in enumerate(table.setpoint.answers)
             ]
             if table.setpoint.confirm == "answer" and not self.has_answers:
                 problems.add("setpoint.confirm", "'answer' needs [[setpoint.answers]] or a field ack_seq")
-        values = set(self._writer.names) if self._writer is not None else set()
+        values = set(self._writer.values.names) if self._writer is not None else set()
         self.keepalives = tuple(
             Keepalive(
                 k,
@@ -210,7 +207,7 @@ class DeviceMapping:
         if self.registers is None:
             return frozenset()
         used = {name for q in self.quantities.values() for name in q.inputs}
-        used |= set() if self._writer is None else self._writer.formula_names
+        used |= set() if self._writer is None else self._writer.values.formula_names
         used |= {a.register for a in self.availability if a.register is not None}
         modbus = self.table.modbus or ModbusTable()
         used |= {name for name in (modbus.timestamp, modbus.changed_by) if name is not None}
@@ -265,19 +262,19 @@ class DeviceMapping:
 
     def beyond(self, setpoint: Setpoint) -> list[str]:
         """Return which limits of the mapping a power is beyond: it would send something else than meant."""
-        found = [] if self._writer is None else self._writer.beyond(setpoint)
+        found = [] if self._writer is None else self._writer.values.beyond(setpoint)
         if self.rated_mw is not None and abs(setpoint.p_mw) > self.rated_mw:
             found.append(f"rated_mw = {self.rated_mw:g}: {setpoint.p_mw:g} MW is more than the device has")
         return found
 
     def power_numbers(self, p_mw: float) -> dict[str, float]:
         """Return what a power comes to in the device's own units, by value; formulas and words left out."""
-        return {} if self._writer is None else self._writer.power_numbers(p_mw)
+        return {} if self._writer is None else self._writer.values.power_numbers(p_mw)
 
     @property
     def bounds_power(self) -> bool:
         """Whether the mapping bounds the power that the device is told, by ``min`` and ``max``."""
-        return self._writer is None or self._writer.bounds_power
+        return self._writer is None or self._writer.values.bounds_power
 
     def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Command]:
         """Return the messages that carry a setpoint, in the order in which to send them.

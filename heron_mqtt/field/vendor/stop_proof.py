@@ -9,7 +9,7 @@ from heron_mqtt.field.device.rest_watch import LEAVES_POWER_S, RestWatch
 from heron_mqtt.field.vendor.commands import Commander
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import RenderedValue
+from heron_mqtt.field.vendor.payload_filling import RenderedValue
 from heron_mqtt.field.vendor.vendor_state import VendorState
 
 

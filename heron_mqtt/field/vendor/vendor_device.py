@@ -27,7 +27,9 @@ from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
-from heron_mqtt.field.vendor.outgoing import ZERO, Command, MessageContext, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.payload_filling import MessageContext
+from heron_mqtt.field.vendor.setpoint_writer import ZERO
 from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.stop_proof import StopProof
 from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState

@@ -9,20 +9,20 @@ import pytest
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.answers import AnswerReader, SetpointAnswer
-from heron_mqtt.field.vendor.outgoing import RenderedValue
+from heron_mqtt.field.vendor.payload_filling import RenderedValue
 from heron_mqtt.field.vendor.tables import AnswerTable
 
 
-def writer(**quantities: str) -> Any:
+def known_values(**quantities: str) -> Any:
     """Return what knows the values of a setpoint: name -> quantity."""
     values = {name: SimpleNamespace(table=SimpleNamespace(quantity=q)) for name, q in quantities.items()}
-    return SimpleNamespace(names=list(values), value=values.get)
+    return SimpleNamespace(names=list(values), get=values.get)
 
 
 def reader(said: list[str], values: dict[str, str] | None = None, **table: Any) -> AnswerReader:
     return AnswerReader(
         AnswerTable.model_validate({"topic": "ack", **table}),
-        writer(**({"v": "p_mw", "n": "seq"} if values is None else values)),
+        known_values(**({"v": "p_mw", "n": "seq"} if values is None else values)),
         lambda key, text: said.append(f"{key}: {text}"),
     )
 

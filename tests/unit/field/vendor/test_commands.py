@@ -12,7 +12,8 @@ import pytest
 from heron_mqtt.field.vendor.built_ins import BuiltIns, problem
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget, budget_of, state_directory
 from heron_mqtt.field.vendor.mapping import load_mapping
-from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing
+from heron_mqtt.field.vendor.outgoing import Outgoing
+from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.messages import Setpoint
 
 ON_OFF = [

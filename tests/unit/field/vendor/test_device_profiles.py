@@ -18,7 +18,7 @@ from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.vendor import tables
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
-from heron_mqtt.field.vendor.outgoing import MessageContext
+from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 

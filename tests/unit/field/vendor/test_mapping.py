@@ -10,7 +10,8 @@ import pytest
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
-from heron_mqtt.field.vendor.outgoing import MessageContext, Outgoing, RegisterCommand, RenderedValue
+from heron_mqtt.field.vendor.outgoing import Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.messages import Setpoint
 
 POWER: dict[str, Any] = {"path": "p", "unit": "W"}

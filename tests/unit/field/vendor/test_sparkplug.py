@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.mapping import load_mapping
-from heron_mqtt.field.vendor.outgoing import MessageContext
+from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
 from heron_mqtt.field.vendor.sparkplug_payload import (
     DATATYPES,

@@ -1,0 +1,124 @@
+"""One message of a setpoint or release, as a mapping describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.formula import Formula
+from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
+from heron_mqtt.field.vendor.payload_filling import (
+    MessageContext,
+    RenderedValue,
+    filled_registers,
+    filled_text,
+    in_json,
+    payload_bytes,
+)
+from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.register_map import RegisterMap
+from heron_mqtt.field.vendor.setpoint_values import QUANTITIES, SetpointValues
+from heron_mqtt.field.vendor.sparkplug_payload import encode, require
+from heron_mqtt.field.vendor.tables import MessageTable
+from heron_mqtt.field.vendor.units import Complain
+from heron_mqtt.messages import Setpoint
+
+
+class SetpointMessage:
+    """One message of a setpoint or release."""
+
+    def __init__(
+        self,
+        index: int,
+        table: MessageTable,
+        values: SetpointValues,
+        registers: RegisterMap | None,
+        problems: Problems,
+        key: str,
+    ) -> None:
+        complain = problems.at(key)
+        self._index = index
+        self._table = table
+        self._registers = registers
+        if (table.registers is None) != (self._registers is None):
+            wanted = "registers" if table.registers is None else "topic and payload"
+            problems.add(key, f"the device is on {'Modbus' if self._registers else 'MQTT'}: give {wanted}")
+        elif table.registers is not None and self._registers is not None:
+            self._registers.check_written(key, table.registers, problems)
+        if table.metrics is not None:
+            try:
+                require()
+            except ConfigError as exc:
+                complain("metrics", exc.problems[0])
+        self._formula: Formula | None = None
+        self._when: dict[str, list[Scalar]] = {}
+        if isinstance(table.when, str):
+            self._formula = Formula(table.when, [*values.names, *QUANTITIES], complain, key="when")
+        elif table.when is not None:
+            self._when = table.when
+            _check_when(table.when, values, complain)
+        in_it = placeholders([table.topic, table.payload, table.registers])
+        self.names = {
+            n
+            for n in (*in_it, *self._when, *(self._formula.names if self._formula else ()))
+            if n in values.names
+        }
+        self.sent = values.packed(n for n in in_it if n in values.names)
+        """The values that stand in it, or are packed in one that does."""
+        self._lasting = values.lasting(self.names)
+
+    def applies(self, values: Mapping[str, RenderedValue], setpoint: Setpoint) -> bool:
+        """Whether it is to be sent."""
+        if self._formula is not None:
+            known = {n: float(getattr(setpoint, n) or 0.0) for n in QUANTITIES}
+            return bool(self._formula.evaluate({**known, **{n: v.json for n, v in values.items()}}))
+        return all(_among(values[name].json, words) for name, words in self._when.items())
+
+    def meaning(self, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
+        """Return what it tells the device: two of one meaning set the same."""
+        return (self._index, *(values[n].json for n in self._lasting))
+
+    def write(self, values: Mapping[str, RenderedValue], context: MessageContext) -> Command:
+        """Return it, ready to send."""
+        table = self._table
+        context.built_ins.begin_message()
+        every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
+        meaning = self.meaning(values)
+        if table.registers is not None and self._registers is not None:
+            filled = filled_registers(table.registers, every, context.built_ins)
+            writes = self._registers.writes(filled, table.function)
+            return RegisterCommand(writes, table.read_back, pause_s=table.pause_s, meaning=meaning)
+        assert table.topic is not None  # the table says so
+        assert table.payload is not None
+        topic = filled_text(table.topic, every, context.built_ins)
+        missing = PLACEHOLDER.search(topic)
+        if missing is not None:
+            raise MessageError(
+                f"{{{missing[1]}}} is not known yet: no message was received on a topic with it"
+            )
+        if table.metrics is not None:
+            known = in_json(table.payload, every, context.built_ins)
+            now_ms = int(context.built_ins.value("now", "unix_ms"))
+            payload = encode(known, table.metrics, now_ms)
+        else:
+            payload = payload_bytes(table.payload, every, context.built_ins, table.struct)
+        return Outgoing(topic, payload, table.qos, table.retain, table.pause_s, meaning)
+
+
+def _check_when(when: Mapping[str, list[Scalar]], values: SetpointValues, complain: Complain) -> None:
+    for name, words in when.items():
+        value = values.get(name)
+        if value is None or (value.table.words is None and value.formula is None):
+            complain(f"when.{name}", "expected a value of the setpoint that has words or a formula")
+            continue
+        known = [w.word for w in value.table.words or ()]
+        for word in words:
+            if known and not _among(word, known):
+                complain(f"when.{name}", f"{word!r} is none of its words: {', '.join(map(repr, known))}")
+
+
+def _among(word: Scalar, words: list[Scalar]) -> bool:
+    return any(isinstance(word, bool) == isinstance(other, bool) and word == other for other in words)

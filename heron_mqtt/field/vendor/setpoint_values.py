@@ -1,0 +1,286 @@
+"""The values of a setpoint in the vendor's terms: numbers, words, formulas, packed bytes."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.built_ins import BUILT_INS, BuiltIns
+from heron_mqtt.field.vendor.formula import Formula
+from heron_mqtt.field.vendor.numbers import as_digits, as_number, interpolated, rounded
+from heron_mqtt.field.vendor.parameters import as_text, placeholders
+from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue, payload_bytes
+from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.tables import ValueTable
+from heron_mqtt.field.vendor.units import per_si
+from heron_mqtt.messages import Setpoint
+
+QUANTITIES = ("p_mw", "q_mvar", "lease_s", "seq")
+
+
+class SetpointValue:
+    """How one quantity of a setpoint, or a formula, becomes the vendor's number or word."""
+
+    def __init__(self, table: ValueTable, units_per_si: float, formula: Formula | None) -> None:
+        self.table = table
+        self.formula = formula
+        self._per_si = units_per_si
+        self.packed = placeholders([table.pack])
+        """The values that it packs."""
+        self._decimals = 0 if table.quantity == "seq" else table.decimals
+
+    @property
+    def is_fleeting(self) -> bool:
+        """Whether it differs in every message without meaning anything else."""
+        return self.table.quantity in {"seq", "lease_s", "uid"}
+
+    def render(self, setpoint: Setpoint, known: Mapping[str, Any]) -> RenderedValue:
+        """Return the value.
+
+        Args:
+            setpoint: What it is a value of.
+            known: What a formula may use: values before this one, inputs, quantities of the setpoint.
+
+        Raises:
+            MessageError: It is not finite, or its formula has none.
+        """
+        table = self.table
+        if self.formula is None:
+            raw: Any = float(getattr(setpoint, str(table.quantity)) or 0.0)  # a safe state has no seq
+        else:
+            raw = self.formula.evaluate(known)
+            if isinstance(raw, str | bool):
+                return RenderedValue(raw, as_text(raw))
+        number = self.number(raw)
+        if table.words is None:
+            return RenderedValue(as_number(number, self._decimals), self._digits(number))
+        word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
+        return RenderedValue(word, as_text(word))
+
+    def packed_text(self, values: Mapping[str, RenderedValue], built_ins: BuiltIns) -> RenderedValue:
+        """Return the packed bytes as a text.
+
+        Raises:
+            MessageError: A value cannot be packed.
+        """
+        table = self.table
+        assert table.pack is not None  # of any other kind ``render`` is asked
+        data = payload_bytes(table.pack, values, built_ins, table.struct)
+        text = data.hex() if table.bytes == "hex" else base64.b64encode(data).decode()
+        return RenderedValue(text, text)
+
+    def beyond(self, raw: float) -> str | None:
+        """Return which of ``min`` and ``max`` turns ``raw`` into something else than was meant, and how."""
+        table, value = self.table, self._scaled(raw)
+        if table.max is not None and value > max(table.max, 0.0):
+            return f"{value:g} is above max = {table.max:g}"
+        if table.min is not None and value < min(table.min, 0.0):
+            return f"{value:g} is below min = {table.min:g}"
+        if table.min is not None and 0.0 < value < table.min:
+            return f"{value:g} would be raised to min = {table.min:g}"
+        return None
+
+    def is_for_other_sign(self, raw: float) -> bool:
+        """Whether ``min`` or ``max`` makes 0 of a number of the other sign: charging beside discharging."""
+        table, value = self.table, self._scaled(raw)
+        return (table.min == 0.0 and value < 0.0) or (table.max == 0.0 and value > 0.0)
+
+    def bounded_powers(self, raw: float) -> list[float]:
+        """Return the powers, MW, that ``min``, ``max`` or ``table`` make of one that they take across 0.
+
+        They make something else than 0 of 0, or a power of the other sign; empty: they do not. A power that
+        they only raise or lower stays one of its sign.
+        """
+        table, at_rest = self.table, self._unscaled(0.0)
+        meant = self._meant(raw)
+        low, high = self.table.min, self.table.max
+        if table.table is not None:
+            points = table.table
+            low = points[0][0] if meant < points[0][0] else None
+            high = points[-1][0] if meant > points[-1][0] else None
+        bounded = meant if low is None else max(meant, low)
+        bounded = bounded if high is None else min(bounded, high)
+        side, was = bounded - at_rest, meant - at_rest
+        if bounded == meant or side == 0.0 or side * was > 0.0:
+            return []
+        p_mw = side / table.scale / self._per_si
+        return [p_mw, -p_mw] if table.absolute else [table.sign * p_mw]
+
+    def _unscaled(self, raw: float) -> float:
+        """Return the number of a power before ``table``, ``min`` and ``max``."""
+        value = self.table.sign * raw * self._per_si
+        return (abs(value) if self.table.absolute else value) * self.table.scale + self.table.offset
+
+    def _meant(self, raw: float) -> float:
+        value = self._unscaled(raw)
+        if self.table.decimals is not None and self.table.table is None:
+            return rounded(value, self.table.decimals, toward_zero=self.table.rounding == "toward_zero")
+        return value
+
+    def _scaled(self, raw: float) -> float:
+        table = self.table
+        value = self._unscaled(raw)
+        if not math.isfinite(value):
+            what = table.quantity or "a value"
+            raise MessageError(f"setpoint: {what} = {raw!r} is not a finite number; it is not sent")
+        if table.table is not None:
+            value = interpolated(value, table.table)
+        return value
+
+    def number(self, raw: float) -> float:
+        """Return the vendor's number of a quantity, rounded and within ``min`` and ``max``."""
+        table, value = self.table, self._scaled(raw)
+        if self._decimals is not None:
+            value = rounded(value, self._decimals, toward_zero=table.rounding == "toward_zero")
+        if table.min is not None:
+            value = max(value, table.min)
+        if table.max is not None:
+            value = min(value, table.max)
+        if table.wrap is not None:
+            half = 1 << (table.wrap - 1)
+            value = min(max(value, -half), half - 1)
+            value += (1 << table.wrap) if value < 0 else 0
+        return value
+
+    def _digits(self, number: float) -> str:
+        text = as_digits(number, self._decimals).replace(".", self.table.decimal)
+        return text.zfill(self.table.width)
+
+
+class SetpointValues:
+    """All values of a setpoint, by name; compiled from ``[setpoint.values]``."""
+
+    def __init__(self, tables: Mapping[str, ValueTable], inputs: tuple[str, ...], problems: Problems) -> None:
+        self._values: dict[str, SetpointValue] = {}
+        for name, value in tables.items():
+            complain = problems.at(f"setpoint.values.{name}")
+            formula = None
+            if value.formula is not None:
+                known = [n for n in (*QUANTITIES, *inputs) if n not in self._values]
+                formula = Formula(value.formula, [*self._values, *known], complain)
+                scale = 1.0
+                for key in ("unit", "nominal_v", "phases", "rated_mw"):
+                    if getattr(value, key) is not None:
+                        complain(key, "not with a formula: its result is sent as it is")
+            elif value.pack is not None:
+                scale = 1.0
+                for unknown in sorted(placeholders([value.pack]) - self._values.keys()):
+                    complain("pack", f"no value above it is called {unknown}")
+                if any(isinstance(v, str) and BUILT_INS.search(v) for v in value.pack):
+                    complain("pack", "time and counter belong to a message; a value of quantity seq counts")
+            else:
+                scale = per_si(str(value.quantity), value, complain)
+            self._values[name] = SetpointValue(value, scale, formula)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the values."""
+        return tuple(self._values)
+
+    def lasting(self, names: Iterable[str]) -> list[str]:
+        """Return the values by which two messages differ in what they mean; of packed bytes those in them."""
+        every = {name: self._values[name] for name in self.packed(names)}
+        return sorted(n for n, value in every.items() if value.table.pack is None and not value.is_fleeting)
+
+    def packed(self, names: Iterable[str]) -> frozenset[str]:
+        """Return these values, and those that are packed in them."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            found.add(name)
+            waiting += self._values[name].packed & self._values.keys()
+        return frozenset(found)
+
+    @property
+    def formula_names(self) -> frozenset[str]:
+        """All that formulas of values use: inputs, quantities, other values."""
+        formulas = [v.formula for v in self._values.values() if v.formula is not None]
+        return frozenset(name for formula in formulas for name in formula.names)
+
+    def __getitem__(self, name: str) -> SetpointValue:
+        """Return how a value is made."""
+        return self._values[name]
+
+    def get(self, name: str) -> SetpointValue | None:
+        """Return how a value is made; None if there is none of that name."""
+        return self._values.get(name)
+
+    def power_numbers(self, p_mw: float) -> dict[str, float]:
+        """Return what each value that is a power alone comes to, in the device's own units."""
+        return {
+            name: value.number(p_mw)
+            for name, value in self._values.items()
+            if value.formula is None and value.table.quantity == "p_mw" and value.table.words is None
+        }
+
+    @property
+    def bounds_power(self) -> bool:
+        """Whether ``min`` and ``max`` bound every number that is a power alone; true where there is none."""
+        powers = [v.table for v in self._values.values() if v.formula is None and v.table.quantity == "p_mw"]
+        return all(
+            t.words is not None or (t.max is not None and (t.min is not None or t.absolute)) for t in powers
+        )
+
+    def beyond(self, setpoint: Setpoint) -> list[str]:
+        """Return the limits of the mapping that a power is beyond, one line each.
+
+        Where charging and discharging are two numbers, that of the other sign is 0 and none of that, unless
+        no number is left for this one.
+        """
+        p_mw = setpoint.p_mw
+        values = {
+            name: value
+            for name, value in self._values.items()
+            if value.formula is None and value.table.quantity == "p_mw"
+        }
+        carries = {name: value for name, value in values.items() if not value.is_for_other_sign(p_mw)}
+        found = {name: value.beyond(p_mw) for name, value in (carries or values).items()}
+        return [f"setpoint.values.{name}: {why}" for name, why in found.items() if why is not None]
+
+    def render(self, setpoint: Setpoint, context: MessageContext) -> dict[str, RenderedValue]:
+        """Return every value of a setpoint.
+
+        Raises:
+            MessageError: One is not finite, or its formula has none.
+        """
+        # p_mw is what is wanted, also where the device's own p_mw is a field of its telemetry.
+        known: dict[str, Any] = dict(context.inputs)
+        known |= {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
+        values: dict[str, RenderedValue] = {}
+        for name, value in self._values.items():
+            lacking = [] if value.formula is None else [n for n in value.formula.names if n not in known]
+            if lacking:
+                raise MessageError(f"setpoint.values.{name}: {lacking[0]} of the device is not known yet")
+            try:
+                if value.table.quantity == "uid":
+                    uid = context.built_ins.new_uid()
+                    values[name] = RenderedValue(uid, uid)
+                elif value.table.pack is not None:
+                    values[name] = value.packed_text(values, context.built_ins)
+                else:
+                    values[name] = value.render(setpoint, known)
+            except MessageError as exc:
+                raise MessageError(f"setpoint.values.{name}: {exc}") from None
+            known[name] = values[name].json
+        return values
+
+    def quantities(self, names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """Return what of a setpoint these values are made of, and all values that they are made of."""
+        used = set(names)
+        waiting = [name for name in used if name in self._values]
+        quantities: set[str] = set()
+        while waiting:
+            value = self._values[waiting.pop()]
+            if value.table.quantity is not None:
+                quantities.add(value.table.quantity)
+                continue
+            made_of = value.packed if value.formula is None else set(value.formula.names)
+            quantities.update(made_of & set(QUANTITIES))
+            more = (made_of & self._values.keys()) - used
+            used |= more
+            waiting += more
+        return frozenset(quantities), frozenset(used & self._values.keys())

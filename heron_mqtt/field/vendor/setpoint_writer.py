@@ -1,0 +1,134 @@
+"""A setpoint, a stop and a release as what goes out to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from heron_mqtt.errors import MessageError
+from heron_mqtt.field.vendor.built_ins import BuiltIns
+from heron_mqtt.field.vendor.outgoing import Command, NotExpressible
+from heron_mqtt.field.vendor.parameters import placeholders
+from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
+from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.register_map import RegisterMap
+from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
+from heron_mqtt.field.vendor.setpoint_values import SetpointValues
+from heron_mqtt.field.vendor.tables import SetpointTable
+from heron_mqtt.messages import Setpoint
+
+ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
+"""What a stop sets."""
+
+
+class SetpointWriter:
+    """Turns setpoints into messages; compiled from ``[setpoint]``."""
+
+    def __init__(
+        self,
+        table: SetpointTable,
+        inputs: tuple[str, ...],
+        problems: Problems,
+        registers: RegisterMap | None = None,
+    ) -> None:
+        self.table = table
+        self.values = SetpointValues(table.values, inputs, problems)
+        releases = table.release if isinstance(table.release, list) else []
+        self._messages, self._releases = (
+            [
+                SetpointMessage(i, m, self.values, registers, problems, f"setpoint.{key}[{i}]")
+                for i, m in enumerate(messages)
+            ]
+            for key, messages in (("messages", table.messages), ("release", releases))
+        )
+        self._check_use(problems)
+        if not problems:
+            self._check_zero(problems)
+
+    def _check_zero(self, problems: Problems) -> None:
+        """Refuse a mapping that cannot say 0, or that does not always hand the device back.
+
+        What depends on inputs of the device or on learned levels is found when it is sent.
+        """
+        context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+        writes: dict[str, Callable[[], object]] = {"messages": lambda: self.encode(ZERO, context)}
+        if self._releases:
+            writes["release"] = lambda: self.release(context)
+        for key, write in writes.items():
+            try:
+                write()
+            except NotExpressible as exc:
+                problems.add(f"setpoint.{key}", str(exc))
+            except MessageError:
+                pass
+
+    def _check_use(self, problems: Problems) -> None:
+        used = {name for m in self._messages for name in m.names}
+        used |= {a.id.of for a in self.table.answers if a.id is not None and a.id.of is not None}
+        used |= {name for a in self.table.answers for name in placeholders(a.topic)}
+        self.quantities, made_of = self.values.quantities(used)
+        for name in self.values.names:
+            if name not in made_of:
+                problems.add(f"setpoint.values.{name}", "no payload and no 'when' uses it")
+        if "p_mw" not in self.quantities:
+            problems.add("setpoint", "no message carries p_mw")
+
+    @property
+    def has_release(self) -> bool:
+        """Whether there are messages that hand the device back."""
+        return bool(self._releases)
+
+    def encode(
+        self, setpoint: Setpoint, context: MessageContext
+    ) -> tuple[list[Command], dict[str, RenderedValue]]:
+        """Return the messages that carry a setpoint, in the order in which to send them, and its values.
+
+        Raises:
+            NotExpressible: No message applies, or what is sent would mean a power on the other side of 0.
+            MessageError: A value is not finite, or something that the messages need is not known yet.
+        """
+        values = self.values.render(setpoint, context)
+        applying = [m for m in self._messages if m.applies(values, setpoint)]
+        if not applying:
+            raise NotExpressible(
+                f"no message is sent for {setpoint.p_mw:g} MW: the 'when' of each leaves it out"
+            )
+        self._check_bounds(applying, values, setpoint, context)
+        return [m.write(values, context) for m in applying], values
+
+    def _check_bounds(
+        self,
+        applying: list[SetpointMessage],
+        values: Mapping[str, RenderedValue],
+        setpoint: Setpoint,
+        context: MessageContext,
+    ) -> None:
+        """Refuse what would tell the device the same as another power that it must not be taken for."""
+        sent = {name for m in applying for name in m.sent}
+        for name in sent:
+            value = self.values[name]
+            if value.table.quantity != "p_mw" or value.table.words is not None:
+                continue
+            for p_mw in value.bounded_powers(setpoint.p_mw):
+                other = setpoint.model_copy(update={"p_mw": p_mw})
+                theirs = self.values.render(other, context)
+                if [m.meaning(values) for m in applying] == [
+                    m.meaning(theirs) for m in self._messages if m.applies(theirs, other)
+                ]:
+                    raise NotExpressible(
+                        f"{setpoint.p_mw:g} MW cannot be sent: setpoint.values.{name} makes of it what it "
+                        f"makes of {p_mw:g} MW; let its min, max and table have 0, or send another message"
+                    )
+
+    def release(self, context: MessageContext) -> list[Command]:
+        """Return the messages that hand the device back.
+
+        Raises:
+            NotExpressible: None applies.
+            MessageError: A value is not finite, or something that the messages need is not known yet.
+        """
+        values = self.values.render(ZERO, context) if any(m.names for m in self._releases) else {}
+        applying = [m for m in self._releases if m.applies(values, ZERO)]
+        if not applying:
+            raise NotExpressible("no message hands the device back: the 'when' of each leaves it out")
+        return [m.write(values, context) for m in applying]
