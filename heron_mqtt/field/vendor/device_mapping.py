@@ -10,7 +10,6 @@ docs/device-mappings.md has the tables.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from keyword import iskeyword
 from typing import Any, Literal
 
@@ -18,14 +17,12 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
-from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.keepalives import Keepalive
+from heron_mqtt.field.vendor.outgoing import Command, Outgoing
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 from heron_mqtt.field.vendor.payload_filling import (
     MessageContext,
     RenderedValue,
-    filled_registers,
-    filled_text,
-    payload_bytes,
 )
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.quantities import Quantity
@@ -35,9 +32,7 @@ from heron_mqtt.field.vendor.setpoint_writer import ZERO, SetpointWriter
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode, state_topic
 from heron_mqtt.field.vendor.tables import (
     FieldTable,
-    KeepaliveTable,
     MappingTable,
-    Payload,
     QuantityTable,
     SetpointTable,
 )
@@ -48,43 +43,6 @@ from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging import topics
 
 __all__ = ["DeviceMapping", "Keepalive", "Outgoing"]
-
-
-@dataclass(frozen=True, slots=True)
-class Keepalive:
-    """A message that makes a device go on talking.
-
-    Attributes:
-        table: Topic and payloads, or registers, and the period.
-        while_driven: It is sent only while a setpoint holds.
-        registers: Of a device on Modbus.
-    """
-
-    table: KeepaliveTable
-    while_driven: bool
-    registers: RegisterMap | None = None
-
-    def message(
-        self, context: MessageContext, values: Mapping[str, RenderedValue], *, first: bool
-    ) -> Command | None:
-        """Return the message to send now; None while something in its topic is not known yet.
-
-        Raises:
-            MessageError: A value does not fit its register.
-        """
-        table = self.table
-        context.built_ins.begin_message()
-        every = {**{n: RenderedValue(t, t) for n, t in context.learned.items()}, **values}
-        if table.topic is None:
-            assert self.registers is not None
-            assert table.registers is not None
-            filled = filled_registers(table.registers, every, context.built_ins)
-            return RegisterCommand(self.registers.writes(filled, None))
-        topic = filled_text(table.topic, every, context.built_ins)
-        if PLACEHOLDER.search(topic) is not None:
-            return None
-        payload: Payload = table.payload if table.first_payload is None or not first else table.first_payload
-        return Outgoing(topic, payload_bytes(payload, every, context.built_ins), table.qos)
 
 
 class DeviceMapping:

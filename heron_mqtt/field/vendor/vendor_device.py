@@ -25,11 +25,13 @@ from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
 from heron_mqtt.field.vendor.confirmation import Confirmation
-from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.keepalives import Keepalive, KeepaliveTimers
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
 from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.setpoint_writer import ZERO
+from heron_mqtt.field.vendor.silence_watch import SilenceWatch
 from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.stop_proof import StopProof
 from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
@@ -128,7 +130,15 @@ class VendorDevice(FieldDevice):
         self._confirmation = Confirmation(mapping, self._count_problem)
         self._tried_to_hand_back = False  # at the end, which is short
         self._end_problem = ""  # why it was not told of the end, for people
-        self._heard = asyncio.Event()
+        self._silence_watch = SilenceWatch(
+            mapping,
+            self._state,
+            stale_after_s,
+            monotonic=self._monotonic,
+            report=lambda what: self._broker.stats.report("device", self.label, what),
+            is_known=self._is_power_known,
+            on_silence=self._on_silence,
+        )
         self._pause: PauseDetector  # of the loop that it runs in
         self._has_spoken = False
         self._silence: Status | None = None
@@ -152,7 +162,7 @@ class VendorDevice(FieldDevice):
         )
         self._level: Level | None = None
         self._rises = False  # to a level that sends, once its gates pass
-        self._keeping: list[asyncio.Task[None]] = []
+        self._keepalives = KeepaliveTimers(mapping.keepalives, self._send_keepalive, self.label)
         self._settling: asyncio.TimerHandle | None = None
         self._reported: dict[str, float] = {}
 
@@ -374,11 +384,11 @@ class VendorDevice(FieldDevice):
     ) -> None:
         """Listen to the device and keep it talking, and serve; see ``FieldDevice.run``."""
         endings = self._link.listen(self._mapping.topic_filters(), self._on_raw, self._on_poll)
-        endings += [self._link.on_return(self._returned), self._stop_keepalives]
-        self._keep_talking()
+        endings += [self._link.on_return(self._returned), self._keepalives.end]
+        self._keepalives.begin()
         self._pause = PauseDetector.of_running_loop()
         self._pause.start()
-        watching = asyncio.create_task(self._watch_silence(), name=f"silence {self.label}")
+        watching = asyncio.create_task(self._silence_watch.run(self._pause), name=f"silence {self.label}")
         try:
             await super().run(duration_s=duration_s, once=once, on_online=on_online)
         finally:
@@ -459,7 +469,7 @@ class VendorDevice(FieldDevice):
         measured = not retained and "p_mw" in taken.fields
         if measured:
             self._stop_proof.take_power(float(taken.fields["p_mw"]), came_at)
-            self._heard.set()
+            self._silence_watch.heard()
             self._has_spoken = True
             self._silence = None
             self._watch_rest()
@@ -533,43 +543,15 @@ class VendorDevice(FieldDevice):
             return {**super()._birth(), "reason": self._trouble.reason}
         return self._stamped(self._trouble.model_copy(update={"kind": self._kind}))
 
-    async def _watch_silence(self) -> None:
-        """Tell when the device has not said its power for too long."""
-        where = ", ".join(self._mapping.topics_of("p_mw"))
-        for_s = f"for {self._stale_after_s:g} s"
-        what = f"no power from the device {for_s} on {where}"
-        if (life := self._mapping.table.liveness) is not None:
-            how = ", ".join(life.topics) or where if life.by != "availability" else "its availability"
-            what = f"nothing has proven {for_s} that the device is there ({life.by}: {how})"
-        is_reported = False
-        while True:
-            self._heard.clear()
-            try:
-                async with asyncio.timeout(self._stale_after_s):
-                    await self._heard.wait()
-                is_reported = False
-            except TimeoutError:
-                await self._pause.caught_up()
-                if self._heard.is_set():
-                    continue  # it was this program that stood still, and not the device
-                self._prove_life()
-                now = self._monotonic()
-                if self._offline() or self._state.age_s("p_mw", now) <= self._stale_after_s:
-                    continue  # it is known by other means
-                why = self._state.why("p_mw", now)
-                self._state.doubt(
-                    f"not reported, because no message was received for {self._stale_after_s:g} s"
-                )
-                full = f"{what}: {why}" if why else what
-                if not is_reported:
-                    is_reported = True
-                    ask = "" if why else ": is it on, does its mapping fit?"
-                    self._broker.stats.report(
-                        "device", self.label, f"{full}{ask} (its mapping is {self._mapping.name})"
-                    )
-                if self._has_spoken:
-                    self._silence = Status(state="fault", reason=full[:500], kind=self._kind)
-                    self._tell_trouble()
+    def _is_power_known(self) -> bool:
+        """Whether the power is known although the device has not said it for a while."""
+        self._prove_life()
+        return self._offline() or self._state.age_s("p_mw", self._monotonic()) <= self._stale_after_s
+
+    def _on_silence(self, why: str) -> None:
+        if self._has_spoken:
+            self._silence = Status(state="fault", reason=why[:500], kind=self._kind)
+            self._tell_trouble()
 
     # -- handing it back ---------------------------------------------------------------------------
 
@@ -644,7 +626,7 @@ class VendorDevice(FieldDevice):
     def _returned(self) -> None:
         self._state.reconnected(self._monotonic())
         self._ask_for_births()
-        self._keep_talking()
+        self._keepalives.begin()
         if self._mapping.registers is not None:
             self._commander.note_absence()  # it may have been started anew, and hold nothing
         self._tell_stop_again()
@@ -670,34 +652,21 @@ class VendorDevice(FieldDevice):
         if self.stopped:
             self._confirm_stop()
 
-    def _keep_talking(self) -> None:
-        """Begin anew with the first message of each keepalive, as after every connection."""
-        self._stop_keepalives()
-        self._keeping = [
-            asyncio.create_task(self._keep_alive(k), name=f"keepalive {self.label}")
-            for k in self._mapping.keepalives
-        ]
-
-    def _stop_keepalives(self) -> None:
-        for task in self._keeping:
-            task.cancel()
-
-    async def _keep_alive(self, keepalive: Keepalive) -> None:
-        is_first = True
-        while True:
-            # The timer stands still while the machine sleeps, the lease does not.
-            is_held = self._is_driven and bool(self._commander.values) and self._lease.is_running
-            is_wanted = is_held or not keepalive.while_driven
-            if is_wanted and self._link.connected:  # else it would only wait in the queue
-                try:
-                    message = keepalive.message(self._context(), self._commander.values, first=is_first)
-                except MessageError as exc:
-                    self._count_problem("keepalive", f"a keepalive was not sent: {exc}")
-                    message = None
-                if message is not None:
-                    self._send(message)
-                    is_first = False
-            await asyncio.sleep(keepalive.table.period_s)
+    def _send_keepalive(self, keepalive: Keepalive, is_first: bool) -> bool:
+        """Send a keepalive if it is wanted now; returns whether it was sent."""
+        # The timer stands still while the machine sleeps, the lease does not.
+        is_held = self._is_driven and bool(self._commander.values) and self._lease.is_running
+        if (keepalive.while_driven and not is_held) or not self._link.connected:
+            return False  # without a connection it would only wait in the queue
+        try:
+            message = keepalive.message(self._context(), self._commander.values, first=is_first)
+        except MessageError as exc:
+            self._count_problem("keepalive", f"a keepalive was not sent: {exc}")
+            return False
+        if message is None:
+            return False
+        self._send(message)
+        return True
 
     # -- authority ---------------------------------------------------------------------------------
 
