@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
-from support import forked_worker, worker_events
+from support import forked_modules, forked_worker, worker_events
 from support.kafka_server import KafkaServer
 from support.mosquitto_server import Mosquitto, executable
 from support.nats_server import NatsServer
@@ -72,7 +72,12 @@ def pytest_testnodedown(node: WorkerController) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give a forked worker the tests that are collected already; have workers tell what is used, no more."""
+    """Give a forked worker the tests that are collected already; have workers tell what is used, no more.
+
+    Programs that are modules of ours are forked: see ``support.forked_modules``.
+    """
+    if not os.environ.get("HERON_FRESH_PROCESSES"):
+        forked_modules.fork_modules()
     if hasattr(config, "workerinput"):
         worker_events.tell_less(config)
     if (plugin := forked_worker.collected(config)) is not None:
@@ -128,6 +133,13 @@ def _mark_slow(config: pytest.Config, items: list[pytest.Item]) -> None:
     without = [name for name, count in quick.items() if count == 0]
     if without and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"slow_but leaves no case: {', '.join(without)}")
+
+
+@pytest.fixture
+def fresh_programs() -> Iterator[None]:
+    """Programs that are modules of ours are started by Python: how they start is what is tested."""
+    with forked_modules.starting_afresh():
+        yield
 
 
 @pytest.fixture

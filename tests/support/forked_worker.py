@@ -198,6 +198,8 @@ def _take_in() -> None:
     """
     with _measured():
         _import_tests()
+        if (forked_modules := sys.modules.get("support.forked_modules")) is not None:
+            forked_modules.import_programs()
         _build_networks()
     _look_up_for_properties()
     gc.collect()

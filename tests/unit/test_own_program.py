@@ -14,6 +14,7 @@ from heron_mqtt.own_program import module_command, module_environment
 ROOT = Path(heron_mqtt.__file__).parents[1]
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_a_folder_with_the_name_of_a_module_does_not_stand_in_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def feed(sink: RecordWriter | WriterProcess) -> None:
     sink.sent(0.5, "run/state", {"type": "run_state", "clock": datetime(2026, 1, 1, tzinfo=UTC)}, None, True)
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_it_writes_the_very_rows_that_a_thread_writes(tmp_path: Path) -> None:
     thread = RecordWriter(tmp_path / "thread.heron", META)
     other = process(tmp_path / "process.heron")
