@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
-from support import forked_modules, forked_worker, worker_events
+from support import forked_modules, forked_worker, quick_networks, worker_events
 from support.kafka_server import KafkaServer
 from support.mosquitto_server import Mosquitto, executable
 from support.nats_server import NatsServer
@@ -90,11 +90,14 @@ def pytest_collection() -> Generator[None, object, object]:
 
     It is half a million objects, in each of the workers, and looking through them again and again took a
     twelfth of the processor's time.
+
+    From then on pandapower copies its empty tables: see ``support.quick_networks``.
     """
     gc.disable()
     try:
         return (yield)
     finally:
+        quick_networks.copy_empty_tables()
         gc.freeze()
         gc.enable()
 

@@ -311,7 +311,7 @@ def _program(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
-    from support import forked_modules
+    from support import forked_modules, quick_networks
 
     sys.path.pop(0)  # a module of the tests is not to stand in for another
     for _module in [name for name in sys.modules if name.partition(".")[0] == "support"]:
@@ -320,6 +320,7 @@ if __name__ == "__main__":
         __import__(_module)
     forked_modules.import_programs()
     forked_modules.fork_modules()  # what the programs start in their turn
+    quick_networks.copy_empty_tables()
     load_grid = sys.modules["powergrid.networks.loader"].load_grid
     for _network in ("cigre_mv_lv", "create_kerber_landnetz_freileitung_1"):
         load_grid(_network)  # of most scenarios; it takes a second, and once built, is built for all
