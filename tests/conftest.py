@@ -89,7 +89,8 @@ def pytest_collection() -> Generator[None, object, object]:
     """Keep what is taken in out of the garbage collector: it lives as long as the process.
 
     It is half a million objects, in each of the workers, and looking through them again and again took a
-    twelfth of the processor's time.
+    twelfth of the processor's time. What tests make is looked through less often than by default, which took
+    a twentieth.
 
     From then on pandapower copies its empty tables: see ``support.quick_networks``.
     """
@@ -99,6 +100,7 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         quick_networks.copy_empty_tables()
         gc.freeze()
+        gc.set_threshold(5_000, 20, 20)
         gc.enable()
 
 
