@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pandapower as pp
 import pandapower.networks as pn
+import pandas as pd
 
-from powergrid.powerflow import BatchPowerFlowResult, PowerFlow, PowerFlowResult
+from powergrid.powerflow import (
+    BatchPowerFlowResult,
+    CompiledNetwork,
+    PowerFlow,
+    PowerFlowResult,
+    compile_network,
+    make_power_flow,
+)
 
 TOLERANCE_MVA = 1e-10
 
@@ -49,6 +57,26 @@ def build_all() -> None:
 def shipped(name: str) -> Any:
     """Return a network that comes with pandapower, to do with as the test likes."""
     return copy.deepcopy(_shipped(name))
+
+
+def power_flow(network: str, solver: Any) -> PowerFlow:
+    """Return a power flow of a network named here; it is compiled once a process, which is most of it."""
+    return make_power_flow(_NAMED[network]() if solver == "pandapower" else _compiled(network), solver)
+
+
+@cache
+def _compiled(network: str) -> CompiledNetwork:
+    return compile_network(_NAMED[network](), 1e-8)
+
+
+def assert_untouched(net: Any, before: Any) -> None:
+    """Fail unless all tables and values of a network are those of the copy that was made before."""
+    assert net.keys() == before.keys()
+    for name, value in before.items():
+        if isinstance(value, pd.DataFrame):
+            assert net[name].equals(value), name
+        else:
+            assert net[name] == value, name
 
 
 _CIGRE, _KERBER = ("cigre_lv", "cigre_mv_der"), ("kerber_landnetz", "kerber_vorstadt")
@@ -130,6 +158,13 @@ def _menagerie_with_generators() -> Any:
     for index, bus in zip((3, 14, 6, 1), (8, 8, 11, 60), strict=True):
         pp.create_gen(net, bus, p_mw=0.2, vm_pu=1.015, index=index, scaling=0.95)
     return net
+
+
+_NAMED = {
+    "menagerie": menagerie,
+    "menagerie_with_generators": menagerie_with_generators,
+    **{name: partial(shipped, name) for name in NETS},
+}
 
 
 def randomise(flows: list[PowerFlow], net: Any, rng: np.random.Generator) -> None:

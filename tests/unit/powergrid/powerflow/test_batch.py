@@ -13,18 +13,17 @@ from support.powerflow_nets import (
     ALLOWED,
     differences,
     menagerie,
-    menagerie_with_generators,
+    power_flow,
     scenario,
-    shipped,
 )
 
 CASES = [
-    ("fixed_point", lambda: shipped("cigre_lv")),
-    ("fixed_point", lambda: shipped("mv_oberrhein")),
-    ("fixed_point", menagerie),
-    ("newton", lambda: shipped("cigre_mv_der")),
-    ("newton", menagerie_with_generators),
-    ("fixed_point", menagerie_with_generators),
+    ("fixed_point", "cigre_lv"),
+    ("fixed_point", "mv_oberrhein"),
+    ("fixed_point", "menagerie"),
+    ("newton", "cigre_mv_der"),
+    ("newton", "menagerie_with_generators"),
+    ("fixed_point", "menagerie_with_generators"),
 ]
 
 # Voltages agree to the last digits. A current through a short cable is the small difference of two voltages
@@ -38,6 +37,12 @@ ROUNDING = {
     "ext_grid_q_mvar": 1e-10,
     "losses_mw": 1e-10,
 }
+
+
+def compiled_flow(network: str, solver: str) -> CompiledPowerFlow:
+    flow = power_flow(network, solver)
+    assert isinstance(flow, CompiledPowerFlow)
+    return flow
 
 
 def random_powers(flow: CompiledPowerFlow, n_scenarios: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,9 +60,9 @@ def write(flow: CompiledPowerFlow, p_mw: np.ndarray, q_mvar: np.ndarray) -> None
         setpoints.p_mw[:], setpoints.q_mvar[:] = p_mw[columns], q_mvar[columns]
 
 
-@pytest.mark.parametrize(("solver", "build"), CASES)
-def test_batch_equals_single_solves(solver: Any, build: Any) -> None:
-    flow = CompiledPowerFlow(build(), solver=solver)
+@pytest.mark.parametrize(("solver", "network"), CASES)
+def test_batch_equals_single_solves(solver: Any, network: str) -> None:
+    flow = compiled_flow(network, solver)
     flow.load.scaling[:] *= 0.95
     flow.load.in_service[0] = False
     flow.set_slack(1.03)
@@ -75,7 +80,7 @@ def test_batch_equals_single_solves(solver: Any, build: Any) -> None:
 
 @pytest.mark.parametrize("solver", ["newton", "fixed_point"])
 def test_scenarios_without_solution_are_nan_and_disturb_no_other(solver: Any) -> None:
-    flow = CompiledPowerFlow(menagerie(), solver=solver)
+    flow = compiled_flow("menagerie", solver)
     slack_load = 4  # at a slack bus, whose power no solver looks at
     p_mw, q_mvar = random_powers(flow, 6)
     alone = flow.solve_batch(p_mw, q_mvar)
@@ -92,7 +97,7 @@ def test_scenarios_without_solution_are_nan_and_disturb_no_other(solver: Any) ->
 
 
 def test_batch_neither_reads_nor_changes_the_present_powers() -> None:
-    flow = CompiledPowerFlow(menagerie(), solver="fixed_point")
+    flow = compiled_flow("menagerie", "fixed_point")
     p_mw, q_mvar = random_powers(flow, 2)
     first = flow.solve_batch(p_mw, q_mvar)
     flow.load.p_mw[:] = 123.0
@@ -104,7 +109,7 @@ def test_batch_neither_reads_nor_changes_the_present_powers() -> None:
 @pytest.mark.parametrize("solver", ["newton", "fixed_point"])
 def test_empty_batch_has_the_right_shapes(solver: Any) -> None:
     net = menagerie()
-    flow = CompiledPowerFlow(net, solver=solver)
+    flow = compiled_flow("menagerie", solver)
     batch = flow.solve_batch(np.zeros((0, flow.n_injections)), np.zeros((0, flow.n_injections)))
     assert batch.vm_pu.shape == (0, len(net.bus))
     assert batch.line_loading_percent.shape == (0, len(net.line))
@@ -114,6 +119,6 @@ def test_empty_batch_has_the_right_shapes(solver: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (1, 2, 3)])
 def test_batch_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
-    flow = CompiledPowerFlow(shipped("case33bw"))
+    flow = compiled_flow("case33bw", "newton")
     with pytest.raises(ValueError, match=r"\(n_scenarios, 32\)"):
         flow.solve_batch(np.zeros(shape), np.zeros(shape))
