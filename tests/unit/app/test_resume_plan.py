@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("built_once")
 
 STEPS = 8
 RANDOM = {
+    "microgrids.MG3": ...,  # two trade with each other, too
     "randomisation": {"load_noise": 0.1, "price_noise_per_mwh": 2.0, "initial_soc": [0.3, 0.7]},
 }
 OPTIONS = RunOptions(steps=STEPS, seed=5, record="auto")

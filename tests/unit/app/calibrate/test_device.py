@@ -20,6 +20,7 @@ STEPS = 60
 BUSY = {  # the battery works at several powers, up and down
     "microgrids.MG1.policy": {"charge_below": 66.0, "discharge_above": 66.5, "battery_share": 0.4},
     "profiles.start_row": 0,
+    **{f"microgrids.{other}": ... for other in ("MG2", "MG3")},  # the battery is alone with its neighbours
 }
 ESS = "microgrids.MG1.devices.ess"
 LAG = {f"{ESS}.emulator": {"response_delay_s": 60.0, "lag_s": 120.0, "offset_mw": 0.0005, "noise_mw": 5e-5}}
@@ -77,13 +78,18 @@ def test_a_wrong_nameplate_is_put_right(tmp_path: Path) -> None:
     assert found.after_mw < found.before_mw / 2
 
 
-def test_lag_and_offset_are_found_and_told_as_one_where_steps_are_long(tmp_path: Path) -> None:
-    found = fitted(tmp_path / "run.heron", LAG, actions=back_and_forth)
-    assert found.of("offset_mw").value == pytest.approx(0.0005, abs=5e-5)
-    assert found.of("lag_s").value == pytest.approx(180.0, rel=0.1)  # dead time and lag together
-    assert "alike" in found.of("lag_s").note
-    assert found.of("noise_mw").value == pytest.approx(5e-5, rel=0.5)
-    assert found.after_mw < found.before_mw / 2
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+    """Return what is found of a battery with dead time, lag, offset and noise."""
+    return fitted(tmp_path_factory.mktemp("slow") / "run.heron", LAG, actions=back_and_forth)
+
+
+def test_lag_and_offset_are_found_and_told_as_one_where_steps_are_long(slow: Calibration) -> None:
+    assert slow.of("offset_mw").value == pytest.approx(0.0005, abs=5e-5)
+    assert slow.of("lag_s").value == pytest.approx(180.0, rel=0.1)  # dead time and lag together
+    assert "alike" in slow.of("lag_s").note
+    assert slow.of("noise_mw").value == pytest.approx(5e-5, rel=0.5)
+    assert slow.after_mw < slow.before_mw / 2
 
 
 def test_a_lag_of_about_a_step_is_told_from_dead_time(tmp_path: Path) -> None:
@@ -121,9 +127,8 @@ def test_what_the_record_cannot_tell_is_said_with_what_would(tmp_path: Path) -> 
     assert "hardly discharged or charged" in found.of("efficiency_charge").note
 
 
-def test_the_fragment_is_read_in_place_of_the_device(tmp_path: Path) -> None:
-    found = fitted(tmp_path / "run.heron", LAG, actions=back_and_forth)
-    tables = tomllib.loads(found.fragment())
+def test_the_fragment_is_read_in_place_of_the_device(tmp_path: Path, slow: Calibration) -> None:
+    tables = tomllib.loads(slow.fragment())
     data = scenario({**BUSY, **LAG})
     data["microgrids"]["MG1"]["devices"]["ess"] = tables["microgrids"]["MG1"]["devices"]["ess"]
     table = scenario_from_dict(data).scenario.microgrids["MG1"].devices["ess"]
