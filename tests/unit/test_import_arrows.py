@@ -7,6 +7,7 @@ import functools
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Return all statements below a node; an import is no part of an expression."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, field, ()):
+            yield child
+            yield from statements(child)
+
+
 @functools.cache
 def imports(module: str) -> list[tuple[str, int]]:
     """Return every module that a module imports, with the line; names are resolved to modules.
@@ -67,7 +76,7 @@ def imports(module: str) -> list[tuple[str, int]]:
     """
     found = []
     tree = ast.parse(MODULES[module].read_text(), str(MODULES[module]))
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
