@@ -10,6 +10,7 @@ import pytest
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
+from heron_mqtt.messaging.core.subscription import MAX_QUEUE
 from support.waiting import until
 
 STRANGE = ["a/b", "a+b", "#", "+", "50%", "%2F", "MG 1", "Süd/Netz", "$SYS", "a\tb", "x" * 200]
@@ -17,7 +18,7 @@ STRANGE = ["a/b", "a+b", "#", "+", "50%", "%2F", "MG 1", "Süd/Netz", "$SYS", "a
 
 async def test_messages_of_a_publisher_arrive_in_order(broker: MessageBroker) -> None:
     got: list[int] = []
-    n = 3_000
+    n = 1_500
     await broker.subscribe("agents/MG1/action", lambda m: got.append(m["seq"]))
     for i in range(n):
         delivery = broker.publish("agents/MG1/action", {"sender": "MG1", "boot": "b", "seq": i})
@@ -31,10 +32,11 @@ async def test_messages_of_a_publisher_arrive_in_order(broker: MessageBroker) ->
 async def test_a_burst_without_waiting_arrives_whole_and_in_order(full_broker: MessageBroker) -> None:
     got: list[int] = []
     await full_broker.subscribe("burst", lambda m: got.append(m["i"]))
-    for i in range(5_000):
+    n = 2 * MAX_QUEUE
+    for i in range(n):
         full_broker.publish("burst", {"i": i})
-    await until(lambda: len(got) >= 5_000, "all messages")
-    assert got == list(range(5_000))
+    await until(lambda: len(got) >= n, "all messages")
+    assert got == list(range(n))
 
 
 async def test_publish_may_be_awaited_or_ignored(broker: MessageBroker) -> None:
