@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 __all__ = ["importing"]
@@ -28,10 +29,12 @@ def importing() -> Iterator[None]:
             yield
             return
         gc.disable()
+        known = len(sys.modules)
         try:
             yield
         finally:
-            if not gc.get_freeze_count():  # else what another caller has frozen would be thawed, too
+            # What another caller has frozen would be thawed, too; to count 500,000 objects takes 40 ms.
+            if len(sys.modules) != known and not gc.get_freeze_count():
                 gc.freeze()
                 gc.unfreeze()  # to the oldest generation, from whichever
             gc.enable()

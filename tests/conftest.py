@@ -41,6 +41,8 @@ os.environ["HERON_MQTT_RECORD"] = "off"
 # Credentials in the environment of whoever runs the tests are not for the tests' brokers.
 for _credential in ("HERON_MQTT_USERNAME", "HERON_MQTT_PASSWORD"):
     os.environ.pop(_credential, None)
+# The threads of OpenBLAS wait actively for 25 ms each, in every process that has imported numpy or scipy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # What all the processes of a test run share, and no run after them: the grids that they compile, and the
 # process that they fork programs of.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -328,4 +328,5 @@ if __name__ == "__main__":
     gc.freeze()
     _words = serve(socket.socket(fileno=os.dup(0)))
     if _words is not None:
+        gc.unfreeze()  # as in any program: to count what is frozen takes 30 ms, and a run asks four times
         _program(_words)

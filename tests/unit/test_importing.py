@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,16 @@ pytestmark = pytest.mark.usefixtures("unfrozen")
 
 class _Made:
     """Something that the collector tracks."""
+
+
+@pytest.fixture
+def unknown_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module that this process has not imported."""
+    name = "heron_mqtt_unknown_module"
+    (tmp_path / f"{name}.py").write_text("", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield name
+    sys.modules.pop(name, None)
 
 
 def _generation_of(thing: object) -> int:
@@ -38,8 +52,9 @@ def test_the_collector_does_nothing_meanwhile() -> None:
     assert gc.isenabled()
 
 
-def test_what_was_made_is_in_the_oldest_generation() -> None:
+def test_what_was_made_is_in_the_oldest_generation(unknown_module: str) -> None:
     with importing():
+        importlib.import_module(unknown_module)
         made = _Made()
         before = _generation_of(made)
     assert (before, _generation_of(made)) == (0, 2)
@@ -65,12 +80,12 @@ def test_a_collector_that_was_off_stays_off() -> None:
         gc.enable()
 
 
-def test_what_somebody_holds_back_stays_held_back() -> None:
+def test_what_somebody_holds_back_stays_held_back(unknown_module: str) -> None:
     gc.freeze()
     try:
         held = gc.get_freeze_count()
         with importing():
-            pass
+            importlib.import_module(unknown_module)
         assert gc.get_freeze_count() >= held - 100  # some of it is gone by itself
     finally:
         gc.unfreeze()
