@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
-from support.fork_server import ForkedProcess, ForkServer, serve
+from support.fork_server import ForkedProcess, ForkServer, end, serve
 from support.schedule import begun_in_turn
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def _worker(words: list[str]) -> NoReturn:
     sys.argv = ["-c"]
     sys.modules["__main__"] = main = ModuleType("__main__")
     exec(words[-1], vars(main))
-    sys.exit()
+    end()
 
 
 if __name__ == "__main__":
@@ -283,5 +283,6 @@ if __name__ == "__main__":
         _words = serve(socket.socket(fileno=os.dup(0)))
         if _words is not None:
             _worker(_words)
+        end()
     else:
         sys.exit(_pass_on())
