@@ -59,6 +59,7 @@ def _run(script: str, url: str, env_id: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
 
 
+@pytest.mark.slow_but("synchronous")  # the other script: test_a_loop_that_ends_without_closing
 @pytest.mark.parametrize("script", [SYNCHRONOUS, ASYNCHRONOUS], ids=["synchronous", "asynchronous"])
 async def test_a_script_that_never_closes_delivers_and_ends_quietly(
     mosquitto: Mosquitto, env_id: str, script: str

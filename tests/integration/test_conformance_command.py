@@ -100,15 +100,20 @@ def test_nothing_is_sent_to_real_hardware_before_it_is_confirmed(running: Device
     assert running.heard_on(running.estop_topic, mark) == []
 
 
+NOT_OF_HARDWARE = ("nameplate", "will", "replay", "silence", "end")
+
+
+@pytest.mark.slow_but("a few")
+@pytest.mark.parametrize("only", [(*NOT_OF_HARDWARE, "garbage", "stale-renewal"), None], ids=["a few", "all"])
 def test_real_hardware_is_asked_for_no_more_than_its_bound_and_leases_of_a_minute(
-    running: DeviceHarness,
+    only: tuple[str, ...] | None, running: DeviceHarness
 ) -> None:
     mark = running.now
     options = ConformanceOptions(
         "MG1/ess", broker=running.url, env_id=running.env_id, max_p_mw=0.01, within_s=20.0
     )
     with bench_of(options, None) as bench:
-        result = examine_device(bench)
+        result = examine_device(bench, only=only)
     assert result.conforms, [(one.promise.id, one.what) for one in result.results if one.verdict == "fail"]
     asked = [message.json for message in running.heard("setpoint", mark)]
     powers = [m["p_mw"] for m in asked if isinstance(m.get("p_mw"), int | float)]
@@ -116,7 +121,7 @@ def test_real_hardware_is_asked_for_no_more_than_its_bound_and_leases_of_a_minut
     assert max(abs(p) for p in powers if not math.isnan(p)) <= 0.01
     assert max(lease for lease in leases if not math.isnan(lease)) <= 60.0
     assert not any(b"1e999" in m.payload or b"Infinity" in m.payload for m in running.heard("setpoint", mark))
-    for promise in ("nameplate", "will", "replay", "silence", "end"):
+    for promise in NOT_OF_HARDWARE:
         assert next(r for r in result.results if r.promise.id == promise).verdict == "not applicable"
     running.until(lambda: running.is_at(0.0, running.newest), "rest")
     running.until(lambda: running.heard("lease")[-1].json["state"] == "free", "a free lease")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.testing.loopback_server import free_port
-from support.heron_command import HERON, HeronProgram, Program, heron, until
+from support.heron_command import HERON, HeronProgram, heron, script, until
 from support.mosquitto_clients import Watcher, publish, retained
 from support.mosquitto_server import Mosquitto
 
@@ -402,7 +402,7 @@ def test_a_mistake_is_one_line(arguments: list[str], code: int, why: str) -> Non
 
 
 def test_missing_arguments_are_named() -> None:
-    with Program([sys.executable, _path("battery"), "--agent", "MG1"]) as program:
+    with script(Path(_path("battery")), "--agent", "MG1") as program:
         done = program.wait()
     assert done.code == 2
     (line,) = done.errors

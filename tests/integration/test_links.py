@@ -214,12 +214,12 @@ POLICIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("horizontal", "policy", "checked"),
     [
-        ("p2p", "rules", False),
+        pytest.param("p2p", "rules", False, marks=pytest.mark.slow),  # those that follow have it, and more
         ("p2p, ring", "rules", False),
         ("order_book", "rules", True),
         ("p2p", "one a copy", True),
         ("consensus", "all copies", False),
-        ("consensus", "rules", True),
+        pytest.param("consensus", "rules", True, marks=pytest.mark.slow),
         ("none", "one a copy", False),
     ],
 )

@@ -16,6 +16,13 @@ from support.mosquitto_server import executable
 pytest_plugins = ["pytester"]
 
 PLUGIN = ("-p", "heron_mqtt.testing.pytest_plugin", "-p", "no:cacheprovider")
+RUN_PYTEST = """
+import os, sys
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+import pytest
+
+sys.exit(pytest.main(sys.argv[1:]))
+"""
 
 
 def plugin() -> tuple[str, ...]:
@@ -31,11 +38,11 @@ def elsewhere(pytester: pytest.Pytester) -> None:
 
 
 def run(pytester: pytest.Pytester, text: str, *more: str) -> pytest.RunResult:
-    """Run a file of tests in a process of its own, where the plugin may be installed or not."""
+    """Run a file of tests in a process of its own, with no other plugin: to import them takes longer."""
     pytester.makepyfile(text)
     program = pytester.path / "run_pytest.py"
-    program.write_text("import sys, pytest\n\nsys.exit(pytest.main(sys.argv[1:]))\n")
-    with script(program, *plugin(), "-p", "no:xdist", *more, cwd=pytester.path) as process:
+    program.write_text(RUN_PYTEST)
+    with script(program, *PLUGIN, *more, cwd=pytester.path) as process:
         done = process.wait(110.0)
     print(done.out, done.err)
     return pytest.RunResult(done.code, done.out.splitlines(), done.err.splitlines(), 0.0)
