@@ -50,7 +50,7 @@ def page(site: Site, file_mosquitto: Mosquitto) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with open_browser(tmp_path_factory.mktemp("chromium")) as browser:
+    with open_browser(tmp_path_factory.mktemp("chromium"), requests=True) as browser:
         yield browser
 
 
@@ -151,6 +151,7 @@ def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             asked.add(message["params"]["request"]["url"])
+    assert any(url.startswith(page) for url in asked)
     assert all(url.startswith((page, "data:", "chrome:")) for url in asked), asked
 
 

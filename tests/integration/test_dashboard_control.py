@@ -27,8 +27,10 @@ from support.browser import address_of, clicked, eventually, open_browser, sever
 from support.heron_command import heron, run_heron
 from support.mosquitto_clients import Watcher
 from support.mosquitto_server import Mosquitto
+from support.paho_site import Site
 
 PASSWORD = "correct horse"
+MARKUP = "<img src=x onerror=document.title='taken'>"
 
 
 @pytest.fixture(scope="module")
@@ -354,3 +356,25 @@ def test_control_that_cannot_be_safe_is_refused_in_one_line(
     assert done.code in {1, 2}
     assert len(done.errors) == 1
     assert why in done.errors[0]
+
+
+def test_names_and_reasons_are_text_and_cannot_turn_the_writing_round(
+    browser: webdriver.Chrome, file_mosquitto: Mosquitto, page: str
+) -> None:
+    turned, long = "a\u202eb", "long " * 50
+    with Site(file_mosquitto.url, "lab") as site:
+        site.say("run/state", {"type": "run_state", "state": "running", "boot": MARKUP, "scenario": MARKUP})
+        for name in (MARKUP, turned, long):
+            status = {"type": "status", "state": "fault", "reason": MARKUP}
+            site.say(f"devices/{MARKUP}/{name}/status", status, retain=True)
+            site.say(f"agents/{name}/status", status, retain=True)
+        site.say("estop", {"type": "estop", "active": True, "who": MARKUP, "why": long})
+        for view in ("overview", "devices", "messages", "events"):
+            browser.get(f"{page}/#{view}")
+            eventually(lambda: MARKUP in text(browser))
+            assert browser.title == "heron-mqtt"
+            assert not browser.find_elements(By.CSS_SELECTOR, "img")
+            assert "\u202e" not in text(browser)
+            wide = "return document.documentElement.scrollWidth > innerWidth"
+            assert not browser.execute_script(wide), f"{view} is wider than the window"
+        assert severe(browser) == []
