@@ -20,7 +20,8 @@ SHARES = {"pv": 0.8, "ess": 0.25, "gen": 0.3}
 SPREAD = 0.2  # sizes differ by up to this much, seeded
 SMALLEST_MW = 0.001
 ROUNDS = 12  # of halving what the grid does not carry
-LIGHT_LOAD = 0.2  # of nominal: when the sun is high and homes are empty
+LIGHT_LOAD = 0.2
+"""Of nominal: when the sun is high and homes are empty. Power plants that hold voltages follow the load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ def laid_out(net: Any, count: int, seed: int) -> list[Microgrid]:
         seed: Of the sizes.
 
     Raises:
-        ConfigError: The network has fewer buses with loads than microgrids are wanted.
+        ConfigError: The network has fewer buses with loads than microgrids are wanted, or no power-flow
+            solution at little load.
     """
     loads = net.load[net.load.in_service].groupby("bus").p_mw.sum()
     outside = set(net.ext_grid.bus)
@@ -116,7 +118,14 @@ def _carried(net: Any, microgrids: list[Microgrid]) -> list[Microgrid]:
 
     trial = copy.deepcopy(net)
     trial.load["scaling"] = LIGHT_LOAD
-    pp.runpp(trial, numba=False)
+    trial.gen["scaling"] = LIGHT_LOAD
+    try:
+        pp.runpp(trial, numba=False)
+    except pp.LoadflowNotConverged:
+        raise ConfigError(
+            f"--network: has no power-flow solution at {LIGHT_LOAD:.0%} of its load, with which devices are "
+            "sized; expected one that has"
+        ) from None
     high = (trial.res_bus.vm_pu + MAX_RISE_PU).clip(lower=VM_MAX_PU)
     busy = _loading(trial)
     plants = [pp.create_sgen(trial, m.device_bus, 0.0) for m in microgrids]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -39,7 +40,8 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
         seed: Of the sizes of the devices.
 
     Raises:
-        ConfigError: A file is there already, or the network or the number cannot be used.
+        ConfigError: A file is there already, or the network or the number cannot be used; nothing is
+            written.
     """
     from powergrid.networks import load_grid
     from powergrid.networks.layout import laid_out
@@ -56,6 +58,10 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
     name = (
         re.sub(r"[^a-z0-9_]+", "_", Path(os.path.realpath(folder)).name.lower()).strip("_") or "my_microgrids"
     )
+    _check(scenario_text(name, network, microgrids))
+    is_file = "/" in network or network.endswith(".json")
+    if is_file and not Path(network).is_absolute():  # a scenario looks for files beside itself
+        network = Path(os.path.relpath(network, folder)).as_posix()
     first = microgrids[0]
     values = {
         "name": name,
@@ -72,6 +78,17 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
         **{path: _filled(template, values) for path, template in TEMPLATES.items()},
     }
     return _write(folder, files)
+
+
+def _check(scenario: str) -> None:
+    """Refuse a network on which the scenario would not run: its borders, elements or power flow forbid it."""
+    from powergrid.envs.microgrid_environment import MicrogridEnvironment
+
+    try:
+        MicrogridEnvironment({"scenario": tomllib.loads(scenario)})
+    except ConfigError as exc:
+        problems = (problem.removeprefix("scenario: ") for problem in exc.problems)
+        raise ConfigError(*(f"--network cannot be used: {problem}" for problem in problems)) from None
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
@@ -108,7 +125,7 @@ seed = 0
 lease_s = 30.0      # a device that hears nothing for so long (wall clock) goes to its safe state
 
 [network]
-source = "{network}"    # heron-mqtt list networks; or the file of a pandapower network, mine.json
+source = {json.dumps(network)}    # heron-mqtt list networks; or the file of a pandapower network, mine.json
 
 [profiles]          # data that is shipped; name your own files here
 file = "profiles/simbench_week.csv"

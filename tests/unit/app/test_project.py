@@ -127,6 +127,22 @@ def test_thirty_microgrids_on_a_library_network_share_its_load_and_overload_noth
     assert net.res_line.loading_percent.max() <= 100.0
 
 
+def test_power_plants_follow_the_load_with_which_devices_are_sized() -> None:
+    # With its generators at full power and a fifth of its load this network has no solution.
+    assert all(m.pv_mw > 100 * SMALLEST_MW for m in laid_out(load_network("iceland"), 4, 0))
+
+
+def test_the_file_of_a_network_is_found_from_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pp.to_json(load_network("create_cigre_network_lv"), "mine.json")
+    make_project(Path("sub/site"), "mine.json", 2, 0)
+    monkeypatch.chdir("/")
+    described = list(describe(load_scenario(tmp_path / "sub/site/scenario.toml")))
+    assert any("44 buses" in line for line in described)
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text("mine")
     with pytest.raises(ConfigError, match=r"agent\.py: is there already"):
@@ -141,6 +157,20 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         ("case5", 9, 0, "--microgrids 9: the network has 2 buses with loads"),
         ("case5", 0, 0, "--microgrids 0: expected 1 to 1000"),
         ("case5", 1, -1, "--seed -1: expected a number of at least 0"),
+        ("case39", 2, 0, "--network cannot be used: network: no power-flow solution with the loads of row 0"),
+        pytest.param(
+            *("case145", 2, 0, "--network: has no power-flow solution at 20% of its load"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(
+                "example_multivoltage",
+                3,
+                0,
+                "--network cannot be used: microgrids.MG2.buses: microgrid 'MG2'",
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_cannot_be_made_is_refused(
