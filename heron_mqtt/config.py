@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError
 from pydantic_core import InitErrorDetails
 
 from heron_mqtt.errors import ConfigError
@@ -193,6 +193,6 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
             names.update(kind.model_fields)
             waiting += [field.annotation for field in kind.model_fields.values()]
             waiting += kind.models_inside() if issubclass(kind, Table) else ()
-        else:
+        elif not any(type(part) is InstanceOf for part in get_args(kind)):  # what is handed in whole
             waiting += [part for part in get_args(kind) if isinstance(part, type) or get_args(part)]
     return names

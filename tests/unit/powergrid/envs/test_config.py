@@ -10,7 +10,7 @@ import pytest
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.memory import InMemoryBroker
-from powergrid.envs import MultiAgentMicrogrids
+from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.envs.config import load_config
 from powergrid.scenario import load_scenario, scenario_from_dict
 from support.small_grid import scenario as small
@@ -87,6 +87,13 @@ def test_what_is_wrong_is_said_in_one_line(config: Any, expected: str) -> None:
         MultiAgentMicrogrids(config)
     assert any(expected in problem for problem in caught.value.problems), caught.value.problems
     assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["centralized", "render_mode", "message_broker"])
+def test_a_key_of_a_single_environment_is_compared_with_those_of_a_batch_alone(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        BatchedMicrogrids({"num_envs": 2, key: 1})
+    assert caught.value.problems == (f"BatchedMicrogrids: {key}: unknown key",)
 
 
 def test_every_wrong_key_is_named_at_once() -> None:
