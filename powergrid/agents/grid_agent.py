@@ -20,7 +20,10 @@ from powergrid.agents.policy import (
     PolicyContext,
     PolicyView,
     checked_setpoints,
+    fit_policies,
     make_policy,
+    policy_states,
+    put_policies_back,
 )
 from powergrid.devices import Device, Measurement, make_device
 from powergrid.devices.base import clip, hours_of, make_tuple
@@ -138,7 +141,7 @@ class GridAgent:
         self._randomisation = randomisation if randomisation and randomisation.varies_devices else None
         self._delays = randomisation if randomisation and randomisation.varies_response else None
         self._differences = {name: twin for name, twin in (twins or {}).items() if twin != NO_DIFFERENCE}
-        self.reset(0, None)
+        self._begin(None)
 
     @classmethod
     def from_scenario(cls, scenario: Scenario, agent_id: str) -> GridAgent:
@@ -166,6 +169,11 @@ class GridAgent:
 
     def reset(self, episode: int, seed: int | None) -> None:
         """Go back to the devices' initial states, or to those that the episode's seed draws."""
+        self._begin(seed)
+        if self.decider is not None:
+            self.decider.reset(episode, seed)
+
+    def _begin(self, seed: int | None) -> None:
         if self._randomisation is None or seed is None:
             for device in self.devices.values():
                 device.reset()
@@ -190,8 +198,6 @@ class GridAgent:
         for unit in self._profiled.values():
             if unit.device.spec.profile_holds:
                 unit.p_available_mw = 0.0
-        if self.decider is not None:
-            self.decider.reset(episode, seed)
         self._told: Observation | LocalState | None = None
         self._dt_s = self._step_s
         self._load_mw = 0.0
@@ -428,14 +434,19 @@ class GridAgent:
             for name, unit in self._units.items()
         }
         twins = {name: device.state for name, device in self._twins.items()}
-        policy = self.decider.get_state() if self.decider is not None else None
-        return units, twins, self._dt_s, self._load_mw, self._price, policy
+        return units, twins, self._dt_s, self._load_mw, self._price, policy_states(self._deciders)
+
+    def fits(self, state: Any) -> bool:
+        """Whether a state is one of the same kinds of devices and the same policy."""
+        units, *_, policies = state
+        mine = {name: type(device.spec) for name, device in self.devices.items()}
+        theirs = {name: type(spec) for name, (spec, *_) in units.items()}
+        return mine == theirs and fit_policies(self._deciders, policies)
 
     def set_state(self, state: Any) -> None:
         """Go back to between the two steps in which the state was taken."""
-        units, twins, self._dt_s, self._load_mw, self._price, policy = state
-        if self.decider is not None:
-            self.decider.set_state(policy)
+        units, twins, self._dt_s, self._load_mw, self._price, policies = state
+        put_policies_back(self._deciders, policies)
         for name, (spec, of_device, twin_p_mw, p_available_mw, delay_s, end_p_mw) in units.items():
             unit = self._units[name]
             if unit.device.spec != spec:
@@ -448,6 +459,10 @@ class GridAgent:
         for name, of_twin in twins.items():
             self._twins[name].state = of_twin
         self._commanded, self._session, self._fallbacks = {}, None, {}
+
+    @property
+    def _deciders(self) -> list[AgentPolicy]:
+        return [] if self.decider is None else [self.decider]
 
     # -- policy ------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ import importlib.util
 import inspect
 import math
 import sys
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,9 +28,12 @@ __all__ = [
     "PolicyContext",
     "PolicyView",
     "checked_setpoints",
+    "fit_policies",
     "load_policy",
     "make_policy",
     "observing_agents",
+    "policy_states",
+    "put_policies_back",
 ]
 
 
@@ -116,8 +120,16 @@ class AgentPolicy(ABC):
 
         Args:
             episode: Its number.
-            seed: For everything that is random in it; the same in every mode. None in a batch's copies that
-                share a policy (``decides_for_copies``).
+            seed: For everything that is random in it; the same in every mode. None = it was not told.
+        """
+
+    def reset_copies(self, copies: Any, episodes: Sequence[int], seeds: Sequence[int]) -> None:  # noqa: B027
+        """Begin an episode in some copies of a batch, which asks one policy for all (``decides_for_copies``).
+
+        Args:
+            copies: (k,) their indices, of ``context.n``; the others go on.
+            episodes: (k,) the numbers of their episodes.
+            seeds: (k,) as ``seed`` of ``reset``.
         """
 
     def get_state(self) -> Any:
@@ -212,6 +224,22 @@ def make_policy(table: PolicyTable, context: PolicyContext) -> AgentPolicy | Non
         raise ConfigError(f"policy {table.use!r}: arguments: {exc}") from exc
 
 
+def policy_states(policies: Sequence[AgentPolicy]) -> list[tuple[str, Any]]:
+    """Return what each policy remembers, with the name of its class."""
+    return [(type(policy).__qualname__, policy.get_state()) for policy in policies]
+
+
+def fit_policies(policies: Sequence[AgentPolicy], states: Sequence[tuple[str, Any]]) -> bool:
+    """Whether states are those of as many policies of the same classes."""
+    return [type(policy).__qualname__ for policy in policies] == [name for name, _ in states]
+
+
+def put_policies_back(policies: Sequence[AgentPolicy], states: Sequence[tuple[str, Any]]) -> None:
+    """Have each policy remember what it did; the states fit."""
+    for policy, (_, state) in zip(policies, states, strict=True):
+        policy.set_state(state)
+
+
 def checked_setpoints(decided: Mapping[str, Any], devices: Mapping[str, Any], who: str) -> dict[str, float]:
     """Return what a policy decided as numbers, by ``p_<device>`` and ``q_<device>``.
 
@@ -239,7 +267,8 @@ def checked_setpoints(decided: Mapping[str, Any], devices: Mapping[str, Any], wh
 
 def _from_file(path: Path) -> Any:
     path = path.resolve()
-    name = f"policy_of_{path.stem}_{abs(hash(path))}"
+    # The same name in every process: what a policy remembers may be of a class of its file, and is pickled.
+    name = f"policy_of_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -18,8 +18,11 @@ from powergrid.agents.policy import (
     PolicyContext,
     PolicyView,
     checked_setpoints,
+    fit_policies,
     load_policy,
     make_policy,
+    policy_states,
+    put_policies_back,
 )
 from powergrid.batched.devices import DeviceArray, Measurements, make_device_array
 from powergrid.devices import DEVICES, make_device
@@ -70,7 +73,7 @@ class AgentArray:
         self._wanted_q: dict[str, Array] = {}
         self._planned: dict[str, Array] = {}
 
-    def reset(self, copies: NDArray[np.intp], seeds: Sequence[int]) -> None:
+    def reset(self, copies: NDArray[np.intp], episodes: Sequence[int], seeds: Sequence[int]) -> None:
         """Put the devices of copies into their initial states, or those that the episodes' seeds draw."""
         for name, device in self.devices.items():
             device.reset(copies)
@@ -81,23 +84,27 @@ class AgentArray:
                 drawn = [draw_delays(self._randomisation, seed, self._agent, name) for seed in seeds]
                 self._delay_s[name][copies] = [draw.response_delay_s for draw in drawn]
                 self._end_p_mw[name][copies] = make_device(device.spec).state.p_mw
-        if self.policies and not self.policies[0].decides_for_copies:
-            for copy, seed in zip(copies, seeds, strict=True):
-                self.policies[copy].reset(0, seed)
+        if not self.policies:
+            return
+        if self.policies[0].decides_for_copies:
+            self.policies[0].reset_copies(copies, episodes, seeds)
+            return
+        for copy, episode, seed in zip(copies, episodes, seeds, strict=True):
+            self.policies[copy].reset(episode, seed)
 
     def get_state(self) -> dict[str, Any]:
         """Return the states of the devices, by name; copies."""
-        policies = [policy.get_state() for policy in self.policies]
+        policies = policy_states(self.policies)
         slow = {name: (self._delay_s[name].copy(), self._end_p_mw[name].copy()) for name in self._delay_s}
         devices = {name: device.get_state() for name, device in self.devices.items()}
         return {"": policies, "/slow": slow, **devices}
 
     def fits(self, state: Mapping[str, Any]) -> bool:
-        """Whether a state is one of the same devices, dead times and number of policies."""
+        """Whether a state is one of the same devices, dead times and policies."""
         return (
             state.keys() == {"", "/slow", *self.devices}
             and state["/slow"].keys() == self._delay_s.keys()
-            and len(state[""]) == len(self.policies)
+            and fit_policies(self.policies, state[""])
         )
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -106,8 +113,7 @@ class AgentArray:
             device.set_state(state[name])
         for name, (delay_s, end_p_mw) in state["/slow"].items():
             self._delay_s[name], self._end_p_mw[name] = delay_s.copy(), end_p_mw.copy()
-        for policy, of_policy in zip(self.policies, state[""], strict=True):
-            policy.set_state(of_policy)
+        put_policies_back(self.policies, state[""])
 
     def decide(
         self,

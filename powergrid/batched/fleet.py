@@ -70,28 +70,20 @@ class Fleet:
         """The policies that the scenario names, by agent."""
         return {name: agent.policies for name, agent in self._agents.items() if agent.policies}
 
-    def reset(self, copies: NDArray[np.intp], seeds: Sequence[int]) -> None:
+    def reset(self, copies: NDArray[np.intp], episodes: Sequence[int], seeds: Sequence[int]) -> None:
         """Put the devices of copies into their initial states, or those that the episodes' seeds draw."""
         for agent in self._agents.values():
-            agent.reset(copies, seeds)
+            agent.reset(copies, episodes, seeds)
 
     def get_state(self) -> dict[str, dict[str, Any]]:
         """Return the states of all devices, by agent and name; copies."""
         return {name: agent.get_state() for name, agent in self._agents.items()}
 
-    def check_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse the state of a fleet with other devices, policies or dead times than this one's.
-
-        Raises:
-            ValueError: Names the first agent that differs.
-        """
-        for name, agent in self._agents.items():
-            if name not in state or not agent.fits(state[name]):
-                raise ValueError(
-                    f"set_state: the state is one of a variant of the scenario in which {name} has other "
-                    "devices, another policy, or response_delay_s where it has none here, or the reverse: "
-                    "put it back into a batch of the same scenario"
-                )
+    def unlike(self, state: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return the agents that have other devices, policies or dead times than those of a state."""
+        return [
+            name for name, agent in self._agents.items() if name not in state or not agent.fits(state[name])
+        ]
 
     def set_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Put them back."""

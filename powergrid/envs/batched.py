@@ -20,7 +20,7 @@ from powergrid.batched.freed_memory import keep_freed_memory
 from powergrid.batched.hearing import Hearing
 from powergrid.devices import make_device
 from powergrid.envs.config import load_batch_config
-from powergrid.envs.copies import BatchState, CopiedByState, check_state
+from powergrid.envs.copies import BatchState, CopiedByState, check_place, check_state
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed
@@ -124,7 +124,7 @@ class BatchedMicrogrids(CopiedByState):
         )
         self._fixed_rows: NDArray[np.int64] | None = None
         self._start_rows, self._copies = np.zeros(n, dtype=np.int64), np.arange(n)
-        self._steps = np.zeros(n, dtype=np.int64)
+        self._steps, self._episodes = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self._is_reset = False
 
     # -- spaces ------------------------------------------------------------------------------------
@@ -299,6 +299,7 @@ class BatchedMicrogrids(CopiedByState):
             position={
                 "start_rows": self._start_rows.copy(),
                 "steps": self._steps.copy(),
+                "episodes": self._episodes.copy(),
                 "fixed_rows": None if self._fixed_rows is None else self._fixed_rows.copy(),
                 "generator": self._rng.bit_generator.state,
                 "seeds": [seeds.state for seeds in self._seeds],
@@ -317,12 +318,17 @@ class BatchedMicrogrids(CopiedByState):
 
         Raises:
             ValueError: The state is of another scenario or number of copies, or of a variant of the scenario
-                with other devices, policies or dead times; nothing has happened.
+                with other devices, policies, dead times or length of an episode; nothing has happened.
         """
         check_state(state, BatchState, self.scenario.name, self._state)
-        self._fleet.check_state(state.fleet)
         position = state.position
+        shapes = [
+            [None if part is None else part.shape for part in of] for of in (self._noise, position["noise"])
+        ]
+        is_long = bool((position["steps"] < self.max_episode_steps).all()) and shapes[0] == shapes[1]
+        check_place(self._fleet.unlike(state.fleet), is_long)
         self._start_rows[:], self._steps[:] = position["start_rows"], position["steps"]
+        self._episodes[:] = position["episodes"]
         fixed = position["fixed_rows"]
         self._fixed_rows = None if fixed is None else fixed.copy()
         self._rng.bit_generator.state = position["generator"]
@@ -415,7 +421,8 @@ class BatchedMicrogrids(CopiedByState):
             if all_copies is not None:
                 all_copies[which] = drawn
         self._steps[which] = 0
-        self._fleet.reset(copies, seeds)
+        self._episodes[which] += 1
+        self._fleet.reset(copies, self._episodes[which].tolist(), seeds)
         socs = [drawn_socs(self.simulation, seed) for seed in seeds]
         state.reset(which, None if socs[0] is None else np.array(socs))
         self._own_p[which], self._own_soc[which] = self._initial_p, state.soc[which]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +14,7 @@ from powergrid.simulation.build import Blueprint, build
 from powergrid.simulation.grid_cache import GridCache
 from powergrid.simulation.grid_simulation import GridSimulation
 
-__all__ = ["BatchState", "CopiedByState", "EnvState", "check_state"]
+__all__ = ["BatchState", "CopiedByState", "EnvState", "check_place", "check_state"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class EnvState:
     grid: tuple[Array, Array]
     bills: tuple[Array, Array]
     exchange: Mapping[str, Any]
-    format: int = 3
+    format: int = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class BatchState:
     position: Mapping[str, Any]
     grid: tuple[Array, Array]
     fleet: Mapping[str, Mapping[str, Any]]
-    format: int = 3
+    format: int = 4
 
 
 def check_state(state: Any, kind: type[Any], scenario: str, grid: GridState) -> None:
@@ -78,6 +78,28 @@ def check_state(state: Any, kind: type[Any], scenario: str, grid: GridState) -> 
         raise ValueError(
             f"set_state: the state is one of scenario {state.scenario!r} with other arrays or another number "
             f"of copies than here ({scenario!r})"
+        )
+
+
+def check_place(unlike: Iterable[str], fits_episode: bool) -> None:
+    """Refuse a state of a variant of the scenario.
+
+    Args:
+        unlike: Agents whose devices, policies or dead times are not those of the state.
+        fits_episode: Whether the episode is long enough for where the state is.
+
+    Raises:
+        ValueError: Says which.
+    """
+    for agent in unlike:
+        raise ValueError(
+            f"set_state: the state is one of a variant of the scenario in which {agent} has other devices, "
+            "another policy, or response_delay_s where it has none here, or the reverse: put it back where "
+            "the scenario is the same"
+        )
+    if not fits_episode:
+        raise ValueError(
+            "set_state: the state is one of longer episodes: put it back where max_episode_steps is the same"
         )
 
 

@@ -24,7 +24,7 @@ from powergrid.agents import GridAgent
 from powergrid.agents.policy import AgentPolicy, observing_agents
 from powergrid.devices.base import make_tuple
 from powergrid.envs.config import load_config
-from powergrid.envs.copies import CopiedByState, EnvState, check_state
+from powergrid.envs.copies import CopiedByState, EnvState, check_place, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.grid_state import GridState, check_length
 from powergrid.envs.observation_form import Observed
@@ -260,7 +260,8 @@ class MicrogridEnvironment(CopiedByState):
 
         Raises:
             TypeError: As ``get_state``.
-            ValueError: The state is of another scenario; nothing has happened.
+            ValueError: The state is of another scenario, or of a variant of it with other devices, policies
+                or a longer episode; nothing has happened.
         """
         if not isinstance(self._direct, DirectExchange):
             self.get_state()
@@ -286,7 +287,7 @@ class MicrogridEnvironment(CopiedByState):
             What the agents see.
 
         Raises:
-            ValueError: The state is of another scenario, or an agent runs elsewhere; nothing has happened.
+            ValueError: As ``set_state``, or an agent runs elsewhere; nothing has happened.
             NotReady: An agent or a device did not appear in time.
             BrokerError: The broker is not there.
         """
@@ -305,7 +306,14 @@ class MicrogridEnvironment(CopiedByState):
     def _put_back(self, state: EnvState) -> None:
         """Put everything back but the agents."""
         check_state(state, EnvState, self.scenario.name, self._state)
-        position = state.position
+        position, told = state.position, state.exchange
+        unlike = [
+            name
+            for name, agent in self._agents_here().items()
+            if name not in told or not agent.fits(told[name][0])
+        ]
+        # An episode under way has a step left.
+        check_place(unlike, position["step"] + bool(state.agents) <= self.max_episode_steps)
         self._episode, self._step = position["episode"], position["step"]
         self._start_row = position["start_row"]
         self._episode_seed, self._seeds.state = position["seed"], position["seeds"]
@@ -319,6 +327,13 @@ class MicrogridEnvironment(CopiedByState):
         self._rewards = dict(state.rewards)
         self._state.set_state(state.grid)
         self._records.cost, self._records.traded_usd = (bill.tolist() for bill in state.bills)
+
+    def _agents_here(self) -> dict[str, GridAgent]:
+        """Return the agents that run here."""
+        if self._direct is not None:
+            return self._direct.agents
+        proxies = self._exchange.proxies if self._exchange is not None else ()
+        return {proxy.agent.agent_id: proxy.agent for proxy in proxies if isinstance(proxy.agent, GridAgent)}
 
     @property
     def policies(self) -> dict[str, AgentPolicy]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,7 +63,7 @@ class Thermostat(AgentPolicy):
 
 
 class OverCopies(AgentPolicy):
-    """The like on numbers and arrays; it remembers what it was shown, and counts how often it was asked."""
+    """The like on numbers and arrays; it remembers what it was shown in the episode, and counts its steps."""
 
     decides_for_copies: ClassVar[bool] = True
 
@@ -70,12 +71,25 @@ class OverCopies(AgentPolicy):
         super().__init__(context)
         self._last: Any = None
         self._count: Any = 0.0
+        self._is_new: Any = True
+
+    def reset(self, episode: int, seed: int | None) -> None:
+        assert seed is not None
+        self._count, self._is_new = 0.3 * episode + seed % 7, True
+
+    def reset_copies(self, copies: Any, episodes: Sequence[int], seeds: Sequence[int]) -> None:
+        n = self.context.n or 0
+        self._count, self._is_new = (np.broadcast_to(part, n).copy() for part in (self._count, self._is_new))
+        self._count[copies] = [0.3 * one + seed % 7 for one, seed in zip(episodes, seeds, strict=True)]
+        self._is_new[copies] = True
 
     def decide(self, view: PolicyView) -> Mapping[str, Any]:
         now = view.p_mw["ess"], view.soc["ess"]
-        last = now if self._last is None else self._last
+        before = now if self._last is None else self._last
+        last = tuple(np.where(self._is_new, *pair) for pair in zip(now, before, strict=True))
         here = True if view.asked is None else view.asked
         self._last = tuple(np.where(here, *pair) for pair in zip(now, last, strict=True))
+        self._is_new = self._is_new & ~np.asarray(here)
         self._count = self._count + np.where(here, 1.0, 0.0)
         change = 30.0 * (now[0] - last[0]) + 9.0 * (now[1] - last[1]) + 0.1 * np.sin(self._count)
         return {"p_ess": 0.01 * np.tanh((view.price - 60.0) / 20.0 + now[1] + view.clock_s / 9e4 + change)}
@@ -216,6 +230,14 @@ def test_a_file_is_found_beside_the_scenario(tmp_path: Path, monkeypatch: pytest
     env = MultiAgentMicrogrids({"scenario": loaded})
     env.reset(seed=1)
     assert env.step({})[4]["MG2"]["p_mw"]["ess"] == pytest.approx(0.001)
+
+
+def test_a_file_has_one_name_in_every_process(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from powergrid.agents.policy import AgentPolicy\nclass Mine(AgentPolicy): ...\n")
+    module = load_policy(f"{path}:Mine").__module__
+    assert module == f"policy_of_mine_{zlib.crc32(str(path.resolve()).encode()):08x}"
+    assert load_policy("mine.py:Mine", tmp_path).__module__ == module
 
 
 class Plain(AgentPolicy):

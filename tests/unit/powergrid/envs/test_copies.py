@@ -120,6 +120,42 @@ def test_a_state_of_another_scenario_is_refused_and_changes_nothing() -> None:
     assert env.agents
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no policy": {},
+    "another policy": {"microgrids.MG1.policy": "powergrid.policies:IdlePolicy"},
+    "a policy": {"microgrids.MG1.policy": "powergrid.policies:RandomPolicy"},
+}
+
+
+@pytest.mark.parametrize("form", [make, make_batch])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "a policy"])
+def test_a_state_of_a_variant_is_refused_and_changes_nothing(form: Any, variant: str) -> None:
+    env, other = form(VARIANTS["a policy"]), form(VARIANTS[variant])
+    for one, another in ((env, other), (other, env)):
+        one.reset(seed=1)
+        another.reset(seed=2)
+        another.step({})
+        before = one.get_state()
+        with pytest.raises(ValueError, match="MG1 has other devices, another policy"):
+            one.set_state(another.get_state())
+        mine = one.step({})[1]
+        one.set_state(before)
+        assert same(mine, one.step({})[1])
+
+
+@pytest.mark.parametrize("form", [make, make_batch])
+@pytest.mark.parametrize("changes", [{}, {"randomisation": {"load_noise": 0.1}}])
+def test_a_state_beyond_the_end_of_an_episode_is_refused(form: Any, changes: Any) -> None:
+    env, shorter = form(changes), form(changes, max_episode_steps=3)
+    env.reset(seed=1)
+    shorter.reset(seed=2)
+    for _ in range(3):
+        env.step({})
+    with pytest.raises(ValueError, match="of longer episodes: put it back where max_episode_steps"):
+        shorter.set_state(env.get_state())
+    shorter.step({})
+
+
 @pytest.mark.parametrize("way", ["into none", "out of none"])
 def test_a_batch_refuses_a_state_with_other_dead_times(way: str) -> None:
     slow = {"randomisation": {"response_delay_s": [100.0, 100.0]}}
