@@ -10,7 +10,6 @@ from gymnasium.spaces import Box, Dict
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.messages import Clearance
 from powergrid.agents.policy import AgentPolicy, observing_agents
 from powergrid.batched.clearing import PlanCheck
@@ -21,7 +20,7 @@ from powergrid.batched.hearing import Hearing
 from powergrid.devices import make_device
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.copies import BatchState, CopiedByState, check_place, check_state
-from powergrid.envs.grid_state import GridState, check_length
+from powergrid.envs.grid_state import GridState, check_length, no_beginning
 from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
@@ -48,7 +47,8 @@ class BatchedMicrogrids(CopiedByState):
 
     Copies whose episode has ended are reset within the same step (``AutoresetMode.SAME_STEP``): rewards,
     terminations and truncations are those of the step that ended it, the observation is the first one of the
-    next episode; ``infos[agent]["final_obs"]`` and ``["final_state"]`` hold the last ones, of every copy.
+    next episode; ``infos[agent]["final_obs"]`` and ``["final_state"]`` hold the last ones, of every copy, and
+    ``["start_row"]`` where each copy's episode began, for those that ended the next one.
 
     Args:
         config: See ``powergrid.envs.config.BatchConfig``.
@@ -179,7 +179,7 @@ class BatchedMicrogrids(CopiedByState):
 
         Raises:
             ValueError: A seed below 0, another option, or start rows of wrong shape or beyond the series.
-            PowerFlowDiverged: The grid without devices has no solution.
+            PowerFlowDiverged: With every device at rest an episode's first loads have no solution.
         """
         chosen = check_options(options, "start_rows", "reset_mask")
         which = self._checked_mask(chosen.get("reset_mask"))
@@ -209,6 +209,7 @@ class BatchedMicrogrids(CopiedByState):
         Raises:
             ValueError: An unknown agent, or actions of wrong shape or with NaN; nothing has happened.
             RuntimeError: Before ``reset``.
+            PowerFlowDiverged: As ``reset``, of the episode after one that has ended; ``reset`` begins anew.
         """
         if not self._is_reset:
             raise RuntimeError("step() without an episode under way: call reset() first")
@@ -263,7 +264,9 @@ class BatchedMicrogrids(CopiedByState):
             for agent, last in observations.items():
                 infos[agent]["final_obs"], infos[agent]["final_state"] = last, state_then
             self._restart(ended)
-            observations = self._observe()
+            observations, rows = self._observe(), self._start_rows.copy()
+            for info in infos.values():
+                info["start_row"] = rows
         return (
             observations,
             dict(zip(self.agents, rewards, strict=True)),
@@ -433,7 +436,8 @@ class BatchedMicrogrids(CopiedByState):
             self._rows()[which], state.p_mw[which], state.q_mvar[which], factor
         )
         if not converged.all():
-            raise PowerFlowDiverged("the grid without its devices has no power-flow solution")
+            self._is_reset, first = False, int(copies[~converged][0])
+            raise no_beginning(self._episode_seeds[first], int(self._rows()[first]), f"copy {first}")
         state.apply(result, which)
 
     def _draw_rows(self, seeds: Sequence[int]) -> NDArray[np.int64]:

@@ -330,6 +330,15 @@ def check_length(simulation: GridSimulation, n_steps: int, what: str) -> None:
         )
 
 
+def no_beginning(seed: int, row: int, reason: str) -> PowerFlowDiverged:
+    """Return what to raise where the grid that an episode would begin with has no power-flow solution."""
+    return PowerFlowDiverged(
+        f"the episode of seed {seed} cannot begin: no power-flow solution with the loads of row {row} and "
+        f"every device at rest ({reason}); narrow load_scale and load_noise of [randomisation], or begin at "
+        "another row"
+    )
+
+
 def _at_rest(simulation: GridSimulation) -> Loadings:
     row, nothing = simulation.scenario.profiles.start_row, np.zeros(len(simulation.devices))
     source = simulation.blueprint.loaded.source

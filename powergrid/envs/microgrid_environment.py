@@ -26,7 +26,7 @@ from powergrid.devices.base import make_tuple
 from powergrid.envs.config import load_config
 from powergrid.envs.copies import CopiedByState, EnvState, check_place, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
-from powergrid.envs.grid_state import GridState, check_length
+from powergrid.envs.grid_state import GridState, check_length, no_beginning
 from powergrid.envs.observation_form import Observed
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
@@ -174,6 +174,7 @@ class MicrogridEnvironment(CopiedByState):
         Raises:
             ValueError: A seed below 0, another option, or a start row beyond the time series; nothing has
                 happened.
+            PowerFlowDiverged: With every device at rest the episode's first loads have no solution.
             NotReady: An agent or a device did not appear in time.
             BrokerError: The broker is not there.
         """
@@ -440,7 +441,10 @@ class MicrogridEnvironment(CopiedByState):
         state = self._state
         state.reset(soc=drawn_socs(self.simulation, self._episode_seed))
         self._rewards = {}
-        state.apply(self._solve())
+        try:
+            state.apply(self._solve())
+        except PowerFlowDiverged as exc:
+            raise no_beginning(self._episode_seed, self._row, exc.reason) from None
         self.agents = list(self.possible_agents)
         return self._observe(), {agent: {} for agent in self.agents}
 

@@ -15,6 +15,8 @@ from powergrid.envs.batched import BatchedMicrogrids
 
 __all__ = ["MicrogridVectorEnv"]
 
+_TOLD = ("price", "p_load_mw", "net_mwh", "loading_max_percent", "fallback", "missed")
+
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
@@ -91,7 +93,9 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
 
         Returns:
             Observations (n, n_observations) float32, or such by name; rewards (n,) $; terminations and
-            truncations (n,) bool; and infos: numbers of the step as (n,) arrays, named AGENT/quantity.
+            truncations (n,) bool; and infos: numbers of the step as (n,) arrays, named AGENT/quantity (with
+            ``networks`` also ``fallback`` and ``missed``); ``diverged`` where a copy's power flow did; and
+            ``start_row`` of copies that have begun again.
 
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; nothing has happened.
@@ -109,6 +113,7 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
         ended = terminated[self._seen] | truncated[self._seen]
         if ended.any():
             last = told[self._seen]["final_obs"]
+            infos["final_info"] = dict(infos)
             infos["final_obs"] = np.array([None] * self.num_envs, dtype=object)
             for copy in np.flatnonzero(ended):
                 infos["final_obs"][copy] = (
@@ -116,8 +121,8 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
                     if isinstance(last, dict)
                     else last[copy]
                 )
-            infos["final_info"] = {name: values for name, values in infos.items() if "/" in name}
             infos["_final_obs"], infos["_final_info"] = ended, ended.copy()
+            infos["start_row"], infos["_start_row"] = told[self._seen]["start_row"], ended.copy()
         return observations[self._seen], total, terminated[self._seen], truncated[self._seen], infos
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -129,9 +134,13 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
         found: dict[str, Any] = {}
         for name in self._driven:
             info = told[name]
-            for quantity in ("price", "p_load_mw", "net_mwh", "loading_max_percent"):
-                found[f"{name}/{quantity}"] = info[quantity]
+            for quantity in _TOLD:
+                if quantity in info:
+                    found[f"{name}/{quantity}"] = info[quantity]
             for kind in ("p_mw", "soc", "reward_terms"):
                 for part, values in info[kind].items():
                     found[f"{name}/{kind}/{part}"] = values
-        return {**found, **{f"_{key}": everyone for key in found}}
+        masks = {f"_{key}": everyone for key in found}
+        if (diverged := told[self._seen].get("diverged")) is not None:
+            found["diverged"] = masks["_diverged"] = diverged
+        return {**found, **masks}

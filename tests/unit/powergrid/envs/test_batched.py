@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.powerflow.fixed_point import FixedPointSolver
 from powergrid.powerflow.newton import NewtonSolver
@@ -221,6 +221,19 @@ def test_a_copy_that_diverges_ends_alone_and_begins_again(rule: str) -> None:
     assert infos["MG3"]["p_mw"]["gen"][2] == pytest.approx(20.0), "what was done is known all the same"
     again = batch.step({"MG3": np.tile([-1.0, 0.0, 0.0, 0.0], (4, 1))})
     assert again[1]["MG1"][2] == calm[1]["MG1"][2], "the copy begins anew as it began first"
+
+
+HEAVY = {"microgrids.MG3.loads.scale": 20.0, "randomisation": {"load_scale": [100.0, 100.0]}}
+
+
+def test_an_episode_whose_beginning_has_no_solution_is_refused_with_its_seed() -> None:
+    told = r"the episode of seed 5 cannot begin: no power-flow solution with the loads of row 28 .*load_scale"
+    single, batch = MultiAgentMicrogrids({"scenario": small(HEAVY)}), make(HEAVY, 2, start_rows="scenario")
+    for env in (single, batch):
+        with pytest.raises(PowerFlowDiverged, match=told):
+            env.reset(seed=5)
+        with pytest.raises(RuntimeError, match="call reset"):
+            env.step({})
 
 
 def test_the_others_do_not_notice_that_a_copy_diverges() -> None:

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.usefixtures("built_once")
 
 RANDOM = {"randomisation": {"start": "random", "load_noise": 0.1}}
 
+MIGHTY = {"microgrids.MG3.devices.gen": {"kind": "generator", "max_p_mw": 20.0}}
+
 
 def make(agent: str | None = "MG1", num_envs: int = 3, **config: Any) -> MicrogridVectorEnv:
     return MicrogridVectorEnv({"scenario": small(RANDOM), "num_envs": num_envs, **config}, agent=agent)
@@ -89,9 +91,27 @@ def test_the_end_of_an_episode_is_told_with_its_last_observation() -> None:
     assert infos["_final_obs"].all()
     assert infos["_final_info"].all()
     assert infos["final_info"]["MG1/net_mwh"].shape == (3,)
+    assert infos["_start_row"].all()
+    assert infos["start_row"].tolist() == envs.batch.get_state().position["start_rows"].tolist()
     for copy_ in range(3):
         assert infos["final_obs"][copy_].shape == observations[copy_].shape
         assert not np.array_equal(infos["final_obs"][copy_], observations[copy_])
+
+
+def test_losses_and_a_power_flow_without_solution_are_told() -> None:
+    envs = make(networks=["lte_poor"])
+    envs.reset(seed=1)
+    infos = envs.step(np.zeros(envs.action_space.shape, dtype=np.float32))[4]
+    assert infos["MG1/fallback"].shape == infos["MG1/missed"].shape == infos["_MG1/missed"].shape == (3,)
+    envs = MicrogridVectorEnv({"scenario": small(MIGHTY), "num_envs": 3}, agent="MG3")
+    envs.reset(seed=1)
+    actions = np.full(envs.action_space.shape, -1.0, dtype=np.float32)
+    assert "diverged" not in envs.step(actions)[4]
+    actions[1, 0] = 1.0
+    _, _, terminated, _, infos = envs.step(actions)
+    for told in (terminated, infos["diverged"], infos["_diverged"], infos["_start_row"]):
+        assert told.tolist() == [False, True, False]
+    assert infos["final_info"]["diverged"].tolist() == [False, True, False]
 
 
 def test_a_mask_begins_some_copies_and_leaves_the_others_alone() -> None:
