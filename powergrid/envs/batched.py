@@ -182,7 +182,7 @@ class BatchedMicrogrids(CopiedByState):
             PowerFlowDiverged: With every device at rest an episode's first loads have no solution.
         """
         chosen = check_options(options, "start_rows", "reset_mask")
-        which = self._checked_mask(chosen.get("reset_mask"))
+        which = self.checked_mask(chosen.get("reset_mask"))
         if seed is not None:
             seeds = self._checked_seeds(seed)
             self._rng = np.random.default_rng(seeds[0])
@@ -453,7 +453,13 @@ class BatchedMicrogrids(CopiedByState):
             raise ValueError(f"seed: expected a whole number of at least 0, or {self.num_envs}, got {seed!r}")
         return [checked_seed(one) for one in seed]
 
-    def _checked_mask(self, given: Any) -> Flags:
+    def checked_mask(self, given: Any) -> Flags:
+        """Return a ``reset_mask`` as (n,) bool; None = all copies.
+
+        Raises:
+            ValueError: It is none, or no copy is in it.
+            RuntimeError: Some copies before all have begun once.
+        """
         if given is None:
             return np.ones(self.num_envs, dtype=bool)
         mask = np.asarray(given)

@@ -15,6 +15,7 @@ from powergrid.envs.batched import BatchedMicrogrids
 
 __all__ = ["MicrogridVectorEnv"]
 
+_MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
 _TOLD = ("price", "p_load_mw", "net_mwh", "loading_max_percent", "fallback", "missed")
 
 Floats = NDArray[np.float32]
@@ -26,23 +27,36 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
 
     A copy whose episode has ended is reset within the same step (``AutoresetMode.SAME_STEP``): then
     ``infos["final_obs"]`` has its last observation and ``infos["final_info"]`` what happened in its last
-    step, with ``_final_obs`` and ``_final_info`` saying which copies have them.
+    step, with ``_final_obs`` and ``_final_info`` saying which copies have them. With
+    ``AutoresetMode.DISABLED`` the last observation is returned as such, and ``reset`` with ``reset_mask``
+    begins these copies before the next step: gymnasium's wrappers of observations ask for it.
 
     Args:
         config: As ``BatchedMicrogrids``.
         agent: Whom the actions drive; the others follow their own policies. None = all of them: actions are
             those of all agents side by side, in the order of ``batch.agents``, the reward is their sum, and
             the observation is the first one's (the whole grid, unless the configuration says otherwise).
+        autoreset_mode: ``SAME_STEP`` or ``DISABLED``, or the value of one of them.
 
     Attributes:
         batch: The copies.
 
     Raises:
         ConfigError: As ``BatchedMicrogrids``.
-        ValueError: There is no such agent, or the one without action is chosen.
+        ValueError: There is no such agent, or the one without action is chosen; or another autoreset mode.
     """
 
-    def __init__(self, config: Mapping[str, Any], agent: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        agent: str | None = None,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    ) -> None:
+        mode = next((one for one in _MODES if autoreset_mode in (one, one.value)), None)
+        if mode is None:
+            known = " or ".join(repr(one.value) for one in _MODES)
+            raise ValueError(f"autoreset_mode: expected {known}, got {autoreset_mode!r}")
         self.batch = batch = BatchedMicrogrids(config)
         if agent is not None and agent not in batch.agents:
             raise ValueError(f"agent {agent!r}: there are {', '.join(batch.agents)}")
@@ -53,7 +67,13 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
             raise ValueError(f"agent {agent!r} has no action")
         self._splits = np.cumsum(sizes)[:-1]
         self.num_envs = batch.num_envs
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+        self.metadata = {"autoreset_mode": mode, "render_modes": []}
+        self._waits = mode is AutoresetMode.DISABLED
+        self._ended = np.zeros(self.num_envs, dtype=bool)  # copies whose next episode waits for reset
+        self._has_rows = False
+        self._now: Any = None  # of the episode that each copy is in; where it waits, of the next one
+        self._last: Any = None
+        self._last_state = self._rows = np.zeros(0)
         self.render_mode = None
         self.single_observation_space = batch.single_observation_space(self._seen)
         self.single_action_space = Box(-1.0, 1.0, (sum(sizes),), np.float32)
@@ -75,15 +95,28 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
         Returns:
             (n, n_observations) float32, or such by name; infos with ``start_row``, (n,).
         """
-        observations, infos = self.batch.reset(seed, options)
-        rows = infos[self._seen]["start_row"]
-        mask = (options or {}).get("reset_mask")
-        begun = np.ones(self.num_envs, dtype=bool) if mask is None else np.asarray(mask)
-        return observations[self._seen], {"start_row": rows, "_start_row": begun}
+        given = options if isinstance(options, Mapping) else {}
+        waiting = self._ended
+        if seed is not None or "start_rows" in given or self._has_rows or given.get("reset_mask") is None:
+            waiting = np.zeros_like(self._ended)  # what the batch has begun is not what is asked for
+        if not waiting.any():
+            observations, infos = self.batch.reset(seed, options)
+            begun = self.batch.checked_mask(given.get("reset_mask"))
+            self._has_rows = "start_rows" in given
+        else:
+            begun = self.batch.checked_mask(given["reset_mask"])
+            if (begun & ~waiting).any():
+                observations, infos = self.batch.reset(None, {**given, "reset_mask": begun & ~waiting})
+            else:
+                observations, infos = {self._seen: self._now}, {self._seen: {"start_row": self._rows}}
+        self._now, self._rows = observations[self._seen], infos[self._seen]["start_row"]
+        self._ended = self._ended & ~begun
+        return self._shown(), {"start_row": self._rows, "_start_row": begun}
 
     def state(self) -> Floats:
         """Return (n, n_entries) the whole grid of each copy, for critics; ``batch.single_state_space``."""
-        return self.batch.state()
+        now = self.batch.state()
+        return np.where(self._ended[:, np.newaxis], self._last_state, now) if self._ended.any() else now
 
     def step(self, actions: Floats) -> tuple[Any, Any, Flags, Flags, dict[str, Any]]:
         """Take a step.
@@ -99,8 +132,13 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
 
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; nothing has happened.
-            RuntimeError: Before ``reset``.
+            RuntimeError: Before ``reset``; of copies whose episode has ended, in ``DISABLED`` mode.
         """
+        if self._ended.any():
+            raise RuntimeError(
+                f"step() of copies whose episode has ended ({np.flatnonzero(self._ended).tolist()}): begin "
+                'them with reset(options={"reset_mask": terminated | truncated}) first'
+            )
         given = np.asarray(actions)
         if given.shape != self.action_space.shape:
             raise ValueError(f"actions: shape {given.shape}, expected {self.action_space.shape}")
@@ -111,7 +149,11 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
         total = sum(rewards[name] for name in self._driven)
         infos = self._infos(told)
         ended = terminated[self._seen] | truncated[self._seen]
-        if ended.any():
+        self._now = observations[self._seen]
+        if ended.any() and self._waits:
+            self._ended, self._rows = ended, told[self._seen]["start_row"]
+            self._last, self._last_state = told[self._seen]["final_obs"], told[self._seen]["final_state"]
+        elif ended.any():
             last = told[self._seen]["final_obs"]
             infos["final_info"] = dict(infos)
             infos["final_obs"] = np.array([None] * self.num_envs, dtype=object)
@@ -123,11 +165,22 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
                 )
             infos["_final_obs"], infos["_final_info"] = ended, ended.copy()
             infos["start_row"], infos["_start_row"] = told[self._seen]["start_row"], ended.copy()
-        return observations[self._seen], total, terminated[self._seen], truncated[self._seen], infos
+        return self._shown(), total, terminated[self._seen], truncated[self._seen], infos
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the episodes."""
         self.batch.close()
+
+    def _shown(self) -> Any:
+        """Return what is seen: of copies that wait, the end of their episode."""
+        if not self._ended.any():
+            return self._now
+        if isinstance(self._now, dict):
+            return {name: self._of_each(self._last[name], part) for name, part in self._now.items()}
+        return self._of_each(self._last, self._now)
+
+    def _of_each(self, last: Floats, now: Floats) -> Floats:
+        return np.where(self._ended.reshape(-1, *[1] * (now.ndim - 1)), last, now)
 
     def _infos(self, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, dtype=bool)

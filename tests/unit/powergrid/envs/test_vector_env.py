@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from gymnasium.wrappers.vector import ClipReward, RecordEpisodeStatistics
+from gymnasium.wrappers.vector import (
+    ClipReward,
+    DtypeObservation,
+    FlattenObservation,
+    RecordEpisodeStatistics,
+)
 from pettingzoo.test import api_test
 from pettingzoo.utils.conversions import parallel_to_aec
 
@@ -140,9 +145,81 @@ def test_gymnasiums_wrappers_work_on_it() -> None:
     assert infos["episode"]["l"].tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize("form", ["flat", "dict"])
+def test_where_copies_wait_for_reset_they_have_the_same_episodes(form: str) -> None:
+    config = {"max_episode_steps": 2, "observation_form": form}
+    envs = MicrogridVectorEnv(
+        {"scenario": small({**RANDOM, **MIGHTY}), "num_envs": 3, **config}, "MG3", autoreset_mode="Disabled"
+    )
+    same_step = MicrogridVectorEnv({"scenario": small({**RANDOM, **MIGHTY}), "num_envs": 3, **config}, "MG3")
+    envs.reset(seed=3)
+    same_step.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for step in range(6):
+        actions = rng.uniform(-1.0, -0.9, envs.action_space.shape).astype(np.float32)
+        actions[1, 0] = 1.0 if step == 0 else -1.0  # diverges, a step before the others' time limit
+        seen, rewards, terminated, truncated, infos = envs.step(actions)
+        theirs, expected, _, _, told = same_step.step(actions)
+        np.testing.assert_array_equal(rewards, expected)
+        ended = terminated | truncated
+        assert "final_obs" not in infos
+        assert seen in envs.observation_space
+        for copy_ in np.flatnonzero(ended):
+            np.testing.assert_equal(of_copy(seen, copy_), told["final_obs"][copy_])
+        if not ended.any():
+            continue
+        with pytest.raises(RuntimeError, match=r"episode has ended \(\[.*reset_mask"):
+            envs.step(actions)
+        last = envs.state()[ended]
+        for copy_ in np.flatnonzero(ended):  # one after the other
+            begun, infos = envs.reset(options={"reset_mask": np.arange(3) == copy_})
+            assert infos["start_row"][copy_] == told["start_row"][copy_]
+            np.testing.assert_equal(of_copy(begun, copy_), of_copy(theirs, copy_))
+        assert not np.array_equal(envs.state()[ended], last)
+        np.testing.assert_equal(begun, theirs)
+    assert envs.reset(seed=7)[1]["_start_row"].all()
+
+
+def of_copy(seen: Any, copy_: int) -> Any:
+    return {name: part[copy_] for name, part in seen.items()} if isinstance(seen, dict) else seen[copy_]
+
+
+def test_start_rows_hold_for_the_reset_that_names_them() -> None:
+    envs = MicrogridVectorEnv(
+        {"scenario": small(RANDOM), "num_envs": 2, "max_episode_steps": 1}, "MG1", autoreset_mode="Disabled"
+    )
+    quiet = np.zeros(envs.action_space.shape, dtype=np.float32)
+    envs.reset(seed=1, options={"start_rows": [5, 6]})
+    envs.step(quiet)
+    everyone = np.ones(2, dtype=bool)
+    _, infos = envs.reset(options={"reset_mask": everyone})
+    assert infos["start_row"].tolist() != [5, 6]
+    envs.step(quiet)
+    _, infos = envs.reset(options={"reset_mask": everyone, "start_rows": [7, 8]})
+    assert infos["start_row"].tolist() == [7, 8]
+
+
+def test_gymnasiums_wrappers_of_observations_work_where_copies_wait() -> None:
+    envs = MicrogridVectorEnv(
+        {"scenario": small(RANDOM), "num_envs": 3, "max_episode_steps": 2, "observation_form": "dict"},
+        agent="MG1",
+        autoreset_mode=AutoresetMode.DISABLED,
+    )
+    wrapped = DtypeObservation(FlattenObservation(envs), np.float64)
+    wrapped.reset(seed=1)
+    for step in range(4):
+        seen, _, terminated, truncated, _ = wrapped.step(np.zeros(envs.action_space.shape, dtype=np.float32))
+        assert seen.shape == wrapped.observation_space.shape
+        assert truncated.all() == (step % 2 == 1)
+        if truncated.any():
+            wrapped.reset(options={"reset_mask": terminated | truncated})
+
+
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(ValueError, match="agent 'MG9': there are MG1, MG2, MG3"):
         make("MG9")
+    with pytest.raises(ValueError, match="autoreset_mode: expected 'SameStep' or 'Disabled', got"):
+        MicrogridVectorEnv({"num_envs": 2}, "MG1", autoreset_mode=AutoresetMode.NEXT_STEP)
     envs = make()
     envs.reset()
     with pytest.raises(ValueError, match=r"actions: shape \(2,\), expected \(3, 4\)"):
