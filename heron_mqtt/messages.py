@@ -9,6 +9,7 @@ Fields a model does not know are ignored, fields that are wrong are refused, NaN
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -81,14 +82,15 @@ class _PerDevice(Message):
 
     @model_validator(mode="after")
     def _extras_have_their_type(self) -> Self:
-        prefixes = self.number_prefixes
+        texts = self.text_prefixes
         for name, value in (self.__pydantic_extra__ or {}).items():
-            if name.startswith(prefixes):
-                is_usual = type(value) is float and value - value == 0.0
-                if not is_usual and not _is_finite_number(value):
-                    raise ValueError(f"{name} must be a finite number, got {shortened(value)}")
-            elif name.startswith(self.text_prefixes) and not isinstance(value, str):
-                raise ValueError(f"{name} must be a text, got {value!r}")
+            if texts and name.startswith(texts):
+                if not isinstance(value, str):
+                    raise ValueError(f"{name} must be a text, got {value!r}")
+            elif type(value) is float and value - value == 0.0:  # nearly all: right, whatever the name
+                continue
+            elif name.startswith(self.number_prefixes) and not _is_finite_number(value):
+                raise ValueError(f"{name} must be a finite number, got {shortened(value)}")
         return self
 
     def values(self, prefix: str) -> dict[str, float]:
@@ -98,12 +100,16 @@ class _PerDevice(Message):
 
     def by_prefix(self) -> dict[str, dict[str, Any]]:
         """Return all such fields in one pass, for prefixes of one word: by ``<word>_``, then by name."""
-        found: dict[str, dict[str, Any]] = {}
-        for key, value in (self.__pydantic_extra__ or {}).items():
+        extras, found = self.__pydantic_extra__ or {}, defaultdict[str, dict[str, Any]](dict)
+        for key, value in extras.items():
             word, _, name = key.partition("_")
-            is_number = type(value) is int and abs(value) <= MAX_INTEGER  # one that is not ours may be huge
-            found.setdefault(f"{word}_", {})[name] = float(value) if is_number else value
-        return found
+            found[word][name] = value
+        if int in map(type, extras.values()):  # seldom: JSON has 1 where a float is 1.0
+            for named in found.values():
+                for name, value in named.items():
+                    if type(value) is int and abs(value) <= MAX_INTEGER:  # one that is not ours may be huge
+                        named[name] = float(value)
+        return {f"{word}_": named for word, named in found.items()}
 
 
 Forecast = Annotated[list[float], Field(max_length=672)]

@@ -26,6 +26,7 @@ from heron_mqtt.protocols.setpoint import CommandFollower
 
 M = TypeVar("M", bound=Message)
 REMEMBERED_REFUSALS = 10
+UNNAMED = (-1, -1)  # of a message that does not say to which episode and step it belongs
 MAX_EARLY = 256  # messages of one peer for a step that has not begun here; a round is one message
 
 
@@ -106,11 +107,9 @@ class Inbox:
     def begin_step(self) -> tuple[Observation | None, int, int]:
         """Take the observation that waits, if one does; return it with the episode and step that begin."""
         observation, self.observation = self.observation, None
+        named = None if observation is None else _when(observation)
         episode, step = self._now
-        if observation is not None and observation.episode is not None and observation.step is not None:
-            self._now = (observation.episode, observation.step)
-        else:
-            self._now = (episode, step + 1)
+        self._now = (episode, step + 1) if named is None or named == UNNAMED else named
         return observation, *self._now
 
     def clearance_for(self, episode: int, step: int) -> Clearance | None:
@@ -124,9 +123,10 @@ class Inbox:
         for peer, messages in self._early.items():
             later = []
             for message in messages:
-                if _when(message) > self._now:  # the peer gave this step up and is already in the next
+                when = _when(message)
+                if when > self._now:  # the peer gave this step up and is already in the next
                     later.append(message)
-                elif _when(message) < self._now or not session.receive(peer, message):
+                elif when < self._now or not session.receive(peer, message):
                     self.dropped += 1
             self._early[peer] = later
 
@@ -151,7 +151,7 @@ class Inbox:
         except MessageError as exc:
             self._broker.reject(message, exc)
             return None
-        is_here = parsed.env_id is None or parsed.env_id == self._env_id
+        is_here = parsed.env_id in {None, self._env_id}
         is_for_now = not message.retained or isinstance(parsed, PriceSignal)
         if is_here and is_for_now and self._environment.is_served(parsed.boot):
             return parsed
@@ -208,8 +208,8 @@ class Inbox:
         if observation is None:
             return
         self._environment.heard(observation.boot, (message.channel, observation.seq))
-        episode, step = observation.episode, observation.step
-        if episode is not None and step is not None and (episode, step) <= self._now:
+        when = _when(observation)
+        if when != UNNAMED and when <= self._now:
             self.dropped += 1
             return
         self.observation = observation
@@ -235,6 +235,5 @@ class Inbox:
 
 def _when(message: Message) -> tuple[int, int]:
     """Return the episode and step of a message; before all others if it does not say."""
-    if message.episode is None or message.step is None:
-        return -1, -1
-    return message.episode, message.step
+    episode, step = message.episode, message.step
+    return UNNAMED if episode is None or step is None else (episode, step)

@@ -213,12 +213,17 @@ class Proxy:
         agent.observe(observation, inbox.price.value)
         agent.decide(inbox.commands.take(episode, step))
         missed += await self._negotiate(episode, step)
-        missed += await self._drive_devices(observation.dt_s if observation else None, episode, step)
-        report = agent.report()
+        devices = agent.conclude()
+        if not self._asks_clearance and self.gateway.skip_simulated(episode, step):
+            self._simulate_each(devices)  # models know their limits, and nobody else has a say
+            report = agent.report()
+        else:
+            missed += await self._drive_devices(observation.dt_s if observation else None, episode, step)
+            report = agent.report()
+            report.bounds = self.gateway.reasons()
+            report.residuals = self.gateway.residuals()
+            report.authority = self.gateway.levels()
         report.missed = missed
-        report.bounds = self.gateway.reasons()
-        report.residuals = self.gateway.residuals()
-        report.authority = self.gateway.levels()
         self.deadline_misses += missed
         channel = topics.agent(agent.agent_id, "action")
         action = report.to_fields()
@@ -292,10 +297,10 @@ class Proxy:
         self._inbox.open_session(session)
         missed, going = 0, True
         mine, stamp, publish = self.agent.agent_id, self._stamper.stamp, self._broker.publish
-        clock = asyncio.get_running_loop().time
+        clock, round_s = asyncio.get_running_loop().time, self.deadlines.peer_s
         ends = clock()
         while going:
-            ends += self.deadlines.peer_s
+            ends += round_s
             for peer, message in session.outgoing().items():
                 channel = topics.p2p(mine, peer)
                 publish(channel, stamp(channel, message, episode=episode, step=step))
@@ -310,10 +315,6 @@ class Proxy:
     async def _drive_devices(self, dt_s: float | None, episode: int, step: int) -> int:
         """Send what may be sent, take what came back; return how many deadlines were missed."""
         gateway, agent, missed = self.gateway, self.agent, 0
-        devices = agent.conclude()
-        if not self._asks_clearance and gateway.skip_simulated(episode, step):  # models know their limits
-            self._simulate_each(devices)
-            return 0
         wanted = agent.wanted()
         allowed = gateway.clamp_setpoints(wanted)
         self.observer.on_bounded(agent.agent_id, wanted, allowed)

@@ -57,19 +57,18 @@ class Wakeup:
         ends_s = None if timeout_s is None else loop.time() + timeout_s
         self._condition = condition
         self._expect(loop, ends_s)
-        waited = False  # even where the time is over already: what is on its way may still come
         try:
-            while not condition():
-                if waited and ends_s is not None and loop.time() >= ends_s:
-                    return False
+            while True:  # even where the time is over already: what is on its way may still come
                 self._waiter = loop.create_future()
                 await self._waiter
-                waited = True
                 if self._error is not None:
                     raise self._error
+                if condition():
+                    return True
+                if ends_s is not None and loop.time() >= ends_s:
+                    return False
         finally:
             self._ends_s = None
-        return True
 
     def _expect(self, loop: asyncio.AbstractEventLoop, ends_s: float | None) -> None:
         """See to it that the timer goes off when the wait is over, or before."""

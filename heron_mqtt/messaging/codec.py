@@ -20,6 +20,7 @@ MAX_PAYLOAD_BYTES = 1 << 20  # a message of ours is 300 bytes; the rest is room 
 READ_AS_WRITTEN = frozenset({str, float, int, bool, type(None)})
 """Types of values that hold nothing else: of them a message is flat."""
 _NAMES = frozenset({str})
+_N, _I = b"NI"  # bytes.__contains__ takes bytes for a number first: an exception inside, each time
 _LONGEST_INTEGER = 4_300  # digits; a longer one can be written but not read
 
 
@@ -47,8 +48,8 @@ def encode(message: Mapping[str, Any], limit: int = MAX_PAYLOAD_BYTES) -> bytes:
         raise MessageError(f"a message must be plain JSON: {exc}") from None
     if len(data) > limit:
         raise MessageError(f"a message of {len(data)} bytes is over the limit of {limit}")
-    # the single letters first: they are looked for ten times as fast, and most messages have neither
-    if (b"N" in data and b"NaN" in data) or (b"I" in data and b"Infinity" in data):
+    # the single letters first, as numbers: they are found much faster, and most messages have neither
+    if (_N in data and b"NaN" in data) or (_I in data and b"Infinity" in data):
         decode(data, limit)  # that may stand in a text; a number raises here
     return data
 

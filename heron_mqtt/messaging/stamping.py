@@ -116,11 +116,12 @@ class MessageStamper:
             episode: It belongs to.
             step: It belongs to.
         """
-        if isinstance(message, dict):
+        if message is self._said:  # the same one to many peers is dumped once: messages never change
+            stamped = self._fields.copy()
+        elif isinstance(message, dict):
             stamped = dict(message)
-        else:  # the same message to many peers is dumped once (messages never change)
-            if message is not self._said:
-                self._said, self._fields = message, fields_of(message)
+        else:
+            self._said, self._fields = message, fields_of(message)
             stamped = self._fields.copy()
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1

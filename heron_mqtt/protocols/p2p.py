@@ -81,7 +81,7 @@ class P2PSession(HorizontalSession):
         self._bought: dict[str, float] = {}  # MWh accepted by this agent, by seller
         self._sold: dict[str, float] = {}  # MWh confirmed by it, by buyer
         self._outgoing: Mapping[str, Message] | None = None  # not asked for yet
-        self._owed: Collection[str] = peers
+        self._owed: set[str] | None = None  # whose message in this round is awaited; None = all peers'
         self._trades: dict[str, Trade] | None = None  # without a conversation
 
     @classmethod
@@ -90,7 +90,7 @@ class P2PSession(HorizontalSession):
         offers = [(one.bid.price, name, one._offered) for name, one in sessions.items() if one._offered]
         accepts: dict[str, dict[str, float]] = {seller: {} for _, seller, _ in offers}
         for buyer, session in sessions.items():
-            session.round, session._outgoing, session._owed = len(ROUNDS), {}, ()
+            session.round, session._outgoing, session._owed = len(ROUNDS), {}, set()
             if session._wanted and offers:
                 heard = [
                     offer
@@ -134,31 +134,33 @@ class P2PSession(HorizontalSession):
         if number < self.round or peer not in self._peers or peer in self._heard[number]:
             return False
         self._heard[number][peer] = message
+        if number == self.round and self._owed is not None:
+            self._owed.discard(peer)
         return True
 
     def waiting_for(self) -> set[str]:
         """Return the peers whose message in this round is expected and has not come."""
-        waiting = set(self._owed)
-        if waiting:
-            waiting.difference_update(self._heard[self.round])
-        return waiting
+        if self._owed is None:
+            self._owed = set(self._peers).difference(self._offers)
+        return self._owed
 
     def advance(self) -> bool:
         """End the round and begin the next in which this agent speaks or waits; False if there is none."""
         while True:
             self.round += 1
             if self.round == 1:
-                self._outgoing, self._owed = self._answers()
+                self._outgoing, owed = self._answers()
             elif self.round == 2:
-                self._outgoing, self._owed = self._confirmations()
+                self._outgoing, owed = self._confirmations()
             else:
                 self._end()
                 return False
-            if self._outgoing or (self._owed and self.waiting_for()):
+            self._owed = set(owed).difference(self._heard[self.round]) if owed else set()
+            if self._outgoing or self._owed:
                 return True
 
     def _end(self) -> None:
-        self.round, self._outgoing, self._owed = len(ROUNDS), {}, ()
+        self.round, self._outgoing, self._owed = len(ROUNDS), {}, set()
 
     def _answers(self) -> tuple[Mapping[str, Message], Collection[str]]:
         """Return the accepts to send, and who owes one."""

@@ -29,7 +29,8 @@ class PauseDetector:
     def __init__(self, monotonic: Callable[[], float] = steady_s) -> None:
         self._monotonic = monotonic
         self._ticked_at: float | None = None
-        self._loop_ticked_at = 0.0  # by the loop's clock, which is a virtual one in virtual time
+        self._loop_s: Callable[[], float] = monotonic  # the clock of the loop in which it ticks
+        self._loop_ticked_at = 0.0  # by that clock, which is a virtual one in virtual time
         self._distrust_until = self._unread_until = 0.0
         self._users = 0
         self._task: asyncio.Task[None] | None = None
@@ -49,8 +50,10 @@ class PauseDetector:
         """Tick in the running loop, until every user that called this has called ``stop``."""
         self._users += 1
         if self._task is None or self._task.done():
+            loop = asyncio.get_running_loop()
+            self._loop_s = loop.time
             self._ticked_now()
-            self._task = asyncio.get_running_loop().create_task(self._tick(), name="pause detector")
+            self._task = loop.create_task(self._tick(), name="pause detector")
 
     def stop(self) -> None:
         """Stop ticking, unless another user needs it."""
@@ -80,14 +83,14 @@ class PauseDetector:
         has_paused = now - self._ticked_at > PAUSE_S
         if has_paused:
             self._distrust_until = now + DISTRUST_S
-        if has_paused or asyncio.get_running_loop().time() - self._loop_ticked_at > STALL_S:
+        if has_paused or self._loop_s() - self._loop_ticked_at > STALL_S:
             self._unread_until = now + CATCH_UP_S
             self._ticked_now()
         return now
 
     def _ticked_now(self) -> None:
         self._ticked_at = self._monotonic()
-        self._loop_ticked_at = asyncio.get_running_loop().time()
+        self._loop_ticked_at = self._loop_s()
 
     async def _tick(self) -> None:
         while True:
