@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
 from heron_mqtt.messages import Accept, Confirm, Message, Offer
+from heron_mqtt.named_tuples import make_tuple
 from heron_mqtt.protocols.base import (
     LEAST_TRADE_MWH,
     HorizontalProtocol,
@@ -104,7 +105,8 @@ class P2PSession(HorizontalSession):
             price = sessions[seller].bid.price
             for buyer, mwh in sessions[seller]._allot(accepted).items():
                 if mwh > 0.0:
-                    trades[seller][buyer], trades[buyer][seller] = Trade(mwh, price), Trade(-mwh, price)
+                    trades[seller][buyer] = make_tuple(Trade, (mwh, price))
+                    trades[buyer][seller] = make_tuple(Trade, (-mwh, price))
         for name, session in sessions.items():
             session._trades = trades[name]
 
@@ -248,7 +250,7 @@ def bid_of(position: StepPosition) -> Bid:
     if abs(surplus_mwh) < LEAST_TRADE_MWH:
         surplus_mwh = 0.0
     share = position.ask_share if surplus_mwh > 0.0 else position.bid_share
-    return Bid(surplus_mwh, position.price + share * position.import_adder)
+    return make_tuple(Bid, (surplus_mwh, position.price + share * position.import_adder))
 
 
 class SettledTrade(NamedTuple):
@@ -292,5 +294,5 @@ def settle(reported: Mapping[str, Mapping[str, Trade]]) -> Settlement:
             elif theirs.mwh != -mine.mwh or theirs.price != mine.price:
                 void.append(VoidTrade(agent, peer, mine.mwh, "reported differently by the peer"))
             elif mine.mwh > 0.0:
-                trades.append(SettledTrade(agent, peer, mine.mwh, mine.price))
-    return Settlement(tuple(trades), tuple(void))
+                trades.append(make_tuple(SettledTrade, (agent, peer, mine.mwh, mine.price)))
+    return make_tuple(Settlement, (tuple(trades), tuple(void)))

@@ -17,6 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from heron_mqtt.named_tuples import make_tuple
+
 __all__ = [
     "ConsumerSpecBase",
     "Device",
@@ -380,13 +382,6 @@ class Device(ABC):
             dt_s: Length of the step, s.
         """
         return 0.0
-
-
-make_tuple = tuple.__new__
-"""Make a named tuple of a plain one: two thirds of the time of its own constructor, which is Python's.
-
-For what is made in each step, with every field.
-"""
 
 
 def finite(name: str, value: float) -> float:

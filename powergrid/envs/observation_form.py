@@ -73,7 +73,7 @@ class ObservationForm:
 
     def flat(self, state: Array) -> NDArray[np.float32]:
         """Return (..., n_entries) float32 of (..., size) state vectors; the array is the caller's."""
-        seen = state.take(self._at, axis=-1)
+        seen = state.take(self._at, -1)
         np.minimum(np.maximum(seen, self._low, out=seen), self._high, out=seen)
         if self._unit:
             seen -= self._middle

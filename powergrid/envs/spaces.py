@@ -48,7 +48,8 @@ class ActionMap:
         # The same for the few numbers of one copy, on which numpy would spend most of its time on calls.
         spans = zip(*(part.tolist() for part in (self._below, self._middle, self._above)), strict=True)
         self._entries = [
-            (name.startswith("p_"), name[2:], *span) for name, span in zip(self.names, spans, strict=True)
+            (at, name.startswith("p_"), name[2:], *span)
+            for at, (name, span) in enumerate(zip(self.names, spans, strict=True))
         ]
         self._shape = (len(rows),)
 
@@ -76,7 +77,8 @@ class ActionMap:
             raise self._not_finite(values)
         p_mw: dict[str, float] = {}
         q_mvar: dict[str, float] = {}
-        for value, (is_active, device, below, middle, above) in zip(numbers, self._entries, strict=True):
+        for at, is_active, device, below, middle, above in self._entries:
+            value = numbers[at]
             # As ``setpoints`` of many: linear from -1 to 0 to +1.
             if value >= 0.0:
                 power = middle + (above if value >= 1.0 else value * above)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from heron_mqtt.named_tuples import make_tuple
 from powergrid.powerflow.admittance import AdmittanceMatrix
 from powergrid.powerflow.arrays import ComplexArray, GridArrays
 from powergrid.powerflow.results import Array, Loadings, PowerFlowResult
@@ -102,7 +103,7 @@ class Readout:
         loading *= self._grid.loading_factor
         np.abs(voltage, out=self._vm_of_nodes)
         np.maximum(loading[0], loading[1], out=self._loading_of_branches)
-        return Loadings(self._read.take(self._limited), self._n_bus, self._n_line)
+        return make_tuple(Loadings, (self._read.take(self._limited), self._n_bus, self._n_line))
 
     def batch(self, voltage: ComplexArray, power: ComplexArray) -> BatchRows:
         """Return vm_pu, va_degree, line and trafo loading_percent, ext_grid p_mw and q_mvar, losses_mw.

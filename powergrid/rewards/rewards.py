@@ -53,7 +53,7 @@ class Rewards:
         self._violations = slice(min(violations), max(violations) + 1)
         self._factors = np.array([[term.factor] for term in violations.values()])
         self._weights = [(at, term.factor, term.row) for at, term in violations.items()]
-        self._plain = [(at, term) for at, term in self._others if type(term) in _IN_NUMBERS]
+        self._plain = [(at, term.earned) for at, term in self._others if type(term) in _IN_NUMBERS]
         self._added = [(at, term) for at, term in self._others if type(term) not in _IN_NUMBERS]
 
     def terms(self, step: StepAccount) -> Array:
@@ -83,8 +83,8 @@ class Rewards:
         found = []
         for agent, account in enumerate(accounts):
             terms = [0.0] * len(self._terms)
-            for at, term in self._plain:
-                terms[at] = term.earned(account)
+            for at, earned_by in self._plain:
+                terms[at] = earned_by(account)
             for at, factor, row in self._weights:
                 terms[at] = outside[row][agent] * factor
             found.append(terms)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from heron_mqtt.named_tuples import make_tuple
 from powergrid.rewards.group_reduce import GroupedReducer
 from powergrid.scenario import RewardTable
 
@@ -85,4 +86,5 @@ class LimitViolations:
         sums = reduce(np.add, outside, 0.0)
         sums /= self._unit
         lowest = reduce(np.minimum, values, np.nan)
-        return LimitReadings(lowest, reduce(np.maximum, values, self._highest_of_nothing), sums)
+        highest = reduce(np.maximum, values, self._highest_of_nothing)
+        return make_tuple(LimitReadings, (lowest, highest, sums))

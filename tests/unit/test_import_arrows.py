@@ -26,6 +26,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.errors": "errors",
         "heron_mqtt.input_files": "errors",
         "heron_mqtt.json_object": "errors",
+        "heron_mqtt.named_tuples": "errors",
         "heron_mqtt.end_signals": "program",
         "heron_mqtt.forked_program": "program",
         "heron_mqtt.importing": "program",
