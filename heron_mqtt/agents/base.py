@@ -114,11 +114,12 @@ class StepReport:
             ("authority_", self.authority),
             ("residual_", self.residuals),
         ):
-            for name, value in values.items():
-                fields[prefix + name] = value
-        for peer, trade in self.trades.items():
-            fields[f"trade_{peer}"] = trade.mwh
-            fields[f"price_{peer}"] = trade.price
+            if values:
+                for name, value in values.items():
+                    fields[prefix + name] = value
+        for peer, (mwh, price) in self.trades.items():
+            fields[f"trade_{peer}"] = mwh
+            fields[f"price_{peer}"] = price
         return fields
 
     @classmethod

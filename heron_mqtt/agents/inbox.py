@@ -164,24 +164,25 @@ class Inbox:
             return
         if state.state not in {"reset", "running"}:
             return
-        if state.boot is None or state.episode is None:  # no run that could be followed
+        boot, episode = state.boot, state.episode
+        if boot is None or episode is None:  # no run that could be followed
             self.dropped += 1
             return
-        if (state.boot, state.episode) == self._run:
+        if (boot, episode) == self._run:
             return
-        if not self._environment.may_begin(state.boot):
+        if not self._environment.may_begin(boot):
             self.dropped += 1
-            if state.boot not in self._refused and not retained:
-                self._refused.append(state.boot)
+            if boot not in self._refused and not retained:
+                self._refused.append(boot)
                 self._broker.stats.report(
                     "environment",
                     self._agent_id,
-                    f"a second environment (boot {state.boot}) publishes beside the one that is served "
+                    f"a second environment (boot {boot}) publishes beside the one that is served "
                     f"(boot {self._environment.served}): it is not followed",
                 )
             return
-        self._environment.serve(state.boot)
-        self._run = (state.boot, state.episode)
+        self._environment.serve(boot)
+        self._run = (boot, episode)
         self.new_episode = state
         self._wakeup.notify()
 

@@ -40,7 +40,7 @@ def encode(message: Mapping[str, Any], limit: int = MAX_PAYLOAD_BYTES) -> bytes:
     Raises:
         MessageError: Not an object, not JSON, NaN or infinity in it, or larger than ``limit`` bytes.
     """
-    if not isinstance(message, (dict, Mapping)):  # most are: seen at once, where a Mapping is looked up
+    if not isinstance(message, dict) and not isinstance(message, Mapping):  # which would be looked up
         raise MessageError(f"a message must be a JSON object (dict), got {type(message).__name__}")
     try:
         data = to_json(message, fallback=_plain)

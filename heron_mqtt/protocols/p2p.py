@@ -166,16 +166,16 @@ class P2PSession(HorizontalSession):
 
     def _answers(self) -> tuple[Mapping[str, Message], Collection[str]]:
         """Return the accepts to send, and who owes one."""
-        offers = self._offers
+        offered = {peer: offer.quantity for peer, offer in self._offers.items()}
         if self._offered:
-            return {}, [peer for peer, offer in offers.items() if not offer.quantity]
+            return {}, [peer for peer, quantity in offered.items() if not quantity]
         self._bought = self._choose(
-            (offer.price, peer, offer.quantity) for peer, offer in offers.items() if offer.quantity > 0.0
+            (self._offers[peer].price, peer, quantity) for peer, quantity in offered.items() if quantity > 0.0
         )
         answers = {
             peer: Accept(quantity=self._bought[peer]) if peer in self._bought else NOT_WANTED
             for peer in self._peers
-            if peer not in offers or offers[peer].quantity
+            if peer not in offered or offered[peer]
         }
         return answers, ()
 

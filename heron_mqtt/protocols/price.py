@@ -20,8 +20,9 @@ class PriceFollower:
 
     def receive(self, signal: PriceSignal) -> bool:
         """Take a price; False if it was stale."""
-        if signal.episode is not None and signal.step is not None:
-            at = (signal.episode, signal.step)
+        episode, step = signal.episode, signal.step
+        if episode is not None and step is not None:
+            at = (episode, step)
             if self._at is not None and at < self._at:
                 return False
             self._at, self._boot = at, signal.boot

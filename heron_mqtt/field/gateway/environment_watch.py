@@ -173,7 +173,8 @@ class EnvironmentWatch:
         if state.env_id not in {None, self._env_id}:
             self.foreign += 1
             return
-        is_ours = self.served is not None and state.boot in {None, self.served}
+        boot = state.boot
+        is_ours = self.served is not None and boot in {None, self.served}
         if state.state in {"lost", "finished"}:
             if is_ours:
                 level = logging.WARNING if state.state == "lost" else logging.INFO
@@ -181,7 +182,7 @@ class EnvironmentWatch:
             return
         if not is_ours:
             return
-        if retained or not self.heard(state.boot, (topics.RUN_STATE, state.seq)):
+        if retained or not self.heard(boot, (topics.RUN_STATE, state.seq)):
             return
         if self._end is not None and self._owner in {None, self.served}:
             self._end = None  # its will was sent although it lives: it says so itself

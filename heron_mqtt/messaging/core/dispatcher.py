@@ -276,11 +276,13 @@ class Dispatcher:
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
         get, followed = message.get, self._followed.get(channel)
         sender, boot, seq = get("sender"), get("boot"), get("seq")
-        if followed is not None and followed.sender == sender and followed.boot == boot:
-            if type(seq) is int and seq == (stream := followed.stream).expected:
-                stream.expected = seq + 1
-                return False  # nearly every message: it is the one after the last on its channel
-            self._tracker.keep(followed.sender, followed.boot, channel, followed.stream)
+        if followed is not None:
+            of_sender, of_boot, stream = followed
+            if of_sender == sender and of_boot == boot:
+                if type(seq) is int and seq == stream.expected:
+                    stream.expected = seq + 1
+                    return False  # nearly every message: it is the one after the last on its channel
+                self._tracker.keep(of_sender, of_boot, channel, stream)
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
             # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
             known = retained and self._foreign.get(channel) == message
