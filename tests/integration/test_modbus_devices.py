@@ -401,3 +401,22 @@ def test_what_the_program_cannot_do_is_one_line(
     err = capsys.readouterr().err
     assert line in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_box_that_was_never_reached_is_no_success(
+    mosquitto: Mosquitto, inverter: BoxThread, env_id: str
+) -> None:
+    """Of several at one address each is named; one that answers is not."""
+    done = run_heron(
+        *("device", "modbus_bridge", "--agent", "MG1", "--name", "ess", "--also", "pv@7"),
+        *("--also", "gen@8", "--kind", "battery", "--modbus", f"127.0.0.1:{inverter.box.port}"),
+        *("--mapping", SUNGROW["profile"], "--broker", mosquitto.url, "--env-id", env_id),
+        *("--timeout", "0.2", "--duration", "1.5"),
+    )
+    assert done.code == 1
+    *_, last = done.err.splitlines()
+    assert last.startswith("heron-mqtt device modbus_bridge: MG1/pv: never reached: ")
+    assert " unit 7: " in last
+    assert "no answer" in last
+    assert "; MG1/gen: never reached: " in last
+    assert "MG1/ess" not in last

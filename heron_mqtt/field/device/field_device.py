@@ -265,6 +265,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             Displaced: It has taken it over.
             NotHandedBack: At the end its hardware could not be brought into the safe state.
         """
+        bound: asyncio.Timeout | None = None
         subscriptions = SubscriptionGroup(self._broker)
         forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         try:
@@ -276,10 +277,11 @@ class FieldDevice(PresentDevice, abc.ABC):
                 await self._publish_telemetry()  # so that a setpoint can echo something
             if on_online is not None:
                 on_online()
-            async with asyncio.timeout(duration_s):
+            async with asyncio.timeout(duration_s) as bound:
                 await self._serve(once)
-        except TimeoutError:
-            pass  # the duration is over
+        except TimeoutError:  # the duration is over; one of anything else is an error
+            if bound is None or not bound.expired():
+                raise
         finally:
             forget_reconnect()
             subscriptions.close()

@@ -175,17 +175,20 @@ async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScena
     units = [BridgedUnit(options.name, options.unit), *options.also]
     serving = [(unit, _mapping(options, unit.name), _place(options, unit, scenario)) for unit in units]
     online = UnitsOnline(options.agent, units)
+    unreached: list[str] = []
     with contextlib.ExitStack() as stack:
         for unit in [unit for unit, mapping, _ in serving if mapping.sets]:
             stack.enter_context(contextlib.closing(claim_unit(options, env_id, unit, alone=False)))
         connection = stack.enter_context(contextlib.closing(connection_of(options)))
         await serve_all(
             [
-                _serve_one(unit, mapping, place, options, env_id, connection, online)
+                _serve_one(unit, mapping, place, options, env_id, connection, online, unreached)
                 for unit, mapping, place in serving
             ],
             supervised=options.supervised,
         )
+    if unreached:
+        raise NotReady("; ".join(unreached))
 
 
 def _place(options: argparse.Namespace, unit: BridgedUnit, scenario: BridgeScenario) -> DevicePlace:
@@ -212,11 +215,25 @@ async def _serve_one(
     env_id: str,
     connection: ModbusConnection,
     online: UnitsOnline,
+    unreached: list[str],
 ) -> None:
+    """Serve one device until its time is over.
+
+    Args:
+        unit: The device.
+        mapping: Its registers.
+        place: What it is.
+        options: What the program was told.
+        env_id: The environment.
+        connection: To all units.
+        online: Is told when it is online.
+        unreached: Gets a line, if it has not said its power in all that time: then nothing was done.
+    """
+    made: list[VendorDevice] = []
     async with ModbusLink(Registers(connection, unit.unit), mapping) as link:
 
         def make(broker: Any, stamper: Any) -> VendorDevice:
-            return VendorDevice(
+            device = VendorDevice(
                 mapping,
                 link,
                 options.agent,
@@ -231,8 +248,13 @@ async def _serve_one(
                 stands_alone=True,
                 budget=budget_of(mapping, env_id, options.agent, unit.name),
             )
+            made.append(device)
+            return device
 
         await serve_unit(unit.name, options, env_id, make, online, partial(_require_handed_back, link))
+    unreached.extend(
+        f"{device.label}: never reached: {why}" for device in made if (why := device.never_reached)
+    )
 
 
 async def _require_handed_back(link: ModbusLink, device: VendorDevice, _: float) -> None:

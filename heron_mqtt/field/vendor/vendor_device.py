@@ -371,6 +371,13 @@ class VendorDevice(FieldDevice):
         return f"{left}: {self._end_problem}" if left is not None and self._end_problem else left
 
     @property
+    def never_reached(self) -> str | None:
+        """Why the device has never said its power, for people; None = it has."""
+        if self._has_spoken:
+            return None
+        return self._state.why("p_mw", self._monotonic()) or "its power has never come"
+
+    @property
     def confirm(self) -> str:
         """What confirms a setpoint: answer, power or sent."""
         return self._mapping.confirmed_by

@@ -1244,3 +1244,13 @@ def test_a_device_that_has_ended_hears_of_no_connection_and_leaves_no_task() -> 
         assert sum(map(len, broker._dispatcher._subscriptions.values())) == 0
 
     run_virtual(main())
+
+
+async def test_a_time_limit_of_the_hardware_is_not_the_end_of_the_duration() -> None:
+    class Slow(Hardware):
+        async def _keep_time(self) -> None:
+            raise TimeoutError("the hardware took too long")
+
+    async with OpenMemoryBroker() as broker:
+        with pytest.raises(TimeoutError, match="the hardware took too long"):
+            await Slow("MG1", "ess", broker).run(duration_s=60.0)
