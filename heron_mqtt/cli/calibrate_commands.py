@@ -41,7 +41,7 @@ def calibrate(
     from heron_mqtt.app.calibrate.network import fit_network
     from heron_mqtt.cli.console import make_console
     from heron_mqtt.record.reader import RecordFile
-    from heron_mqtt.record.result_file import write_result
+    from heron_mqtt.record.result_file import FITTED, write_result
 
     if network and device is not None:
         raise ConfigError("--network and --device: one or the other")
@@ -60,7 +60,7 @@ def calibrate(
         typer.echo(text)
         return
     try:
-        write_result(to, text)
+        write_result(to, text, FITTED)
     except OSError as exc:
         raise ConfigError(f"--to {to}: cannot be written: {exc.strerror}") from None
     typer.echo(to)

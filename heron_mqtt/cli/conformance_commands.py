@@ -95,9 +95,11 @@ def conformance(
 
     Example: heron-mqtt conformance --device MG1/ess --broker mqtt://127.0.0.1:1883 --env-id lab
     """
+    from heron_mqtt.record.result_file import JUNIT, PAGE, require_places
     from heron_mqtt.testing.conformance import ConformanceOptions, ConformanceResult, bench_of, examine_device
     from heron_mqtt.testing.device_harness import CheckFailed
 
+    require_places([("--junit", junit, JUNIT), ("--html", html, PAGE)])
     options = ConformanceOptions(
         device=device,
         broker=broker,
@@ -182,13 +184,13 @@ def _print_lines(result: ConformanceResult) -> None:
 
 
 def _write(result: ConformanceResult, junit: Path | None, html: Path | None) -> None:
-    from heron_mqtt.record.result_file import write_result
+    from heron_mqtt.record.result_file import JUNIT, PAGE, write_result
     from heron_mqtt.testing.conformance import conformance_junit, conformance_page
 
-    for path, make in ((junit, conformance_junit), (html, conformance_page)):
+    for path, make, kind in ((junit, conformance_junit, JUNIT), (html, conformance_page, PAGE)):
         if path is not None:
             try:
-                write_result(path, make(result))
+                write_result(path, make(result), kind)
             except OSError as exc:
                 complain(f"{path}: cannot be written: {exc.strerror}")
                 raise SystemExit(EXIT_FAILED) from None

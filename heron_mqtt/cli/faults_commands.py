@@ -62,10 +62,12 @@ def faults(
 
     Example: heron-mqtt faults --only kill-broker --on mosquitto --times 5
     """
+    from heron_mqtt.record.result_file import FAULT_TABLE, require_places
     from heron_mqtt.testing.faults import FaultsOutcome, chosen_trials, run_trials
 
     if times is not None and not 1 <= times <= MAX_TIMES:
         raise ConfigError(f"--times {times}: expected a number from 1 to {MAX_TIMES}")
+    require_places([("--table", table, FAULT_TABLE)])
     trials = chosen_trials(only, quick=quick)
     if list_them:
         for trial in trials:
@@ -158,11 +160,11 @@ def _listed(results: Sequence[FaultResult]) -> str:
 
 
 def _write(path: Path, outcome: FaultsOutcome) -> None:
-    from heron_mqtt.record.result_file import write_result
+    from heron_mqtt.record.result_file import FAULT_TABLE, write_result
     from heron_mqtt.testing.faults import markdown, sums
 
     try:
-        write_result(path, f"{sums(outcome.results)}\n{markdown(outcome.results)}")
+        write_result(path, f"{sums(outcome.results)}\n{markdown(outcome.results)}", FAULT_TABLE)
     except OSError as exc:
         complain(f"{path}: cannot be written: {exc.strerror}")
         raise SystemExit(EXIT_FAILED) from None

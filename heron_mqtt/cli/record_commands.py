@@ -80,11 +80,11 @@ def report(
     from heron_mqtt.record.report.page import report as report_page
     from heron_mqtt.record.report.page import write
 
-    target = to or run.with_suffix(".html")
     with ExitStack() as stack:
         paths = [run] if other is None else [run, other]
         records = [stack.enter_context(RecordFile(path)) for path in paths]  # or none: said at once
         page = report_page([(record, verify_file(path)) for record, path in zip(records, paths, strict=True)])
+    target = to or run.with_suffix(".html")  # a record has a name
     try:
         write(target, page)
     except OSError as exc:

@@ -47,10 +47,12 @@ def suite(
     """
     from heron_mqtt.app.policies import policy_maker
     from heron_mqtt.app.suite_file import load_suite
+    from heron_mqtt.record.result_file import JUNIT, PAGE, require_places
     from heron_mqtt.testing.suite import SuiteOutcome, run_suite
 
     if parallel is not None and not 1 <= parallel <= 64:
         raise ConfigError(f"--parallel {parallel}: expected a number from 1 to 64")
+    require_places([("--junit", junit, JUNIT), ("--html", html, PAGE)])
     loaded = load_suite(file)
     if loaded.suite.policy is not None:
         policy_maker(loaded.suite.policy)
@@ -113,13 +115,13 @@ def _table(outcome: SuiteOutcome) -> None:
 
 
 def _write(outcome: SuiteOutcome, junit: Path | None, html: Path | None) -> None:
-    from heron_mqtt.record.result_file import write_result
+    from heron_mqtt.record.result_file import JUNIT, PAGE, write_result
     from heron_mqtt.testing.suite import suite_page
 
-    for path, text in ((junit, outcome.junit()), (html, suite_page(outcome))):
+    for path, text, kind in ((junit, outcome.junit(), JUNIT), (html, suite_page(outcome), PAGE)):
         if path is not None:
             try:
-                write_result(path, text)
+                write_result(path, text, kind)
             except OSError as exc:
                 complain(f"{path}: cannot be written: {exc.strerror}")
                 raise SystemExit(EXIT_FAILED) from None

@@ -12,7 +12,7 @@ from typing import Any
 
 from heron_mqtt.record.base import Recorder
 from heron_mqtt.record.facts import StepFacts
-from heron_mqtt.record.result_file import refuse_record
+from heron_mqtt.record.result_file import CSV_ROWS, refuse_other_files
 
 log = logging.getLogger("heron_mqtt.record")
 
@@ -27,12 +27,12 @@ class CsvRecorder(Recorder):
     each device name ``p_<name>_mw``, ``q_<name>_mvar`` and, of storage, ``soc_<name>``.
 
     Args:
-        path: Overwritten if it exists.
+        path: An earlier file of such rows is overwritten.
         devices: Names of all devices, of any agent.
         report: Told once if it cannot be written any more; the run goes on.
 
     Raises:
-        ConfigError: There is a record.
+        ConfigError: There is a file with something else.
         OSError: It cannot be written.
     """
 
@@ -47,7 +47,7 @@ class CsvRecorder(Recorder):
         """Rows that could not be written."""
         self._devices = tuple(dict.fromkeys(devices))
         self._report = report
-        refuse_record(path)
+        refuse_other_files(path, CSV_ROWS)
         self._file = open(path, "w", newline="", encoding="utf-8", opener=_open)  # noqa: SIM115
         self._writer: csv.DictWriter[str] | None = None
 

@@ -123,6 +123,30 @@ def test_nothing_is_written_where_a_record_is(run: Run, tmp_path: Path) -> None:
         assert kept.read_bytes() == before
 
 
+def test_a_scenario_that_a_result_is_to_replace_is_kept(run: Run, tmp_path: Path) -> None:
+    """Two arguments the wrong way round must not cost a file of the user's own; an earlier result is gone."""
+    kept = write_scenario(tmp_path, {})
+    before = kept.read_text()
+    for command in (
+        ["report", str(run.record), "--to", str(kept)],
+        ["calibrate", str(run.record), "--network", "--to", str(kept)],
+        ["run", str(kept), "--centralized", "--steps", "1", "--no-record", "--csv", str(kept)],
+    ):
+        done = run_heron(*command)
+        assert done.code == 2, command
+        assert f"{kept}: holds something else than an earlier result of this kind" in done.err
+        assert kept.read_text() == before
+    page = tmp_path / "page.html"
+    for _ in range(2):
+        assert run_heron("report", str(run.record), "--to", str(page)).code == 0
+
+
+def test_a_folder_is_no_record_of_a_run(run: Run) -> None:
+    for folder in (".", "/"):
+        done = run_heron("report", folder)
+        assert (done.code, done.errors) == (2, [f"heron-mqtt: {folder}: a folder; expected a file"])
+
+
 def test_pandas_reads_the_views(run: Run) -> None:
     connection = sqlite3.connect(run.record)
     devices = pd.read_sql("SELECT * FROM devices", connection)

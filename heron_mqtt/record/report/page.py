@@ -12,7 +12,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.report import tables
 from heron_mqtt.record.report.figures import Figure, Mark, RunFigures, Series, as_json, thinned, together
 from heron_mqtt.record.report.tables import ReportTable
-from heron_mqtt.record.result_file import write_result
+from heron_mqtt.record.result_file import PAGE, write_result
 from heron_mqtt.record.verify.finding import Finding
 
 ROWS = 240  # of the table of a figure
@@ -159,10 +159,10 @@ def write(path: Path, page: str) -> None:
     """Write a page.
 
     Raises:
-        ConfigError: There is a record.
+        ConfigError: There is a file that is no earlier page.
         OSError: It cannot be written.
     """
-    write_result(path, page)
+    write_result(path, page, PAGE)
 
 
 _PAGE = """<!doctype html>

@@ -31,9 +31,10 @@ def test_a_pipe_that_is_read_is_written_to_with_patience(tmp_path: Path) -> None
 
 def test_a_file_is_begun_anew_and_a_record_is_not(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("old")
+    path.write_text("episode,step,clock,agent\n0,0,12:00,MG1\n")
     CsvRecorder(path, []).close()
     assert path.read_text() == ""
+    CsvRecorder(path, []).close()  # an empty file is nothing to keep
     path.write_bytes(b"SQLite format 3\0 and more")
     with pytest.raises(ConfigError, match="holds the record of a run, which is never overwritten"):
         CsvRecorder(path, [])
