@@ -117,11 +117,13 @@ def _rights(user: SiteUser, environments: list[str], before: str) -> list[tuple[
 def _mosquitto(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:
     yield "# acl_file of mosquitto; no other client may do anything (allow_anonymous false)"
     for user in users:
-        sections = [acl_section(user.name, user.role, env_id, before=before) for env_id in environments]
+        sections = [
+            acl_section(user.name, user.role, env_id, before=before, foreign=user.foreign)
+            for env_id in environments
+        ]
         yield from sections[0]
         for more in sections[1:]:
-            yield from (line for line in more if line.startswith("topic "))
-        yield from (f"topic {right} {topic}" for topic, right in user.foreign.items())
+            yield from (line for line in more if line.startswith("topic ") and line not in sections[0])
 
 
 def _emqx(users: list[SiteUser], environments: list[str], before: str) -> Iterator[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
 from heron_mqtt.messaging.settings import SETTINGS, topic_prefix_of, topics_begin
@@ -68,21 +70,45 @@ def broker(
     """
     from heron_mqtt.messaging.embedded.process.foreground import run_broker, run_in_foreground
 
-    run_in_foreground(
-        lambda: run_broker(
-            host,
-            port,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            client_ca=client_ca,
-            users_file=users,
-            acl_file=acl,
-            websocket_port=websocket,
-            allow_remote_anonymous=allow_remote_anonymous,
-            denied=denied,
-            topic_prefix=topic_prefix,
+    try:
+        run_in_foreground(
+            lambda: run_broker(
+                host,
+                port,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                client_ca=client_ca,
+                users_file=users,
+                acl_file=acl,
+                websocket_port=websocket,
+                allow_remote_anonymous=allow_remote_anonymous,
+                denied=denied,
+                topic_prefix=topic_prefix,
+            )
         )
-    )
+    except ConfigError as exc:
+        raise ConfigError(*map(_by_options, exc.problems)) from None
+
+
+_OPTIONS = {
+    "host": "--host",
+    "port": "--port",
+    "websocket_port": "--websocket",
+    "tls_cert": "--tls-cert",
+    "tls_key": "--tls-key",
+    "client_ca": "--client-ca",
+    "users_file": "--users",
+    "acl_file": "--acl",
+    "allow_remote_anonymous": "--allow-remote-anonymous",
+}
+"""What the command calls the arguments of ``EmbeddedBroker``, which are named in what is wrong with them."""
+
+
+def _by_options(problem: str) -> str:
+    """Name the options that a problem comes from, not the arguments in Python."""
+    words = "|".join(name for name in _OPTIONS if "_" in name)
+    named = re.sub(rf"(?<!\S)({words})(?![\w/.])", lambda match: _OPTIONS[match[1]], problem)
+    return re.sub(r"^(host|port):", lambda match: f"{_OPTIONS[match[1]]}:", named)
 
 
 @credentials.command("add")
@@ -102,6 +128,13 @@ def add(
         ),
     ] = None,
     topic_prefix: TopicPrefix = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCENARIO",
+            help="Rights in its environment only, and on the topics of the vendors' devices that it maps.",
+        ),
+    ] = None,
 ) -> None:
     """Add a user or change its password, which is asked for, or read from standard input.
 
@@ -109,11 +142,42 @@ def add(
     """
     from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, read_password
 
-    before = topics_begin(None) if topic_prefix is None else topic_prefix_of(topic_prefix)
+    prefix, foreign = None, {}
+    if scenario is not None:
+        if env_id is not None:
+            raise ConfigError("--env-id and --scenario: each says which environment; give one of them")
+        env_id, prefix, foreign = _rights_in(scenario, name, role)
+    before = topics_begin(prefix) if topic_prefix is None else topic_prefix_of(topic_prefix)
     add_credentials(
-        name, role, read_password(name), users_file=users, acl_file=acl, env_id=env_id, before=before
+        *(name, role, read_password(name)),
+        users_file=users,
+        acl_file=acl,
+        env_id=env_id,
+        before=before,
+        foreign=foreign,
     )
     typer.echo(f"{name} may now connect as {role}; users in {users}, rights in {acl}")
+
+
+def _rights_in(scenario: str, name: str, role: str) -> tuple[str, str | None, dict[str, str]]:
+    """Return a scenario's environment, its topic prefix, and a user's rights on topics that are not ours.
+
+    Raises:
+        ConfigError: The scenario is wrong, or knows no such agent or device.
+    """
+    from heron_mqtt.app.acl_files import foreign_rights, users_of
+    from powergrid.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    names = [user.name for user in users_of(loaded.scenario) if user.role == role]
+    if role in {"agent", "device"} and name not in names:
+        raise ConfigError(f"--scenario {scenario}: has no {role} {name!r}; it has {', '.join(names)}")
+    user = name if role in {"agent", "device"} else role  # of operators any may start the run
+    return (
+        loaded.scenario.topic_env_id,
+        loaded.scenario.broker.topic_prefix,
+        foreign_rights(loaded).get(user, {}),
+    )
 
 
 @credentials.command("remove")

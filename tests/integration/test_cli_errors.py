@@ -240,6 +240,43 @@ def test_a_broker_for_the_world_wants_to_know_its_users() -> None:
     (line,) = _lines("broker", "--host", "0.0.0.0", "--port", "0", code=USAGE)
     assert "no login is required" in line
     assert "heron-mqtt credentials add" in line
+    assert line.startswith("--host: 0.0.0.0 is")
+    assert "--allow-remote-anonymous" in line
+
+
+def test_what_is_wrong_with_the_broker_names_its_options(tmp_path: Path) -> None:
+    files = ["--tls-cert", "cert_file", "--client-ca", "ca", "--users", "users_file", "--acl", "acl_file"]
+    lines = _lines("broker", *files, code=USAGE, cwd=tmp_path)
+    here = os.path.realpath(tmp_path)
+    assert lines == [
+        "--tls-cert and --tls-key: only one is given, expected both or none",
+        *(
+            f"{option}: {here}/{name} is not a file, expected the path of a readable file"
+            for option, name in zip(files[::2], files[1::2], strict=True)
+        ),
+    ]
+
+
+def test_an_address_without_a_broker_is_said_once(tmp_path: Path) -> None:
+    url = "mqtt://127.0.0.1:1"
+    mapping = tmp_path / "box.toml"
+    mapping.write_text('profile = "device_profiles/openems.toml"\n')
+    for command in (
+        ["probe", "--broker", url],
+        ["probe", "--broker", url, "--mapping", str(mapping)],
+        ["status", "--broker", url],
+        ["tail", "--broker", url],
+        ["home-assistant", "three_microgrids", "--broker", url],
+    ):
+        (line,) = _lines(*command, code=FAILED)
+        assert line.startswith(f"no answer at {url} (Connection refused): start an MQTT broker there"), (
+            command
+        )
+
+
+def test_a_user_is_removed_where_there_are_users(tmp_path: Path) -> None:
+    (line,) = _lines("credentials", "remove", "ann", code=USAGE, cwd=tmp_path)
+    assert line == "credentials: --users heron-users.txt: no such file, so there is no user 'ann'"
 
 
 def test_the_credentials_command_that_this_names_exists(tmp_path: Path) -> None:

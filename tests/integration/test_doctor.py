@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from heron_mqtt.app.doctor.rights import examine_rights
 from heron_mqtt.app.doctor.vendor_topics import examine_vendor_device
 from heron_mqtt.app.home_assistant.discovery import discovery
 from heron_mqtt.app.vendor_adapters import mappings_at_broker
+from heron_mqtt.cli.command_line import run_command_line
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded import EmbeddedBroker
@@ -169,6 +171,36 @@ def test_who_serves_a_vendors_device_has_rights_on_its_topics_and_the_device_the
     elsewhere = with_box(broker={"url": "mqtt://127.0.0.1:1"})
     assert foreign_rights(elsewhere) == {}
     assert acl_file(elsewhere, "mosquitto") == acl_file(LOADED, "mosquitto")
+
+
+def test_credentials_have_the_rights_on_vendors_topics_of_a_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the embedded broker they are those that ``acl`` writes for a site's broker."""
+    table = scenario()
+    table["microgrids"]["MG1"]["devices"]["ess"].update(mapping=BOX, authority="full")
+    write_toml(file := tmp_path / "site.toml", table)
+    monkeypatch.chdir(tmp_path)
+    for name, role in (("ann", "operator"), ("MG1", "agent"), ("MG1/ess", "device"), ("MG2", "agent")):
+        monkeypatch.setattr("sys.stdin", io.StringIO("a secret\n"))
+        add = ["credentials", "add", name, "--role", role]
+        assert run_command_line([*add, "--scenario", str(file)]) == 0
+    rows = (tmp_path / "heron-acl.txt").read_text().split("user ")
+    written = {head: set(lines) for head, *lines in (section.splitlines() for section in rows[1:])}
+    site = acl_file(with_box(), "mosquitto").split("user ")
+    wanted = {head: set(lines) for head, *lines in (section.splitlines() for section in site[1:])}
+    wanted["ann"] = wanted["operator"]
+    assert {name: {line for line in lines if line} for name, lines in written.items()} == {
+        name: wanted[name] for name in written
+    }
+    assert "topic write box/7/set/+" in written["MG1"]
+    capsys.readouterr()
+    for wrong, what in (
+        (["MG9", "--role", "agent"], "has no agent 'MG9'; it has MG1, "),
+        (["MG1", "--role", "agent", "--env-id", "x"], "--env-id and --scenario: "),
+    ):
+        assert run_command_line(["credentials", "add", *wrong, "--scenario", str(file)]) == 2
+        assert what in capsys.readouterr().err
 
 
 def test_a_run_that_announces_to_home_assistant_has_the_right_to() -> None:

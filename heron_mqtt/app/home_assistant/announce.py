@@ -76,7 +76,7 @@ def _broker(loaded: LoadedScenario, url: str) -> MqttBroker:
 
 async def _replace(scenario: Scenario, broker: MqttBroker, prefix: str, wanted: Mapping[str, bytes]) -> int:
     below = discovery_filter(scenario, prefix)
-    async with RawMqtt(broker.options, MessageStats()) as link:
+    async with RawMqtt(broker.options, MessageStats(), patience_s=0.0) as link:
         before = await _kept(link, below)
         changed = {topic: b"" for topic in before if topic not in wanted}
         changed |= {topic: payload for topic, payload in wanted.items() if before.get(topic) != payload}

@@ -223,7 +223,7 @@ async def listen(url: str, topic_filter: str, listen_s: float) -> BoxesHeard:
     except ValueError as exc:
         raise ConfigError(f"--topic {topic_filter}: {exc}") from None
     options = MqttBroker(url).options
-    client = RawMqtt(options, MessageStats())
+    client = RawMqtt(options, MessageStats(), patience_s=0.0)
     heard = BoxesHeard(listened_s=listen_s, topic_prefix=options.topic_prefix)
     loop = asyncio.get_running_loop()
     await client.connect()

@@ -100,7 +100,7 @@ async def watch_mapping(
         The last lines.
     """
     state = VendorState(mapping)
-    client = RawMqtt(MqttBroker(url).options, MessageStats())
+    client = RawMqtt(MqttBroker(url).options, MessageStats(), patience_s=0.0)
     asking: list[asyncio.Task[None]] = []
     await client.connect()
     try:

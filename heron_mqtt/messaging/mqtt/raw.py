@@ -35,6 +35,8 @@ class RawMqtt:
         will: What the broker publishes, retained, if the connection dies; None = nothing.
         keep_client_id: Connect with the client id as it is, where a broker knows its clients by name.
         ours: The topics are ours after all, and have the prefix that ours have at this broker.
+        patience_s: How long the first connection is tried for without an answer; 0 = once, where no other
+            connection was made before it, so that an address that is wrong is said at once and once.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RawMqtt:
         will: LastWill | None = None,
         keep_client_id: bool = False,
         ours: bool = False,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         if not ours:
             options = replace(options, topic_prefix="")
@@ -62,7 +65,7 @@ class RawMqtt:
             wanted=lambda: tuple(self._callbacks),
             rng=rng or random.Random(),  # noqa: S311 - spreads reconnections, nothing secret
             max_pending=MAX_PENDING,
-            patience_s=PATIENCE_S,
+            patience_s=patience_s,
         )
 
     async def connect(self) -> None:

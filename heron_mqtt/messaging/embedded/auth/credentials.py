@@ -7,6 +7,7 @@ import getpass
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from heron_mqtt.errors import ConfigError
@@ -56,6 +57,7 @@ def add_credentials(
     acl_file: str | Path = DEFAULT_ACL_FILE,
     env_id: str | None = None,
     before: str = "",
+    foreign: Mapping[str, str] | None = None,
 ) -> None:
     """Add a user, or give an existing one a new password and the rows of its role.
 
@@ -69,6 +71,7 @@ def add_credentials(
         acl_file: In mosquitto's format; rows of other users and comments stay as they are.
         env_id: The environment that the rights are for; None = every one.
         before: As of ``topics.rights``.
+        foreign: Rights (read, write, readwrite) on topics that are not ours, by filter.
 
     Raises:
         ConfigError: The name or role is wrong, or a file cannot be written; DataError if one cannot be read.
@@ -82,13 +85,20 @@ def add_credentials(
     if not is_new_acl:
         Acl.load(acl_file)  # says what is wrong with it before anything is changed
         acl_lines = _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name)
-    acl_lines += ["", *acl_section(name, role, env_id, before=before)]
+    acl_lines += ["", *acl_section(name, role, env_id, before=before, foreign=foreign)]
     # Rights first: a user that can log in already has them.
     _replace(acl_file, acl_lines)
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
 
 
-def acl_section(name: str, role: str, env_id: str | None = None, *, before: str = "") -> list[str]:
+def acl_section(
+    name: str,
+    role: str,
+    env_id: str | None = None,
+    *,
+    before: str = "",
+    foreign: Mapping[str, str] | None = None,
+) -> list[str]:
     """Return one user's rows of an ACL file, from ``user`` on; mosquitto reads the same rights from them.
 
     The rights are those of the wire contract's table, ``heron_mqtt.messaging.topics.RULES``.
@@ -98,8 +108,9 @@ def acl_section(name: str, role: str, env_id: str | None = None, *, before: str 
         role: One of ``ROLES``.
         env_id: The environment that the rights are for; None = every one.
         before: As of ``topics.rights``.
+        foreign: See ``add_credentials``.
     """
-    granted = rights(role, name, env_id, before=before)
+    granted = {**rights(role, name, env_id, before=before), **(foreign or {})}
     rows = [f"topic {right} {topic_filter}" for topic_filter, right in granted.items()]
     if role in {"operator", "observer"}:
         rows.append("topic read $SYS/#")
@@ -114,7 +125,8 @@ def remove_credentials(
     Raises:
         ConfigError: There is no such user, or a file cannot be written; DataError if one cannot be read.
     """
-    _is_new(users_file)
+    if _is_new(users_file):
+        raise ConfigError(f"credentials: --users {users_file}: {NO_SUCH_FILE}, so there is no user {name!r}")
     users = load_users(users_file)
     is_new_acl = _is_new(acl_file)
     if not is_new_acl:
