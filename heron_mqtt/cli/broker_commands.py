@@ -142,7 +142,8 @@ def add(
     """
     from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, read_password
 
-    prefix, foreign = None, {}
+    prefix: str | None = None
+    foreign: dict[str, str] = {}
     if scenario is not None:
         if env_id is not None:
             raise ConfigError("--env-id and --scenario: each says which environment; give one of them")
