@@ -46,9 +46,9 @@ class Recording:
         return RecorderGroup(parts) if parts else None
 
     @property
-    def csv_lost(self) -> int:
-        """Rows that could not be written to the CSV file that was asked for."""
-        return 0 if self.csv is None else self.csv.lost
+    def csv_told(self) -> dict[str, Any] | None:
+        """What is to be said of the CSV file: file, lost rows; None where none was asked for."""
+        return None if self.csv is None else {"file": str(self.csv.path), "lost": self.csv.lost}
 
     def event(self, kind: str, subject: str, what: str, data: Mapping[str, Any] | None = None) -> None:
         """Record one thing that happened."""
@@ -61,9 +61,14 @@ class Recording:
             self.csv.close()
         if self.file is not None and self._told is None:
             self._told = self.file.close(summary)
-            if self._told["lost"]:
-                self._note(f"record: {self._told['lost']} rows are missing in {self._told['file']}")
+            note_lost_rows(self._told, self._note)
         return self._told
+
+
+def note_lost_rows(told: Mapping[str, Any], note: Callable[[str], None]) -> None:
+    """Say how many rows are missing in a record, if any are; given what closing it has returned."""
+    if told["lost"]:
+        note(f"record: {told['lost']} rows are missing in {told['file']}")
 
 
 def run_facts(loaded: LoadedScenario, *, role: str = "environment", **more: Any) -> RunFacts:

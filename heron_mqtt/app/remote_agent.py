@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from heron_mqtt.agents.proxy import Proxy
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure, unless
-from heron_mqtt.app.recording import open_record, run_facts
+from heron_mqtt.app.recording import note_lost_rows, open_record, run_facts
 from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError, Displaced
@@ -146,6 +146,7 @@ async def serve_proxies(
             await _together([proxy.close() for proxy in proxies.values()])
             if recorder is not None:
                 told = recorder.close()
+                note_lost_rows(told, note)
                 note(f"record: {told['file']}  head {told['head']}")
 
 

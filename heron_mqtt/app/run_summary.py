@@ -55,8 +55,8 @@ class Summary:
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
     record: dict[str, Any] | None = None
     """The record of the run, where there is one: file, head (its hash), rows, lost."""
-    csv_lost: int = 0
-    """Rows that could not be written to the CSV file that was asked for."""
+    csv: dict[str, Any] | None = None
+    """The CSV file of the results, where one was asked for: file, lost (rows that are missing in it)."""
     impairment: dict[str, Any] | None = None
     """What the impaired network did, where there was one: name and counts."""
     undisturbed: dict[str, Any] | None = None
@@ -71,6 +71,8 @@ class Summary:
     """Parts of a resumed run that were killed: messages, steps that came late and stops are not known."""
     earlier_messages: dict[str, int] = field(default_factory=dict)
     """Counts of ``messages`` of the parts before this one."""
+    earlier_lost_rows: int = 0
+    """Rows of the record that are missing in the parts before this one."""
 
     def carry_on(self, parts: Iterable[RunPart]) -> None:
         """Take what the parts of a resumed run said of themselves; each tells of those before it, too."""
@@ -81,6 +83,7 @@ class Summary:
             else:
                 told = part.summary
                 self.unknown_parts = told.get("unknown_parts", 0)
+                self.earlier_lost_rows += told.get("lost_rows", 0)
         messages = told.get("messages", {})
         self.earlier_messages = {name: messages.get(name, 0) for name in MESSAGE_COUNTS}
         self.messages = dict(self.earlier_messages)
@@ -143,8 +146,15 @@ class Summary:
             "fallbacks": self.fallbacks,
             "missed deadlines": self.deadline_misses,
             "lost messages": self.messages.get("lost", 0),
+            "rows missing in the record": self.lost_rows,
+            "rows missing in the CSV file": 0 if self.csv is None else self.csv["lost"],
         }
         return {name: count for name, count in found.items() if count}
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that are missing in the record, those of earlier parts of a resumed run included."""
+        return self.earlier_lost_rows + (0 if self.record is None else self.record["lost"])
 
     @property
     def unknown(self) -> str | None:
@@ -207,6 +217,7 @@ class Summary:
             "undisturbed": self.undisturbed,
             "impairment": self.impairment,
             "record": self.record,
+            "csv": self.csv,
             "diverged": self.diverged,
             "error": self.error,
             "interrupted": self.interrupted,

@@ -96,7 +96,7 @@ async def run(plan: RunPlan, progress: Progress, summary: Summary, forks: Forks 
     finally:
         importing.cancel()
         summary.record = recording.close(summary.as_dict())
-        summary.csv_lost = recording.csv_lost
+        summary.csv = recording.csv_told
 
 
 def _mapping_watch(
@@ -221,7 +221,7 @@ async def _run_in(
             async with asyncio.timeout(GOODBYE_S):
                 await env.close_async()
         summary.record = recording.close(summary.as_dict())
-        summary.csv_lost = recording.csv_lost
+        summary.csv = recording.csv_told
         if plan.options.publish_record and summary.record is not None and infrastructure.broker is not None:
             await _publish_head(infrastructure.broker, plan.loaded.scenario, summary.record)
 

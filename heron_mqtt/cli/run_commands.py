@@ -202,7 +202,8 @@ def run(
         int | None, typer.Option(metavar="PORT", help="Serve a live page there; 0 = a free port.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 1 after any fallback, missed deadline or lost message.")
+        bool,
+        typer.Option("--strict", help="Exit 1 after any fallback, missed deadline, lost message or row."),
     ] = False,
     max_fallbacks: Annotated[
         int | None, typer.Option(metavar="N", help="Exit 1 after more than N fallbacks.")
@@ -260,10 +261,19 @@ def run(
     for budget in summary.over_budget(strict=strict, max_fallbacks=max_fallbacks):
         complain(budget)
         code = code or EXIT_FAILED
-    if summary.csv_lost:
-        complain(f"--csv {csv}: {summary.csv_lost} rows could not be written")
+    for missing in _missing_rows(summary, record, resume):
+        complain(missing)
         code = code or EXIT_FAILED
     raise SystemExit(code)
+
+
+def _missing_rows(summary: Summary, record: str | None, resume: Path | None) -> Iterator[str]:
+    """Say of each file that the user has named what could not be written to it."""
+    if summary.lost_rows and (record is not None or resume is not None):
+        named = f"--record {record}" if resume is None else f"--resume {resume}"
+        yield f"{named}: {summary.lost_rows} rows are missing"
+    if summary.csv is not None and summary.csv["lost"]:
+        yield f"--csv {summary.csv['file']}: {summary.csv['lost']} rows could not be written"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -29,7 +30,7 @@ from heron_mqtt.record.export import export
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.report.page import report
 from heron_mqtt.record.schema import VIEWS
-from support.heron_command import Ended, heron, run_heron, until
+from support.heron_command import HERON, Ended, heron, run_heron, until
 from support.small_runs import STEPS, write_scenario
 
 
@@ -121,6 +122,39 @@ def test_nothing_is_written_where_a_record_is(run: Run, tmp_path: Path) -> None:
         assert done.code == 2, command
         assert f"{kept}: holds the record of a run, which is never overwritten" in done.err
         assert kept.read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--record", "day.heron"], "--record day.heron: {n} rows are missing"),
+        (["--strict"], "--strict: {n} rows missing in the record"),
+        ([], None),
+    ],
+)
+def test_rows_that_are_missing_in_the_record_are_no_success(
+    options: list[str], line: str | None, tmp_path: Path
+) -> None:
+    """A disk without room, here a limit of the size of a file; the run goes on, its last line says it.
+
+    Quick counterparts: test_run_summary.py, test_run_commands.py.
+    """
+    path = write_scenario(tmp_path, {})
+    run = [HERON, "run", str(path), "--centralized", "--record-messages", "--steps", "40", *options]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 130; exec "$@"', "bash", *run],
+        cwd=tmp_path,
+        env={**os.environ, "HERON_MQTT_RECORD": "runs"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (lost,) = re.findall(r"NOT WELL +(\d+) rows missing in the record\n", done.stdout)
+    assert int(lost) > 0
+    assert done.returncode == (0 if line is None else 1), done.stderr
+    last = done.stderr.splitlines()[-1:]
+    assert last == ([] if line is None else [f"heron-mqtt: {line.format(n=lost)}"])
 
 
 def test_a_scenario_that_a_result_is_to_replace_is_kept(run: Run, tmp_path: Path) -> None:

@@ -164,3 +164,16 @@ def test_a_part_that_was_killed_is_not_known_and_fails_when_strict() -> None:
     direct = summary(mode="centralized")
     direct.carry_on([RunPart()])
     assert direct.over_budget(strict=True, max_fallbacks=0) == [], "there are no messages"
+
+
+def test_rows_that_are_missing_count_those_of_earlier_parts() -> None:
+    made = summary(record={"file": "day.heron", "lost": 3}, csv={"file": "day.csv", "lost": 2})
+    made.carry_on(
+        [RunPart(summary={"lost_rows": 4}), RunPart(summary=None), RunPart(summary={"lost_rows": 5})]
+    )
+    assert made.lost_rows == 12
+    assert made.shortfalls == {"rows missing in the record": 12, "rows missing in the CSV file": 2}
+    assert made.as_dict()["csv"] == {"file": "day.csv", "lost": 2}
+    (line,) = summary(csv={"file": "day.csv", "lost": 2}).over_budget(strict=True, max_fallbacks=None)
+    assert line == "--strict: 2 rows missing in the CSV file"
+    assert summary(record={"file": "day.heron", "lost": 0}).shortfalls == {}
