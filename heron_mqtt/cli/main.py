@@ -11,8 +11,9 @@ import os
 import sys
 from typing import NoReturn
 
+from heron_mqtt.cli.end_codes import end_code
 from heron_mqtt.cli.streams import guard_streams
-from heron_mqtt.end_signals import EXIT_INTERRUPTED, OF_THIS_PROGRAM
+from heron_mqtt.end_signals import OF_THIS_PROGRAM
 from heron_mqtt.importing import importing
 
 EXIT_FAILED = 1
@@ -23,7 +24,8 @@ def main() -> NoReturn:
 
     Exit codes: 0 done, 1 the run failed, 2 the scenario or the arguments are wrong, 3 displaced by another
     process with ``--take-over``, 130 interrupted.
-    SIGTERM (a service manager) and SIGHUP (the terminal is gone) do what Ctrl-C does.
+    SIGTERM (a service manager) and SIGHUP (the terminal is gone) do what Ctrl-C does; of a device and the
+    broker SIGTERM is the regular end, 0.
     """
     out, err = guard_streams()
     with OF_THIS_PROGRAM:
@@ -32,8 +34,8 @@ def main() -> NoReturn:
                 from heron_mqtt.cli.command_line import run_command_line
 
             code = run_command_line()
-        except KeyboardInterrupt:
-            code = EXIT_INTERRUPTED
+        except KeyboardInterrupt as asked:
+            code = end_code(asked, sys.argv[1:])
         except BaseException:  # a bug: what was printed stands before its traceback
             out.flush()
             raise

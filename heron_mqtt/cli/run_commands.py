@@ -24,6 +24,7 @@ from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, complain, report
 from heron_mqtt.cli.conformance_commands import add_conformance_commands
 from heron_mqtt.cli.control_commands import add_control_commands
 from heron_mqtt.cli.doctor_commands import add_doctor_commands
+from heron_mqtt.cli.end_codes import end_code
 from heron_mqtt.cli.evaluate_commands import add_evaluate_commands
 from heron_mqtt.cli.faults_commands import add_faults_commands
 from heron_mqtt.cli.integration_commands import add_integration_commands
@@ -54,7 +55,9 @@ DEFAULT_SCENARIO = "three_microgrids"
 
 
 class InterruptibleCommands(TyperGroup):
-    """The commands; one that is interrupted, and says nothing else of it, ends with 130 and prints nothing.
+    """The commands; one that is interrupted, and says nothing else of it, prints nothing.
+
+    Its exit code is 130; of one that serves and is ended by SIGTERM 0.
 
     click would make 1 of it.
     """
@@ -63,8 +66,8 @@ class InterruptibleCommands(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise SystemExit(EXIT_INTERRUPTED) from None
+        except KeyboardInterrupt as asked:
+            raise SystemExit(end_code(asked, [ctx.invoked_subcommand or ""])) from None
 
 
 app = typer.Typer(

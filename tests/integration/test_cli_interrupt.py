@@ -72,6 +72,19 @@ def test_while_it_imports(small: Path, number: int, record_property: Record) -> 
     assert program.err == []
 
 
+@pytest.mark.slow_but("device")
+@pytest.mark.parametrize("command", ["device", "broker"])
+def test_a_program_that_serves_ends_with_0_while_it_imports(command: str) -> None:
+    """SIGTERM is its regular end: a service manager that stops it early must not count a failure."""
+    device = ["battery", "--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"]
+    arguments = device if command == "device" else ["--port", "0"]
+    with heron(command, *arguments, environment={"HERON_FRESH_PROCESSES": "1"}) as program:
+        until(lambda: _modules_are_being_read(program.pid), "the imports")
+        program.signal(signal.SIGTERM)
+        done = program.wait(END_S + SLACK_S)
+    assert (done.code, done.err) == (0, "")
+
+
 def test_before_the_broker_is_up_there_may_be_no_run_yet_to_tell_of(
     small: Path, record_property: Record
 ) -> None:
