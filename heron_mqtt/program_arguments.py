@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def wrong_argument(words: Sequence[str]) -> str | None:
         if not value.strip() and option not in MAY_BE_BLANK:
             return f"{option} {value!r}: an empty argument; give it a value, or leave it out".lstrip()
         if not value.isascii() and not _is_utf8(value):
-            return f"{option} {value!r}: is not UTF-8; expected text in UTF-8".lstrip()
+            return f"{option} {value!r}: {_why_no_text(value)}".lstrip()
         before = word
     return None
 
@@ -41,6 +42,14 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _why_no_text(text: str) -> str:
+    try:
+        os.fsencode(text).decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8; expected text in UTF-8"
+    return "this locale has ASCII alone; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
 
 
 def period(text: str) -> float:
@@ -63,7 +72,14 @@ def period(text: str) -> float:
 
 
 class ProgramArguments(argparse.ArgumentParser):
-    """Tells wrong arguments as the commands do: one line that says where to look, and exit code 2."""
+    """Tells wrong arguments as the commands do: one line that says where to look, and exit code 2.
+
+    Options are written in full, as those of the commands: what an abbreviation means changes with each new
+    option.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(allow_abbrev=False, **how)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Return the options of a command line (None = this process's), of which none may be blank."""

@@ -554,7 +554,10 @@ class Scenario(Table):
         30.0, gt=0.0, le=MAX_LEASE_S, description="How long a device holds a setpoint, wall-clock s."
     )
     realtime_s: float | None = Field(
-        None, gt=0.0, description="Duration of a step, wall-clock s; None = as fast as possible."
+        None,
+        gt=0.0,
+        le=86_400.0,
+        description="Duration of a step, wall-clock s; None = as fast as possible.",
     )
     network: NetworkTable = NetworkTable()
     profiles: ProfilesTable = ProfilesTable()

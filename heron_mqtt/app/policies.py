@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from heron_mqtt.errors import ConfigError
+
+NO_ACT = "it has no method act(agent, observation)"
 
 
 class Policy(Protocol):
@@ -22,7 +25,7 @@ def policy_maker(name: str) -> Callable[[Any], Any]:
     """Return what ``module:Class`` names; modules in the working directory are found first.
 
     Raises:
-        ConfigError: There is no such module or class.
+        ConfigError: There is no such module or class, or it cannot be a policy.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
@@ -36,9 +39,22 @@ def policy_maker(name: str) -> Callable[[Any], Any]:
         raise ConfigError(f"--policy {name}: {module} has no {attribute}") from None
     finally:
         sys.path.pop(0)
-    if not callable(found):
-        raise ConfigError(f"--policy {name}: expected a class, made with the environment")
+    if not callable(found) or not _takes_one_argument(found):
+        raise ConfigError(f"--policy {name}: expected a class that is made with the environment: Class(env)")
+    if isinstance(found, type) and not callable(getattr(found, "act", None)):
+        raise ConfigError(f"--policy {name}: {NO_ACT}")
     return cast("Callable[[Any], Any]", found)
+
+
+def _takes_one_argument(found: Callable[..., Any]) -> bool:
+    """Whether it can be called with an environment; true where that cannot be said."""
+    try:
+        inspect.signature(found).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, without saying what it takes
+        return True
+    return not inspect.isbuiltin(found)  # as os.system: it takes one, and nobody's policy is one
 
 
 def load_policy(name: str, env: Any) -> Policy:
@@ -49,7 +65,7 @@ def load_policy(name: str, env: Any) -> Policy:
     """
     policy = policy_maker(name)(env)
     if not callable(getattr(policy, "act", None)):
-        raise ConfigError(f"--policy {name}: it has no method act(agent, observation)")
+        raise ConfigError(f"--policy {name}: {NO_ACT}")
     return cast("Policy", policy)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heron_mqtt.app.policies import policy_maker
-from heron_mqtt.app.run_time import MAX_DAYS, chosen_time
+from heron_mqtt.app.run_time import MAX_DAYS, MAX_REALTIME_S, chosen_time
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.input_files import is_file
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
@@ -107,8 +106,9 @@ class RunOptions:
             found.append(f"{' and '.join(given)}: each says how long the run is; give one of them")
         if self.seed is not None and self.seed < 0:
             found.append(f"--seed {self.seed}: expected a number of at least 0")
-        if self.realtime_s is not None and not 0.0 < self.realtime_s < math.inf:
-            found.append(f"--realtime {self.realtime_s}: expected seconds per step, more than 0")
+        if self.realtime_s is not None and not 0.0 < self.realtime_s <= MAX_REALTIME_S:
+            expected = f"expected seconds per step, more than 0, at most {MAX_REALTIME_S:g}"
+            found.append(f"--realtime {self.realtime_s}: {expected}")
         try:
             open_broker(self.url)  # nothing is connected: only the URL is looked at
         except ConfigError as exc:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
 
 MAX_DAYS = 36_525  # a hundred years
+MAX_REALTIME_S = 86_400.0  # of a step, as in a scenario
 DAY_S = 86_400.0
 
 

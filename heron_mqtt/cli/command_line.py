@@ -60,8 +60,14 @@ def _is_named(exc: OSError, words: Sequence[str]) -> bool:
 def _options_first(words: Sequence[str]) -> list[str]:
     """Return the words with ``-v`` in front, wherever it was: before a command or behind it."""
     end = words.index("--") if "--" in words else len(words)
-    verbose = [word for word in words[:end] if word in VERBOSE]
-    return [*verbose[:1], *(word for word in words[:end] if word not in VERBOSE), *words[end:]]
+    verbose = [word for word in words[:end] if _is_verbose(word)]
+    others = (word for word in words[:end] if not _is_verbose(word))
+    return [*(VERBOSE[:1] if verbose else ()), *others, *words[end:]]
+
+
+def _is_verbose(word: str) -> bool:
+    """Whether a word asks for more of the log; ``-vv``, which means more still elsewhere, does, too."""
+    return word in VERBOSE or re.fullmatch("-v+", word) is not None
 
 
 def _only_what_is_called(words: Sequence[str]) -> typer.Typer:

@@ -76,6 +76,7 @@ app = typer.Typer(
     help="An MQTT hardware-in-the-loop gateway for multi-agent microgrid control.",
     epilog="Example: heron-mqtt run. More: heron-mqtt COMMAND --help, and the pages of docs.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,  # a bug keeps its plain traceback
 )
 

@@ -29,6 +29,8 @@ def refuse_other_files(path: Path, kind: str) -> None:
     Raises:
         ConfigError: There is a file that is neither empty nor an earlier result of this kind.
     """
+    if str(path) == "-":
+        raise ConfigError("-: would be a file of this name; standard output is /dev/stdout")
     if not is_file(path):
         return
     try:

@@ -62,6 +62,9 @@ def test_beside_a_disturbed_run_the_policy_sees_the_same_things(folder: Path) ->
         ("nowhere:X", "--policy nowhere:X: cannot be imported"),
         ("mine:X", "--policy mine:X: mine has no X"),
         ("mine:nothing", "expected a class"),
+        ("os:system", "expected a class that is made with the environment: Class(env)"),
+        ("os:getpid", "expected a class that is made with the environment: Class(env)"),
+        ("builtins:dict", "it has no method act(agent, observation)"),
         ("mine:Mute", "it has no method act(agent, observation)"),
     ],
 )

@@ -101,3 +101,19 @@ def test_every_program_of_the_packages_tells_its_arguments_so() -> None:
         if re.search(r"ArgumentParser\(", path.read_text(encoding="utf-8"))
     ]
     assert parsers == []
+
+
+def test_options_are_written_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """As those of the commands: an abbreviation would come to mean another option."""
+    parser = ProgramArguments(prog="p")
+    parser.add_argument("--duration")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--dur", "1"])
+    assert capsys.readouterr().err == "p: unrecognized arguments: --dur 1; see p --help\n"
+
+
+def test_a_locale_that_has_no_such_characters_is_not_blamed_on_the_text() -> None:
+    in_ascii = "ü".encode().decode("ascii", "surrogateescape")
+    assert wrong_argument([in_ascii]) == (
+        f"{in_ascii!r}: this locale has ASCII alone; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+    )

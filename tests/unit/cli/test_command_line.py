@@ -50,6 +50,17 @@ def test_one_alone_says_what_it_says_among_the_others(
     assert alone.out or alone.err
 
 
+@pytest.mark.parametrize("words", [["-h"], ["run", "-h"], ["credentials", "add", "-h"], ["device", "-h"]])
+def test_help_has_a_short_name_everywhere(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.run_command_line(words) == 0
+    assert "Usage: heron-mqtt" in capsys.readouterr().out
+
+
+def test_more_of_the_log_may_be_asked_for_twice() -> None:
+    assert command_line._options_first(["run", "-vv", "--", "-v"]) == ["-v", "run", "--", "-v"]
+    assert command_line._options_first(["-v", "run", "-v", "-vx"]) == ["-v", "run", "-vx"]
+
+
 def test_a_command_that_is_misspelt_is_guessed_among_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.run_command_line(["rnu"]) == 2
     assert "run" in capsys.readouterr().err

@@ -29,6 +29,7 @@ def test_where_a_result_cannot_be_written_is_said_before_the_work(
 ) -> None:
     (tmp_path / "site.toml").write_text("name = 'site'")
     for path, what in (
+        (Path("-"), "standard output is /dev/stdout"),
         (tmp_path, "--junit .*: a folder; expected a file"),
         (tmp_path / "nowhere" / "x.xml", "--junit .*: there is no folder"),
         (tmp_path / "site.toml", "holds something else"),
