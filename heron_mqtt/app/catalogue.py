@@ -19,9 +19,9 @@ def catalogue(what: str | None = None) -> dict[str, Rows]:
     Raises:
         ConfigError: There is no such list; says which there are.
     """
-    if what is not None and what not in _LISTS:
-        raise ConfigError(f"list {what}: expected one of {', '.join(_LISTS)}")
-    return {title: make() for title, make in _LISTS.items() if what in {None, title}}
+    if what is not None and what not in LISTS:
+        raise ConfigError(f"list {what}: expected one of {', '.join(LISTS)}")
+    return {title: make() for title, make in LISTS.items() if what in {None, title}}
 
 
 def _files(folder: str) -> Rows:
@@ -76,6 +76,19 @@ def _reward_terms() -> Rows:
     return _kinds((name, REWARD_TERMS[name]) for name in REWARD_TERMS)
 
 
+def _policies() -> Rows:
+    """Return the names that ``heron-mqtt evaluate`` knows, with what a scenario calls them (``use``)."""
+    from powergrid.agents.policy import load_policy
+    from powergrid.policies import POLICIES
+
+    return [
+        (name, "the agents' own rules; what a scenario without a policy has")
+        if place is None
+        else (name, f"{_sentence(inspect.getdoc(load_policy(place)) or '')} ({place})")
+        for name, place in POLICIES.items()
+    ]
+
+
 def _grids() -> Rows:
     from powergrid.networks import NETWORK_SOURCES
 
@@ -103,7 +116,7 @@ def _profiles() -> Rows:
     return rows
 
 
-_LISTS: dict[str, Callable[[], Rows]] = {
+LISTS: dict[str, Callable[[], Rows]] = {
     "scenarios": lambda: _files("."),
     "networks": _grids,
     "data": _profiles,
@@ -113,5 +126,6 @@ _LISTS: dict[str, Callable[[], Rows]] = {
     "protocols": _protocols,
     "impairments": _impairment_kinds,
     "reward-terms": _reward_terms,
+    "policies": _policies,
     "brokers": _brokers,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heron_mqtt.cli import completions
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.messaging import topics
 
@@ -24,7 +25,12 @@ def add_doctor_commands(app: typer.Typer) -> None:
 
 
 def acl(
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="Names agents and devices.")],
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO", help="Names agents and devices.", autocompletion=completions.scenarios
+        ),
+    ],
     kind: Annotated[
         str, typer.Option("--format", metavar="BROKER", help="mosquitto, emqx or nats.")
     ] = "mosquitto",
@@ -43,7 +49,9 @@ def doctor(
     scenario: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SCENARIO]", help="The scenario that is to run there: its names, deadlines and broker."
+            metavar="[SCENARIO]",
+            help="The scenario that is to run there: its names, deadlines and broker.",
+            autocompletion=completions.scenarios,
         ),
     ] = None,
     broker: Annotated[

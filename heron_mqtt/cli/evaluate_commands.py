@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heron_mqtt.cli import completions
 from heron_mqtt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def add_evaluate_commands(app: typer.Typer) -> None:
 
 
 def evaluate(
-    scenario: Annotated[str, typer.Argument(help="A file, or a shipped scenario.")] = "training_days",
+    scenario: Annotated[
+        str, typer.Argument(help="A file, or a shipped scenario.", autocompletion=completions.scenarios)
+    ] = "training_days",
     policy: Annotated[
         list[str] | None,
         typer.Option(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from heron_mqtt.cli import completions
 from heron_mqtt.end_signals import run_until_told
 
 
@@ -18,7 +19,12 @@ def add_integration_commands(app: typer.Typer) -> None:
 
 def home_assistant(
     scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a shipped one.")
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="A scenario file, or the name of a shipped one.",
+            autocompletion=completions.scenarios,
+        ),
     ],
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
     retract: Annotated[

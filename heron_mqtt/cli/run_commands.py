@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from heron_mqtt.cli import completions
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.broker_options import add_broker_options
@@ -81,7 +82,12 @@ app = typer.Typer(
 )
 
 Scenario = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a shipped one.")
+    str,
+    typer.Argument(
+        metavar="SCENARIO",
+        help="A scenario file, or the name of a shipped one.",
+        autocompletion=completions.scenarios,
+    ),
 ]
 Devices = Annotated[
     Literal["emulated", "simulated"] | None,
@@ -143,6 +149,7 @@ def run(
         typer.Argument(
             metavar="SCENARIO",
             help=f"A scenario file, or the name of a shipped one; default: {DEFAULT_SCENARIO}.",
+            autocompletion=completions.scenarios,
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,
@@ -170,7 +177,11 @@ def run(
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Impair the network: a file of config/networks or its name."),
+        typer.Option(
+            metavar="FILE",
+            help="Impair the network: a file of config/networks or its name.",
+            autocompletion=completions.impaired_networks,
+        ),
     ] = None,
     take_over: TakeOver = False,
     state: State = None,
@@ -381,6 +392,7 @@ def device(
         typer.Argument(
             metavar="KIND",
             help="battery, genset, ..., modbus_bridge, sunspec_bridge; KIND --help has its options.",
+            autocompletion=completions.device_programs,
         ),
     ],
 ) -> None:

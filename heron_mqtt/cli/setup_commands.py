@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from heron_mqtt.cli import completions
+
 
 def add_setup_commands(app: typer.Typer) -> None:
     """Add the commands to ``heron-mqtt``."""
@@ -33,10 +35,15 @@ def init(
 
 
 def list_(
-    what: Annotated[str | None, typer.Argument(metavar="WHAT", help="One of the lists; default all.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WHAT", help="One of the lists; default all.", autocompletion=completions.lists
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """List what there is by name: scenarios, networks, data, device profiles, kinds of everything."""
+    """List what there is by name: scenarios, networks, data, device profiles, policies, kinds."""
     from heron_mqtt.app.catalogue import catalogue
 
     found = catalogue(what)
@@ -51,7 +58,14 @@ def list_(
 
 
 def schema(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="scenario, mapping or impairment.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="scenario, mapping, impairment or suite.",
+            autocompletion=completions.schemas,
+        ),
+    ],
 ) -> None:
     """Print the JSON Schema of a file, for editors: completion and checks while you write."""
     from heron_mqtt.app.schemas import schema_of
