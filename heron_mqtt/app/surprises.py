@@ -11,6 +11,7 @@ from powergrid.simulation.build import Blueprint
 
 MANY_TIMES = 20.0  # the nominal load of a microgrid: more devices than that are a wrong unit
 LEASE_STEPS = 3
+SHORTEST_LEASE_S = 0.1  # of a run that waits for no clock
 
 
 def surprises(loaded: LoadedScenario, blueprint: Blueprint) -> Iterator[str]:
@@ -26,6 +27,7 @@ def surprises(loaded: LoadedScenario, blueprint: Blueprint) -> Iterator[str]:
         yield from _sizes(loaded, blueprint, agent)
         yield from _policy(loaded, blueprint, agent)
     yield from _times(loaded)
+    yield from _faults(loaded)
 
 
 def _files(loaded: LoadedScenario) -> Iterator[str]:
@@ -93,6 +95,11 @@ def _times(loaded: LoadedScenario) -> Iterator[str]:
     scenario = loaded.scenario
     step_s, deadlines = scenario.realtime_s, scenario.deadlines
     if step_s is None:
+        if scenario.lease_s < SHORTEST_LEASE_S:
+            yield (
+                f"lease_s = {scenario.lease_s:g}: as fast as possible a step with devices takes some 0.01 to "
+                "0.05 s: setpoints run out before they are renewed"
+            )
         return
     if scenario.lease_s < LEASE_STEPS * step_s:
         yield (
@@ -105,3 +112,10 @@ def _times(loaded: LoadedScenario) -> Iterator[str]:
             f"deadlines: one step may wait {slowest_s:g} s (upstream, peer, device), and realtime_s is "
             f"{step_s:g}: one late message makes the next steps begin late"
         )
+
+
+def _faults(loaded: LoadedScenario) -> Iterator[str]:
+    steps = loaded.scenario.steps
+    for i, fault in enumerate(loaded.scenario.faults):
+        if fault.at_step >= steps:
+            yield f"faults[{i}].at_step = {fault.at_step}: the run has {steps} steps, so it never begins"

@@ -221,6 +221,32 @@ def test_a_device_is_started_watched_disturbed_and_ended(pytester: pytest.Pytest
     result.assert_outcomes(passed=1)
 
 
+def test_a_test_that_disturbs_or_watches_nothing_does_not_pass(pytester: pytest.Pytester) -> None:
+    """A device that is not there cannot misbehave, and a program that has ended is not waited for."""
+    result = run(
+        pytester,
+        """
+        import pytest
+        from heron_mqtt.errors import ConfigError, NotReady
+        from heron_mqtt.testing.device_harness import CheckFailed
+
+        def test_it(device_harness, inject):
+            with pytest.raises(NotReady, match="no such device is online at the test's broker"):
+                inject.fault("MG1/ess", "stuck")
+            for wrong in ("MG1", "/ess", "MG1/", "MG1/a/b"):
+                with pytest.raises(ConfigError, match="expected AGENT/DEVICE"):
+                    inject.fault(wrong, "stuck")
+                with pytest.raises(ConfigError, match="expected AGENT/DEVICE"):
+                    device_harness(wrong)
+            words = ["{python}", "-c", "print('no licence'); raise SystemExit(3)"]
+            why = "MG1/ess was not born: the program has ended with exit code 3"
+            with pytest.raises(CheckFailed, match=why):
+                device_harness("MG1/ess", command=words, within_s=60.0)
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

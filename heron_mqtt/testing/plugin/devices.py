@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Sequence
 
 import pytest
 
-from heron_mqtt.testing.device_harness import DeviceHarness
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness
 from heron_mqtt.testing.device_process import DeviceProcess, fill_in
+
+LOOK_S = 0.02
 
 
 class HarnessMaker:
@@ -40,10 +44,12 @@ class HarnessMaker:
             within_s: How long the device may take for anything, s.
 
         Raises:
-            ConfigError: The program cannot be started.
-            CheckFailed: It was started and is not born in time.
+            ConfigError: ``device`` is no AGENT/DEVICE, or the program cannot be started.
+            CheckFailed: It was started, and has ended, or is not born in time.
         """
         agent_id, _, name = device.partition("/")
+        if not agent_id or not name or "/" in name:
+            raise ConfigError(f"device_harness({device!r}): expected AGENT/DEVICE, for example MG1/ess")
         if class_name is not None:
             serve = "heron_mqtt.testing.conformance.serve"
             command = [sys.executable, "-m", serve, class_name, "{broker}", "{env}", "{agent}", "{device}"]
@@ -53,10 +59,25 @@ class HarnessMaker:
         )
         if command:
             words = fill_in(command, url=place.url, env_id=place.env_id, agent_id=agent_id, name=name)
-            self._stack.enter_context(DeviceProcess(words)).start()
-            harness.birth()
+            process = self._stack.enter_context(DeviceProcess(words))
+            process.start()
+            _wait_for_birth(harness, process)
         return harness
 
     def close(self) -> None:
         """End the devices, and what watches them."""
         self._stack.close()
+
+
+def _wait_for_birth(harness: DeviceHarness, process: DeviceProcess) -> None:
+    """Wait for the birth; of a program that has ended no longer: what it printed last says why."""
+
+    def is_born() -> bool:
+        return any(message.json.get("state") == "online" for message in harness.heard("status"))
+
+    end_s = time.monotonic() + harness.within_s
+    while not is_born() and not process.ending and time.monotonic() < end_s:
+        harness.pause(LOOK_S)
+    if process.ending and not is_born():
+        raise CheckFailed(f"{harness.label} was not born: {process.ending}")
+    harness.birth()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from types import TracebackType
 from typing import Any, Self
 
+from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.messages import EmergencyStop, Fault, FaultKind, Message
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.core.stats import MessageStats
@@ -15,6 +17,8 @@ from heron_mqtt.messaging.mqtt.raw import RawMqtt
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.messaging.topics import ESTOP, TopicMap
 from heron_mqtt.messaging.topics import device as device_channel
+
+ONLINE_S = 2.0  # a broker sends what it has kept at once
 
 
 class FaultInjector:
@@ -58,9 +62,33 @@ class FaultInjector:
 
         Raises:
             ValueError: There is no such fault.
+            NotReady: No device of this name is online at the broker: nothing would misbehave.
         """
         agent_id, _, name = device.partition("/")
+        if not agent_id or not name or "/" in name:
+            raise ConfigError(f"inject.fault({device!r}): expected AGENT/DEVICE, for example MG1/ess")
+        run_sync(self._require_online(device, device_channel(agent_id, name, "status")))
         self._say(device_channel(agent_id, name, "fault"), Fault(kind=kind, steps=steps, value=value))
+
+    async def _require_online(self, device: str, channel: str) -> None:
+        """See that a device is there to misbehave: the broker has kept its status."""
+        online = asyncio.Event()
+
+        def take(_topic: str, payload: bytes, _retained: bool) -> None:
+            if b'"online"' in payload:
+                online.set()
+
+        forget = self._mqtt.subscribe_raw(self._topics.topic(channel), take)
+        try:
+            async with asyncio.timeout(ONLINE_S):
+                await online.wait()
+        except TimeoutError:
+            raise NotReady(
+                f"inject.fault({device!r}): no such device is online at the test's broker; faults are for "
+                "emulated devices that run there, as device_harness starts them"
+            ) from None
+        finally:
+            forget()
 
     def stop(self, why: str = "a test") -> None:
         """Press the emergency stop of the environment; kept by the broker."""

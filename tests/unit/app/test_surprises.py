@@ -39,6 +39,11 @@ def test_the_shipped_scenarios_hold_few_surprises(name: str) -> None:
             "microgrids.MG1.policy: the price stays between ",
         ),
         ({"realtime_s": 1.0, "lease_s": 2.0}, "lease_s = 2: shorter than 3 steps of 1 s"),
+        ({"lease_s": 0.05}, "lease_s = 0.05: as fast as possible a step with devices takes"),
+        (
+            {"faults": [{"at_step": 96, "device": "MG1/ess", "kind": "stuck"}]},
+            "faults[0].at_step = 96: the run has ",
+        ),
         ({"realtime_s": 1.0}, "deadlines: one step may wait 15 s"),
     ],
 )
