@@ -9,6 +9,7 @@ import math
 from typing import Any, Literal
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.device.rest_watch import GrowingPause, RestWatch
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
@@ -100,6 +101,16 @@ class SunSpecDevice(FieldDevice):
                 self._rest.power_range_mw = self._power_range_mw()
                 await self._say(self._birth())
 
+    def _holder_to_tell(self) -> Holder | None:
+        """Return whose setpoints are followed; the last one's until the inverter has taken their end.
+
+        By what the broker keeps of it a stop knows that it may have power, also when this bridge is gone.
+        """
+        holder = super()._holder_to_tell()
+        if holder is None and self._has_written and self._owes and self._told != self._wanted:
+            return self._told_holder or Holder(self.label, self._stamper.boot)
+        return holder
+
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
         try:
@@ -175,6 +186,8 @@ class SunSpecDevice(FieldDevice):
                 await self._inverter.release()
                 if (still := await self._still_held(SHOWN_WITHIN_S, by)) is not None:
                     raise SunSpecError(f"it acknowledged its release, but {still}")
+                self._owes = False
+                self._tell_holder()
             return
         if self._owes:
             await self._be_safe()
@@ -256,6 +269,7 @@ class SunSpecDevice(FieldDevice):
             raise
         if wanted == self._wanted:  # else there is another one to be told by now
             self._owes = False
+            self._tell_holder()
             if not self.owes_safe_state:
                 self.rest_reached()
 

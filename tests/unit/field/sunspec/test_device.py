@@ -19,6 +19,7 @@ from heron_mqtt.messages import EmergencyStop, Setpoint
 from heron_mqtt.messaging.memory import InMemoryBroker
 from support.sunspec_registers import ImageRegisters
 from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
+from support.waiting import until
 
 SILENCE = ModbusFault("box unit 1: no answer")
 REFUSED = ModbusFault("box unit 1: Modbus exception 4 (device failure)", 4)
@@ -360,6 +361,27 @@ async def test_a_safe_state_that_could_not_be_told_is_owed_and_caught_up() -> No
     site.registers.fault = None
     await site.device.apply(told(0.01))
     assert not site.device.owes_safe_state, "a setpoint takes its place"
+
+
+@pytest.mark.parametrize("ends", ["caught up", "handed back"])
+async def test_its_lease_is_held_until_the_inverter_has_taken_its_end(ends: str) -> None:
+    """A stop knows by it, once this bridge is gone, that the inverter may have its power."""
+    site = await bridged()
+    said: list[dict[str, Any]] = []
+    async with site.device._broker as broker:
+        broker.subscribe("devices/MG1/ess/lease", said.append)
+        await site.device._follow(told(0.01).model_copy(update={"sender": "MG1", "boot": "g1"}))
+        await until(lambda: said, "it is held")
+        site.registers.fault = SILENCE
+        site.device._lease.end()
+        await site.device._make_safe("its lease is over")
+        site.device._tell_holder_at_the_end()
+        site.registers.fault = None
+        await asyncio.sleep(0)
+        assert [(s["state"], s.get("holder")) for s in said] == [("held", "MG1")]
+        await (site.device.measure() if ends == "caught up" else site.device.hand_back())
+        await until(lambda: len(said) > 1, "it is free")
+    assert [s["state"] for s in said] == ["held", "free"]
 
 
 async def test_a_stop_that_comes_while_the_release_is_written_is_owed() -> None:

@@ -311,7 +311,7 @@ async def test_a_device_that_answers_no_write_is_away_and_one_that_refuses_it_is
 ) -> None:
     """Of what is written and of what is read back; without any answer twice on end it is not there."""
     box = await ModbusBox({1: UNIT}).start()
-    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.05)
+    connection = ModbusConnection(TcpAddress("127.0.0.1", box.port), timeout_s=0.25)
     mapping = load_mapping(TABLE, agent="MG1", device="ess", source="test")
     link = ModbusLink(Registers(connection, 1), mapping)  # nothing is read in turn
     link._note(answered=True)
