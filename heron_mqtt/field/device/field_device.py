@@ -73,6 +73,7 @@ class FieldDevice(PresentDevice, abc.ABC):
       and its telemetry says after how long.
     - While a lease holds, setpoints of another sender are rejected. The owner may release it.
     - Telemetry acknowledges the newest setpoint that was applied or rejected; never one that failed.
+    - One that is rejected gives it no more time: the one done before holds until the end of its own lease.
     - An emergency stop is a safe state that setpoints do not end; only its release does. Stops and
       releases are confirmed on ``estop/confirm/<agent>/<device>``.
     - Telemetry goes out after each birth, after every setpoint, acknowledging it, every ``period_s``, and
@@ -535,6 +536,10 @@ class FieldDevice(PresentDevice, abc.ABC):
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
                 self._held = None
+                if self._lease.give_back_to_before():
+                    self._lease_end.moved()
+                    if self._lease.is_running:  # else its end is told once the hardware was told of it
+                        self._tell_holder()
             except Exception as exc:
                 await self._failed("apply", exc)
                 return
@@ -605,13 +610,11 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     async def _extend(self, renewal: Setpoint) -> None:
         """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
-        if not self._lease.is_of(renewal) or self._lease.refusal(renewal) is not None:
+        if self._held is None or not self._lease.is_of(renewal) or self._lease.refusal(renewal) is not None:
             self.refused += 1
             return
         self._lease.hold(renewal)
         self._lease_end.moved()
-        if self._held is None:
-            return
         again = {"lease_s": renewal.lease_s, "seq": renewal.seq, "boot": renewal.boot, "renewal": True}
         try:
             done = self.renew(self._held.model_copy(update=again))

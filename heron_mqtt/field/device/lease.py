@@ -59,6 +59,7 @@ class DeviceLease:
         self._newest: OrderedDict[Holder, int] = OrderedDict()  # seq of the newest setpoint by sender
         self._ends_at = -math.inf
         self._heard_at = -math.inf
+        self._before: tuple[Holder | None, float, float | None] | None = None  # the last setpoint was done
 
     # -- what this device says -----------------------------------------------------------------------
 
@@ -116,6 +117,8 @@ class DeviceLease:
 
     def hold(self, setpoint: Setpoint) -> None:
         """Let the sender of a setpoint that is not refused hold the lease, or hold it for longer."""
+        if not setpoint.renewal:
+            self._before = (self.holder, self._ends_at, self.lease_s) if self.is_running else None
         now = self._monotonic()
         begins_at = self._begin(setpoint, now)
         assert not isinstance(begins_at, str), "ask refusal() first"
@@ -125,6 +128,17 @@ class DeviceLease:
         self._heard_at = now
         self.holder = Holder.of(setpoint)
         self.lease_s = setpoint.lease_s
+
+    def give_back_to_before(self) -> bool:
+        """Undo the last setpoint's hold, which was not done: whose power the device has holds it, no longer.
+
+        Returns:
+            Whether it was held before, and has not ended since; otherwise nothing changes.
+        """
+        if self._before is None or not self.is_running:
+            return False
+        self.holder, self._ends_at, self.lease_s = self._before
+        return True
 
     def _begin(self, setpoint: Setpoint, now: float) -> float | str:
         """Return the earliest moment at which a setpoint can have been made, or why it is refused."""
