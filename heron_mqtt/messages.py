@@ -9,7 +9,6 @@ Fields a model does not know are ignored, fields that are wrong are refused, NaN
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -100,15 +99,15 @@ class _PerDevice(Message):
 
     def by_prefix(self) -> dict[str, dict[str, Any]]:
         """Return all such fields in one pass, for prefixes of one word: by ``<word>_``, then by name."""
-        extras, found = self.__pydantic_extra__ or {}, defaultdict[str, dict[str, Any]](dict)
-        for key, value in extras.items():
+        found: dict[str, dict[str, Any]] = {}
+        for key, value in (self.__pydantic_extra__ or {}).items():
             word, _, name = key.partition("_")
-            found[word][name] = value
-        if int in map(type, extras.values()):  # seldom: JSON has 1 where a float is 1.0
-            for named in found.values():
-                for name, value in named.items():
-                    if type(value) is int and abs(value) <= MAX_INTEGER:  # one that is not ours may be huge
-                        named[name] = float(value)
+            is_number = type(value) is int and abs(value) <= MAX_INTEGER  # one that is not ours may be huge
+            said = float(value) if is_number else value
+            if word in found:
+                found[word][name] = said
+            else:
+                found[word] = {name: said}
         return {f"{word}_": named for word, named in found.items()}
 
 
