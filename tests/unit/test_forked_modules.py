@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -140,6 +141,31 @@ def test_beside_a_thread_in_the_midst_of_something_it_is_started_afresh(module: 
         thread.join()
     assert (done.returncode, done.stdout) == (1, "")
     assert "No module named heron_mqtt.given" in done.stderr
+
+
+class GarbageFile:
+    """Has a descriptor, and is garbage of the kind that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.descriptor, self.itself = os.open(os.devnull, os.O_RDONLY), self
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+def test_garbage_of_a_test_closes_no_file_of_it(module: str, tmp_path: Path) -> None:
+    (tmp_path / "given.py").write_text(
+        "import gc, os\nopened = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]\n"
+        "gc.collect()\nprint(len([os.fstat(number) for number in opened]))\n"
+    )
+    gc.disable()
+    try:
+        for _ in range(20):
+            GarbageFile()
+        ended = run(module, tmp_path)
+    finally:
+        gc.enable()
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "50\n", "")
 
 
 @pytest.mark.usefixtures("fresh_programs")

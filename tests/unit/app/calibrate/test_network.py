@@ -25,10 +25,7 @@ from support.recorded_runs import record_run
 from support.small_grid import scenario
 from support.virtual import run_virtual, virtual_now
 
-MESSAGES = 1_500
-
-
-def measured(path: Path, rule: dict[str, object]) -> NetworkFit:
+def measured(path: Path, rule: dict[str, object], messages: int) -> NetworkFit:
     """Send telemetry of a hundred devices through a network, record both ends, and fit."""
     table = ImpairmentTable.model_validate({"rules": [{"direction": "in", **rule}]})
 
@@ -39,7 +36,7 @@ def measured(path: Path, rule: dict[str, object]) -> NetworkFit:
             recorder.attach(broker)
             stamper = MessageStamper("MG1/ess", "small")
             broker.subscribe("devices/#", lambda message: None)
-            for n in range(MESSAGES):
+            for n in range(messages):
                 channel = f"devices/MG1/d{n % 100}/telemetry"
                 broker.publish(channel, stamper.stamp(channel, Telemetry(p_mw=0.0), step=n))
                 if n % 100 == 99:
@@ -58,7 +55,7 @@ def measured(path: Path, rule: dict[str, object]) -> NetworkFit:
 @pytest.fixture(scope="module")
 def poor(tmp_path_factory: pytest.TempPathFactory) -> NetworkFit:
     rule = {"delay_s": 0.05, "jitter": "uniform", "jitter_s": 0.04, "loss": 0.05, "duplicate": 0.03}
-    return measured(tmp_path_factory.mktemp("network") / "run.heron", rule)
+    return measured(tmp_path_factory.mktemp("network") / "run.heron", rule, 800)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +67,7 @@ def bursty(tmp_path_factory: pytest.TempPathFactory) -> NetworkFit:
         "jitter_shape": 0.6,
         "burst": {"enter": 0.02, "leave": 0.25, "loss": 1.0},
     }
-    return measured(tmp_path_factory.mktemp("network") / "run.heron", rule)
+    return measured(tmp_path_factory.mktemp("network") / "run.heron", rule, 1_500)
 
 
 def median_s(channel: ChannelFit) -> float:
