@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import runpy
@@ -151,6 +152,7 @@ class _Program:
 
     def run(self) -> int:
         """Be it; return the exit code."""
+        gc.freeze()  # garbage of the test may hold descriptors, and would close those that have their numbers
         _forget_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.heeds)
         if self.session:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import heron_mqtt
+from support.rows import each_row
 
 ROOT = Path(heron_mqtt.__file__).resolve().parent.parent
 PACKAGES = ("heron_mqtt", "powergrid")
@@ -154,7 +155,7 @@ def test_importing_the_root_imports_nothing_else_of_ours() -> None:
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("name", heron_mqtt.__all__)
+@each_row("name", heron_mqtt.__all__)
 def test_a_name_of_the_root_is_the_one_of_its_module(name: str) -> None:
     assert name in dir(heron_mqtt)
     if name == "__version__":

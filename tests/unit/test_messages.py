@@ -27,6 +27,7 @@ from heron_mqtt.messages import (
     parse_known_fields,
 )
 from heron_mqtt.messaging.codec import decode
+from support.rows import each_row
 
 META = {
     "sender": "MG1",
@@ -102,7 +103,7 @@ def test_every_message_has_an_example_here() -> None:
     assert set(WIRE_TYPES) == set(EXAMPLES), "a new message needs an example, as others would write it"
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@each_row("name", EXAMPLES)
 def test_an_example_is_understood_and_written_the_same(name: str) -> None:
     wire = {"type": name, **META, **EXAMPLES[name]}
     message = parse_any(decode(json.dumps(wire).encode()))
@@ -112,24 +113,24 @@ def test_an_example_is_understood_and_written_the_same(name: str) -> None:
     assert parse_any(again) == message
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@each_row("name", EXAMPLES)
 def test_metadata_may_be_left_out(name: str) -> None:
     assert parse_any({"type": name, **EXAMPLES[name]}).seq is None
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@each_row("name", EXAMPLES)
 def test_unknown_fields_are_ignored(name: str) -> None:
     parse_any({"type": name, **EXAMPLES[name], "vendor_extension": {"anything": [1]}})
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@each_row("name", EXAMPLES)
 def test_a_message_cannot_be_changed(name: str) -> None:
     message = parse_any({"type": name, **EXAMPLES[name]})
     with pytest.raises(ValidationError):
         message.sender = "MG2"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@each_row("name", EXAMPLES)
 def test_a_message_is_flat(name: str) -> None:
     message = parse_any({"type": name, **META, **EXAMPLES[name]})
     fields = message.model_dump(mode="json").values()
@@ -163,7 +164,7 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name, fields in NUMBERS.items() if fields])
+@each_row("name", [name for name, fields in NUMBERS.items() if fields])
 def test_what_is_no_finite_number_is_refused_and_named(name: str) -> None:
     for field in NUMBERS[name]:
         missing = None if _is_required(name, field) else "x"
@@ -175,7 +176,7 @@ def test_what_is_no_finite_number_is_refused_and_named(name: str) -> None:
             assert "\n" not in str(caught.value), wrong
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "wrong"),
     [("seq", -1), ("seq", 1.5), ("seq", "1"), ("seq", 10**400), ("step", True), ("sender", ""),
      ("sender", ["MG1"]), ("boot", "x" * 201), ("boot", math.nan)],
@@ -185,7 +186,7 @@ def test_wrong_metadata_is_refused_and_named(field: str, wrong: Any) -> None:
         parse_any({"type": "price", "value": 1.0, field: wrong})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "spelled", "meant"),
     [
         ("telemetry", {"ack_seq": 7.0, "seq": 3.0}, {"ack_seq": 7, "seq": 3}),
@@ -205,8 +206,8 @@ def test_a_spelling_that_leaves_no_doubt_is_accepted(
     assert {field: getattr(message, field) for field in meant} == meant
 
 
-@pytest.mark.parametrize("value", ["x", "", -1, 1.5, [], {}, True])
-@pytest.mark.parametrize("name", ["episode", "step"])
+@each_row("value", ["x", "", -1, 1.5, [], {}, True])
+@each_row("name", ["episode", "step"])
 def test_an_episode_or_a_step_of_a_setpoint_that_cannot_be_read_is_left_out(name: str, value: Any) -> None:
     told = {"p_mw": 0.01, "lease_s": 5.0, "seq": 4, "episode": 2, "step": 3, name: value}
     setpoint = parse(Setpoint, told)
@@ -244,7 +245,7 @@ def test_what_is_required_identity_and_numbering_are_never_left_out(wrong: dict[
         parse_known_fields(Telemetry, {"type": "telemetry", "p_mw": 0.1, **wrong})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "wrong"),
     [
         ("setpoint", {"p_mw": 0.0, "lease_s": 1e300}),

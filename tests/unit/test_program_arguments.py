@@ -12,6 +12,7 @@ from heron_mqtt.field.sunspec import bridge as sunspec_bridge
 from heron_mqtt.field.vendor import modbus_bridge
 from heron_mqtt.program_arguments import ProgramArguments, wrong_argument
 from powergrid.emulators import run_script
+from support.rows import each_row
 
 ROOT = Path(heron_mqtt.__file__).parents[1]
 
@@ -64,7 +65,7 @@ def test_a_name_that_is_empty_or_none_is_not_taken_for_the_default(
     assert capsys.readouterr().err.partition(": ")[2].startswith(what)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "is_wrong"),
     [
         (["run", ""], True),

@@ -10,6 +10,7 @@ import pytest
 
 from heron_mqtt import errors
 from support.public_names import DOCUMENTED
+from support.rows import each_row
 
 TREE = {
     "HeronError": ["Exception"],
@@ -45,7 +46,7 @@ def test_a_documented_name_can_be_imported_and_has_a_docstring(module: str, name
             assert inspect.getdoc(value), f"{module}.{name} says nothing about itself"
 
 
-@pytest.mark.parametrize("module", [name for name in DOCUMENTED if name.count(".") == 1])
+@each_row("module", [name for name in DOCUMENTED if name.count(".") == 1])
 def test_a_package_exports_what_it_says(module: str) -> None:
     found = importlib.import_module(module)
     assert found.__doc__

@@ -15,6 +15,7 @@ from heron_mqtt.app.operator_client.status import environment
 from heron_mqtt.app.operator_client.stop import StopReport, _judge
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.cli.status_table import print_status, status_console
+from support.rows import each_row
 
 CHANNELS = [
     *("run/state", "run/owner", "estop", "estop/confirm/MG1", "estop/confirm/MG1/ess", "agents/MG1/status"),
@@ -125,7 +126,7 @@ def test_a_question_for_a_name_does_not_take_it() -> None:
     assert view.run_owner.boot == "a"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("channel", "fields", "alive"),
     [
         ("run/state", {"state": "running"}, True),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from heron_mqtt.app.toml_lines import line_of, with_line
+from support.rows import each_row
 
 TEXT = """name = "box"                      # 1
 [[telemetry]]
@@ -26,7 +25,7 @@ topic = "c"                                    # 15
 """
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("key", "line"),
     [
         ("name", 1),

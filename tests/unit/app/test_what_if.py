@@ -16,6 +16,7 @@ from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.memory import InMemoryBroker
 from support.field_rig import OpenMemoryBroker
 from support.recorded_runs import record_run, tampered
+from support.rows import each_row
 
 QUICK = {"deadlines": {"upstream_s": 2.0, "peer_s": 0.15, "device_s": 0.15, "action_s": 5.0, "ready_s": 5.0}}
 PEERS = {"rules": [{"pattern": "p2p/#", "loss": 0.25}]}
@@ -181,7 +182,7 @@ def test_prices_are_multiplied_shifted_or_replaced(text: str, price: float, expe
     assert price_change(text)(price) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "1.2x", "dear", "xx2", "x-1", "nan", "1e3"])
+@each_row("text", ["", "x", "1.2x", "dear", "xx2", "x-1", "nan", "1e3"])
 def test_a_price_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--price"):
         price_change(text)

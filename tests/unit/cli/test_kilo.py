@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.cli.kilo import kilo
+from support.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mega", "shown"),
     [
         (0.0, "0"),

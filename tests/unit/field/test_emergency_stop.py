@@ -9,6 +9,7 @@ import pytest
 from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest
 from heron_mqtt.messages import MAX_INTEGER
 from heron_mqtt.messaging.base import Received
+from support.rows import each_row
 
 REMEMBERED_RELEASES = 1_000
 
@@ -17,7 +18,7 @@ def heard(register: StopRegister, **fields: Any) -> str:
     return register.take(Received(fields, "estop"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {},
@@ -163,7 +164,7 @@ def test_when_a_stop_was_sent_is_shown_where_it_is_said_readably(sent_at: object
     assert (register.stop.sent_at.isoformat() if register.stop.sent_at else None) == shown
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "identity"),
     [
         ({"seq": 3, "boot": "b" * 200}, ("b" * 200, 3)),

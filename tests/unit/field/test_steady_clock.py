@@ -17,6 +17,7 @@ from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.steady_clock import steady_s
+from support.rows import each_row
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a clock of its own for that")
@@ -29,7 +30,7 @@ def test_it_is_the_clock_that_counts_the_time_in_suspend() -> None:
     assert before <= now_s <= after
 
 
-@pytest.mark.parametrize(
+@each_row(
     "counts",
     [
         AuthorityDesk,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, decode, decode_own, encode
+from support.rows import each_row
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 values = st.recursive(
@@ -126,7 +127,7 @@ def test_what_is_not_finite_is_not_sent(value: Any) -> None:
             encode(message)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "payload",
     [
         b"",

@@ -13,6 +13,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import Action, Telemetry, parse_known_fields
 from heron_mqtt.messaging.codec import decode
 from heron_mqtt.messaging.fields_reader import FieldsReader
+from support.rows import each_row
 
 READER = FieldsReader(Telemetry)
 VALUES = (
@@ -55,7 +56,7 @@ def test_what_is_no_message_takes_a_longer_look(payload: bytes) -> None:
     assert READER.of_payload(payload) is None or slowly(payload) is not None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "payload",
     [
         b'{"p_mw":1.0,"p_mw":2.0}',

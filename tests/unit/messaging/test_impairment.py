@@ -10,6 +10,7 @@ import pytest
 from heron_mqtt.config import validate
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, NetworkFile, load_impairment, shipped_networks
+from support.rows import each_row
 
 
 def _problems(impairment: dict[str, Any]) -> str:
@@ -22,7 +23,7 @@ def _table(**keys: Any) -> ImpairmentTable:
     return ImpairmentTable.model_validate(keys)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rule", "expected"),
     [
         ({"los": 0.1}, "net.toml: impairment.rules[0].los: unknown key; did you mean 'loss'?"),
@@ -59,7 +60,7 @@ def test_a_wrong_rule_is_refused_with_file_key_value_and_expectation(
     assert expected in _problems({"rules": [rule]})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("window", "expected"),
     [
         ({}, "either begin_s and end_s, or begin_step and end_step"),

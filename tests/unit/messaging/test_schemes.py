@@ -12,6 +12,7 @@ from heron_mqtt.messaging import open_broker, register_scheme, scheme_of, scheme
 from heron_mqtt.messaging.hosted import HostedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.mqtt import MqttBroker
+from support.rows import each_row
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_options_reach_the_broker() -> None:
     assert broker.topic_map.env_id == "plant"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "said"),
     [
         ("127.0.0.1:1883", r"broker 127.0.0.1:1883: expected .*did you mean mqtt://127.0.0.1:1883\?"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt.subscriptions import covers
 from heron_mqtt.messaging.topics import TopicMap
+from support.rows import each_row
 
 identifiers = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
 plain_levels = st.sampled_from(["a", "b", "", "$x", "ü", "a b"])
@@ -67,7 +68,7 @@ def test_matching_is_that_of_an_independent_implementation(pattern: str, channel
     assert topics.matches(pattern, channel) == paho.topic_matches_sub(pattern, channel)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "channel", "expected"),
     [  # MQTT 3.1.1, section 4.7.1, the non-normative examples
         ("sport/tennis/player1/#", "sport/tennis/player1", True),
@@ -187,7 +188,7 @@ def test_a_stop_is_stored_and_its_release_is_not(message: dict[str, object], exp
     assert topics.while_away("estop", message) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("topic_filter", "expected"),
     [
         ("devices/MG1/ess/telemetry", True),

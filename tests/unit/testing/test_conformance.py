@@ -25,6 +25,7 @@ from heron_mqtt.testing.conformance import (
 from heron_mqtt.testing.conformance.results import PromiseVerdict
 from heron_mqtt.testing.conformance.serve import device_class
 from heron_mqtt.testing.device_process import fill_in
+from support.rows import each_row
 
 ROOT = Path(__file__).resolve().parents[3]
 NASTY = '<b>&"\x00\x1b]]>\ud800'
@@ -106,7 +107,7 @@ def test_the_hash_on_the_page_changes_with_the_results() -> None:
     assert result_of("pass").digest == result_of("pass").digest != result_of("fail").digest
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "complaint"),
     [
         ({"device": "ess"}, "--device ess: expected AGENT/DEVICE"),

@@ -22,6 +22,7 @@ from heron_mqtt.testing.faults.site_faults import _compare_losses
 from heron_mqtt.testing.faults.tally import FaultTally
 from heron_mqtt.testing.faults.tcp_link import LinkFaults, TcpLink
 from heron_mqtt.testing.faults.trial_site import COUNTED, SHADOW, TrialSite
+from support.rows import each_row
 
 
 def test_each_fault_has_a_name_of_its_own_a_promise_and_one_place_where_it_happens() -> None:
@@ -42,7 +43,7 @@ def test_quick_ones_are_a_part_and_an_unknown_name_is_refused_with_the_known_one
         chosen_trials(["kill-nobody"], quick=False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "count",
     ["undetected", "outside", "past_lease", "after_stop", "to_shadow", "second_owner", "hung", "broken"],
 )

@@ -25,6 +25,7 @@ from support.recorded_runs import record_run
 from support.small_grid import scenario
 from support.virtual import run_virtual, virtual_now
 
+
 def measured(path: Path, rule: dict[str, object], messages: int) -> NetworkFit:
     """Send telemetry of a hundred devices through a network, record both ends, and fit."""
     table = ImpairmentTable.model_validate({"rules": [{"direction": "in", **rule}]})

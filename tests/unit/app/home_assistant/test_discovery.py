@@ -9,12 +9,12 @@ from typing import Any
 
 import jinja2
 import jsonschema
-import pytest
 
 from heron_mqtt.app.home_assistant.discovery import discovery
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.messaging.base import Received
 from powergrid.scenario import HomeAssistantTable, Scenario, load_scenario
+from support.rows import each_row
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "support" / "home_assistant_schema.json").read_text("utf-8"))
 TOPIC = re.compile(r"homeassistant/(sensor|binary_sensor|switch)/([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)/config")
@@ -61,7 +61,7 @@ def test_names_that_differ_never_meet() -> None:
     assert len({one["unique_id"] for one in found.values()}) == len(found)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entity", "message", "state"),
     [
         ("price", {"value": 61.8}, "61.8"),

@@ -19,6 +19,7 @@ from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from support.doc_pages import ROOT
+from support.rows import each_row
 
 RECORDED = ROOT / "tests" / "unit" / "field" / "vendor" / "device_profiles"
 BOXES = Path(__file__).parents[5] / "shared" / "cases" / "boxes"
@@ -126,7 +127,7 @@ def test_a_draft_names_the_boxes_that_it_leaves_out() -> None:
     assert f"#   {matches[1].name}: {matches[1].topics[0]}" in draft(found, matches)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("topic", "path", "value", "quantity", "unit"),
     [
         ("box/status", "power_w", 12.0, "p_mw", "W"),

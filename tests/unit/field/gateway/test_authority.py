@@ -21,6 +21,7 @@ from heron_mqtt.field.gateway.authority import (
 from heron_mqtt.field.gateway.settings import BandTable, GatewayTable
 from heron_mqtt.messages import AuthorityState, Level
 from support.field_rig import BAND, Rig
+from support.rows import each_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = Evidence("online", True, 4)
@@ -39,13 +40,13 @@ def ask(before: Level, level: Level, evidence: Evidence, *, has_band: bool = Tru
     return change.reason
 
 
-@pytest.mark.parametrize(("before", "level"), DOWN)
-@pytest.mark.parametrize("health", ["online", "stale", "fault", "offline"])
+@each_row(("before", "level"), DOWN)
+@each_row("health", ["online", "stale", "fault", "offline"])
 def test_going_down_is_always_allowed(before: Level, level: Level, health: str) -> None:
     assert ask(before, level, Evidence(health, False, 0), has_band=False) == ""
 
 
-@pytest.mark.parametrize(("before", "level"), UP)
+@each_row(("before", "level"), UP)
 def test_going_up_with_good_evidence_is_granted_but_for_the_last_rung(before: Level, level: Level) -> None:
     reason = ask(before, level, GOOD)
     if level == "full" and before != "limited":
@@ -54,15 +55,15 @@ def test_going_up_with_good_evidence_is_granted_but_for_the_last_rung(before: Le
         assert reason == ""
 
 
-@pytest.mark.parametrize(("before", "level"), UP)
-@pytest.mark.parametrize("health", ["stale", "fault", "offline"])
+@each_row(("before", "level"), UP)
+@each_row("health", ["stale", "fault", "offline"])
 def test_gate_health(before: Level, level: Level, health: str) -> None:
     assert ask(before, level, Evidence(health, True, 99)) == (
         f"gate health: the device is {health}, it must be online"
     )
 
 
-@pytest.mark.parametrize(("before", "level"), UP)
+@each_row(("before", "level"), UP)
 def test_gate_telemetry(before: Level, level: Level) -> None:
     assert ask(before, level, Evidence("online", False, 99)).startswith("gate telemetry: ")
 
@@ -97,7 +98,7 @@ def test_a_band_without_the_safe_state_is_refused(low: float, high: float) -> No
         GatewayTable(band=BandTable(p_min_mw=low, p_max_mw=high))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("scenario", "kept", "is_lower", "ceiling", "level"),
     [
         ("full", {"level": "shadow", "ceiling": "shadow", "demoted": True}, True, "shadow", "shadow"),
@@ -392,7 +393,7 @@ def test_over_a_real_device_no_authority_begins_at_the_level_of_emulators() -> N
     assert (authority.level, authority.ceiling) == ("shadow", "shadow")
 
 
-@pytest.mark.parametrize(("before", "level"), [*DOWN, *UP])
+@each_row(("before", "level"), [*DOWN, *UP])
 def test_the_gates_that_are_shown_beforehand_are_those_that_refuse(before: Level, level: Level) -> None:
     shown = {gate.partition(":")[0] for gate in gates(before, level)}
     refusing = set()

@@ -13,9 +13,10 @@ from heron_mqtt.field.gateway.clearance import (
 )
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.messages import Clearance
+from support.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("p_mw", "available_mw", "expected_mw"),
     [
         (-0.05, -0.03, -0.03),  # a load draws no more than its demand
@@ -38,7 +39,7 @@ def test_a_plan_says_what_a_setpoint_leads_to(
     assert make_plan({"x": wanted}).by_prefix() == {"p_": {"x": expected_mw}, "q_": {"x": 0.01}}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("told_mw", "offered_mw", "measured_mw", "error_mw"),
     [
         (0.04, 0.01, 0.04, 0.0),  # more sun than the data have
@@ -98,7 +99,7 @@ def test_a_clearance_that_names_no_limit_changes_nothing() -> None:
     assert allowed == {"ess": SetpointRequest(0.02, -0.01)}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("planned", "cleared", "left"),
     [
         (*(0.5, 2.0), 0.5),

@@ -21,6 +21,7 @@ from powergrid.agents import GridAgent
 from powergrid.devices import Battery
 from powergrid.envs import MultiAgentMicrogrids
 from support.field_rig import ESS, OpenMemoryBroker
+from support.rows import each_row
 from support.small_grid import build_once
 from support.small_grid import scenario as small
 
@@ -231,7 +232,7 @@ async def test_no_setpoint_of_a_whole_episode_is_outside_the_envelope(
 LIMITS = SetpointLimits(-2.0, 3.0, 2.5, -1.0, 1.5)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("p_mw", "q_mvar", "more", "expected", "bound_by"),
     [
         (1.0, 0.0, {}, (1.0, 0.0), ()),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from heron_mqtt.field.gateway.lease_taking import LeaseTaking
 from heron_mqtt.messages import LeaseState
+from support.rows import each_row
 
 HELD = {"state": "held", "holder": "MG1", "holder_boot": "g1", "boot": "d1"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("lease", "device_boot", "may"),
     [
         (HELD, "d1", True),

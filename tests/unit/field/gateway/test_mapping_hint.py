@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heron_mqtt.field.gateway.mapping_hint import MappingHint
+from support.rows import each_row
 
 AGREEMENT = 0.15
 IN_A_ROW = 3
@@ -19,8 +20,8 @@ def compared(
     return [hint.compare(told_mw, factor * told_mw) for _ in range(times)]
 
 
-@pytest.mark.parametrize("told_mw", [TOLD_MW, -TOLD_MW])
-@pytest.mark.parametrize(
+@each_row("told_mw", [TOLD_MW, -TOLD_MW])
+@each_row(
     ("factor", "suspect"),
     [
         (-1.0, "is it the sign?"),

@@ -7,6 +7,7 @@ import argparse
 import pytest
 
 from heron_mqtt.field.modbus.program import further_unit, positive
+from support.rows import each_row
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_a_further_unit_is_read(
     assert tuple(getattr(unit, name) for name in unit.__dataclass_fields__) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["roof", "@3", "roof@", "roof@x", "roof@256", "roof@-1", "roof@3:pv", "roof@3,x=a", "roof@3,", ""],
 )

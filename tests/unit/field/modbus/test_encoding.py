@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from heron_mqtt.field.modbus.blocks import RegisterSpan, read_blocks
 from heron_mqtt.field.modbus.encoding import decode, encode, integer_range, register_count
+from support.rows import each_row
 
 INTEGERS: list[Any] = ["int16", "uint16", "int32", "uint32", "int64", "uint64"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "type_", "swaps", "value"),
     [
         ([0xFE0C], "int16", "", -500),
@@ -124,7 +125,7 @@ def test_without_swaps_the_word_and_byte_with_the_most_significant_bits_come_fir
     assert decode([0x4142, 0x4300], "string") == "ABC"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "type_", "length", "words"),
     [
         (0, "bcd16", 1, [0]),
@@ -161,7 +162,7 @@ def test_what_a_device_may_say_is_read(words: list[int], type_: Any, value: Any)
     assert type(decode(words, type_)) is type(value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "type_", "text"),
     [
         (-1, "uint16", "-1 is no uint16, which holds whole numbers from 0 to 65535"),

@@ -10,6 +10,7 @@ from heron_mqtt.config import validate
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.place import SerialLine, TcpAddress, is_serial_port, tcp_address
+from support.rows import each_row
 
 
 @pytest.mark.parametrize(
@@ -28,9 +29,7 @@ def test_an_address_is_a_host_and_a_port_or_the_port_of_modbus(text: str, host: 
     assert TcpAddress("box") == TcpAddress("box", 502)
 
 
-@pytest.mark.parametrize(
-    "text", ["", ":502", "box:0", "box:65536", "box:", "box:x", "box:-1", "a/b", "me@box"]
-)
+@each_row("text", ["", ":502", "box:0", "box:65536", "box:", "box:x", "box:-1", "a/b", "me@box"])
 def test_what_is_no_address_is_told_with_what_was_expected(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         tcp_address(text)
@@ -60,7 +59,7 @@ def test_a_serial_line_has_the_settings_that_most_devices_have() -> None:
 BROADCAST = "unit: {} on a serial port: 0 is a broadcast that no device answers; expected 1 to 247"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "problem"),
     [
         ({}, "address or serial: one of them must be given"),

@@ -11,6 +11,7 @@ import pytest
 
 from heron_mqtt.field.sunspec.block import NOT_IMPLEMENTED, Block, SunSpecError
 from heron_mqtt.field.sunspec.layouts import Point, PointGroup, layout
+from support.rows import each_row
 from support.sunspec_registers import block_of
 
 SIZES = {"16": 1, "32": 2, "64": 4}
@@ -220,7 +221,7 @@ def test_every_group_of_every_model_has_points_so_that_reading_groups_comes_to_a
 # -- what people are shown -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("block", "shown"),
     [
         (alone("uint16", 7), "7"),

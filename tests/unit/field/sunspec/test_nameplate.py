@@ -9,6 +9,7 @@ import pytest
 from heron_mqtt.field.sunspec.block import Block
 from heron_mqtt.field.sunspec.layouts import layout
 from heron_mqtt.field.sunspec.nameplate import STATIC_MODELS, Nameplate, read_nameplate
+from support.rows import each_row
 
 
 def nameplate(kind: str = "battery", **says: Any) -> Nameplate:
@@ -16,7 +17,7 @@ def nameplate(kind: str = "battery", **says: Any) -> Nameplate:
     return Nameplate(kind=kind, maker="M", type="T", serial="S", **{**silent, **says})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "says", "expected"),
     [
         ("pv", {}, (0.0, None)),
@@ -35,7 +36,7 @@ def test_its_power_range_is_what_it_says(
     assert nameplate(kind, **says).power_range_w == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("says", "wanted", "expected"),
     [
         ({}, (9e9, -9e9), (9e9, -9e9)),  # it says nothing: nothing is bounded here

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from heron_mqtt.field.sunspec.ramp import MAX_RAMP_S, REMEMBERED, IncreaseRamp
+from support.rows import each_row
 
 
 class Ramp:
@@ -21,7 +20,7 @@ class Ramp:
         return takes_s
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("held", "wanted", "takes_s"),
     [
         (None, 0.0, 0),

@@ -21,10 +21,11 @@ from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Reg
 from heron_mqtt.field.sunspec.block import NOT_IMPLEMENTED, Block, SunSpecError
 from heron_mqtt.field.sunspec.discovery import Place, find_models, read_model
 from heron_mqtt.field.sunspec.layouts import layout
+from support.rows import each_row
 from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter, defined_points
 
 
-@pytest.mark.parametrize("model", [1, 103, 113, 120, 121, 123, 124, *range(701, 716), 160])
+@each_row("model", [1, 103, 113, 120, 121, 123, 124, *range(701, 716), 160])
 def test_every_point_stands_where_pysunspec2_puts_it(model: int) -> None:
     counts = {"NPt": 3, "NCrv": 2, "NCtl": 2, "NPrt": 2, "N": 2, "NCrvSet": 2}
     words = [model, 0]

@@ -11,6 +11,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.answers import AnswerReader, SetpointAnswer
 from heron_mqtt.field.vendor.payload_filling import RenderedValue
 from heron_mqtt.field.vendor.tables import AnswerTable
+from support.rows import each_row
 
 
 def known_values(**quantities: str) -> Any:
@@ -54,7 +55,7 @@ def test_what_repeats_the_value_accepts_the_setpoint(was: RenderedValue, echo: s
 FIVE = RenderedValue(5.0, "5")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "tolerance", "echoed", "is_near"),
     [
         (5.0, 0.0, 5.0, True),

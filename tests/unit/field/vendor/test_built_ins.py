@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from heron_mqtt.field.vendor.built_ins import MAX_COUNTER, BuiltIns, problem
+from support.rows import each_row
 
 NOW_S = 1_767_225_600.25  # 2026-01-01T00:00:00.25Z
 
@@ -57,7 +58,7 @@ def test_a_counter_begins_again_where_the_device_wants_it_to_and_at_its_end() ->
     assert names.value("counter", None) == 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "form"),
     [
         ("counter", None),
@@ -75,7 +76,7 @@ def test_nothing_is_wrong_with_a_form_that_can_be_written(name: str, form: str |
     assert problem(name, form) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "form", "why"),
     [
         ("counter", "0", "{counter:0}: expected where to begin again, as {counter:256}"),

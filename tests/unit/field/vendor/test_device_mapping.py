@@ -14,6 +14,7 @@ from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
+from support.rows import each_row
 
 MW = st.floats(-1e3, 1e3, allow_nan=False)
 SCALES = st.floats(1e-3, 1e3) | st.floats(-1e3, -1e-3)
@@ -264,7 +265,7 @@ def test_csv_and_text_and_json_are_read() -> None:
     assert decode(box, [{"q": 1}, {"q": "2.5"}], "box/q") == {"q_mvar": -0.0025}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("payload", "complaint"),
     [
         (b"", None),
@@ -511,7 +512,7 @@ def test_topics_of_others_leave_a_box_as_it_is() -> None:
     assert box.telemetry() is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("limits", "power_mw", "beyond"),
     [
         ({"max": 1000.0}, 0.001, None),
@@ -549,7 +550,7 @@ NOTHING = "setpoint.messages: no message is sent for 0 MW: the 'when' of each le
 NO_RELEASE = "setpoint.release: no message hands the device back: the 'when' of each leaves it out"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "messages", "release", "problem"),
     [
         ({"min": 500.0}, [SET], "zero", f"setpoint.messages: {NO_ZERO}0.0005 MW"),

@@ -21,6 +21,7 @@ from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
+from support.rows import each_row
 
 RECORDED = {
     p.stem: json.loads(p.read_text()) for p in (Path(__file__).parent / "device_profiles").glob("*.json")
@@ -54,11 +55,7 @@ def defaults(name: str) -> set[str]:
 
 
 def of_all(what: str) -> list[Any]:
-    return [
-        pytest.param(name, sample, id=f"{name}-{i}")
-        for name, samples in sorted(SAMPLES.items())
-        for i, sample in enumerate(samples[what])
-    ]
+    return [(name, sample) for name, samples in sorted(SAMPLES.items()) for sample in samples[what]]
 
 
 def test_every_shipped_profile_has_samples() -> None:
@@ -79,7 +76,7 @@ def test_every_parameter_that_a_profile_declares_is_used_in_it() -> None:
             assert f"{{{parameter}}}" in text, f"{name}: {parameter}"
 
 
-@pytest.mark.parametrize(("name", "sample"), of_all("received"))
+@each_row(("name", "sample"), of_all("received"))
 def test_a_recorded_payload_means_what_it_should(name: str, sample: dict[str, Any]) -> None:
     assert sample["source"]
     state = VendorState(load(name))
@@ -100,7 +97,7 @@ def context() -> MessageContext:
     return MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id-1"))
 
 
-@pytest.mark.parametrize(("name", "sample"), of_all("sent"))
+@each_row(("name", "sample"), of_all("sent"))
 def test_a_setpoint_becomes_exactly_the_documented_messages(name: str, sample: dict[str, Any]) -> None:
     assert sample["source"]
     setpoint = Setpoint(**sample["setpoint"] | {"seq": sample["setpoint"].get("seq", 0)})
@@ -109,7 +106,7 @@ def test_a_setpoint_becomes_exactly_the_documented_messages(name: str, sample: d
     assert not any(m.retain for m in sent)
 
 
-@pytest.mark.parametrize("name", [n for n in PROFILES if SAMPLES[n]["sent"]])
+@each_row("name", [n for n in PROFILES if SAMPLES[n]["sent"]])
 def test_every_profile_that_takes_setpoints_hands_the_device_back(name: str) -> None:
     mapping = load(name)
     assert mapping.has_release
@@ -117,7 +114,7 @@ def test_every_profile_that_takes_setpoints_hands_the_device_back(name: str) -> 
     assert got == SAMPLES[name]["released"] != []
 
 
-@pytest.mark.parametrize(("name", "sample"), of_all("answers"))
+@each_row(("name", "sample"), of_all("answers"))
 def test_an_answer_accepts_or_rejects_a_setpoint_as_documented(name: str, sample: dict[str, Any]) -> None:
     mapping = load(name)
     first = SAMPLES[name]["sent"][0]["setpoint"]
@@ -128,7 +125,7 @@ def test_an_answer_accepts_or_rejects_a_setpoint_as_documented(name: str, sample
     assert sample.get("reason", "") in (found[0].reason if found else "")
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@each_row("name", PROFILES)
 def test_what_keeps_the_device_talking_is_as_documented(name: str) -> None:
     got = []
     for keepalive in load(name).keepalives:
@@ -146,14 +143,14 @@ def test_what_keeps_the_device_talking_is_as_documented(name: str) -> None:
     assert got == SAMPLES[name]["keepalives"]
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@each_row("name", PROFILES)
 def test_every_topic_with_a_sample_is_subscribed_and_every_subscribed_topic_has_a_sample(name: str) -> None:
     samples = [*SAMPLES[name]["received"], *SAMPLES[name]["answers"]]
     with_sample = {sample["topic"] for sample in samples}
     assert set(load(name).topic_filters()) - ALIKE == with_sample - ALIKE
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@each_row("name", PROFILES)
 def test_garbage_on_any_topic_is_told_or_means_nothing(name: str) -> None:
     mapping = load(name)
     for payload in (b"\xff\xfe", b"[1, 2", b'{"value": NaN}', b"[[[]]]", b"Infinity"):
@@ -165,7 +162,7 @@ def test_garbage_on_any_topic_is_told_or_means_nothing(name: str) -> None:
                 assert not any(taken.fields.values()), payload
 
 
-@pytest.mark.parametrize("name", [n for n in PROFILES if SAMPLES[n]["parameters"]])
+@each_row("name", [n for n in PROFILES if SAMPLES[n]["parameters"]])
 def test_a_missing_parameter_is_named_with_what_it_is(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_mapping(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.formula import MAX_EXPONENT, Formula, signed
+from support.rows import each_row
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -38,7 +39,7 @@ def test_a_formula_gives_what_the_same_arithmetic_gives(a: float, b: float, c: f
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "values", "wanted"),
     [
         ("a if a > b else b", {"a": 1.0, "b": 2.0}, 2.0),
@@ -177,7 +178,7 @@ def test_a_list_whose_numbers_close_up_is_paired_with_no_other() -> None:
         assert compiled(text, "a", "b", lists=("a", "b"), loose=("b",))[1] == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "problem"),
     [
         ("a +", "is not a formula"),
@@ -214,7 +215,7 @@ def test_a_mistake_is_named_before_anything_runs(text: str, problem: str) -> Non
     assert len(problems[0]) < 1_500
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "values", "problem"),
     [
         ("1 / a", {"a": 0.0}, "a division by zero"),

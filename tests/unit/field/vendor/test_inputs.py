@@ -23,6 +23,7 @@ from heron_mqtt.field.vendor.inputs import (
 )
 from heron_mqtt.field.vendor.payloads import _split
 from heron_mqtt.field.vendor.tables import InputTable, ValueTable
+from support.rows import each_row
 
 EXPECTED = "expected one of true, on, yes, 1, false, off, no, 0 (or what 'words' lists)"
 """Of true/false."""
@@ -46,7 +47,7 @@ def test_a_number_with_separators_is_read_as_it_was_written(value: int, places: 
     assert reader(decimal=",").read(f"{number:.{places}f}".replace(".", ",")) == number
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("keys", "raw", "wanted"),
     [
         ({}, "−5", -5.0),
@@ -92,7 +93,7 @@ def test_what_is_meant(keys: dict[str, Any], raw: Any, wanted: Any) -> None:
     assert isinstance(found, MissingValue) if wanted is None else found == wanted
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("keys", "raw", "problem"),
     [
         ({}, "2,75", "give 'suffix' if it is a unit"),
@@ -157,7 +158,7 @@ def test_numbers_of_an_array_are_cleaned_one_by_one() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("keys", "problem"),
     [
         ({"pattern": "("}, "is not a regular expression"),
@@ -240,7 +241,7 @@ def test_a_time_zone_is_the_one_that_is_named() -> None:
     assert told == ["timezone"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "pattern",
     [
         r"(a+)+",
@@ -257,14 +258,14 @@ def test_a_repetition_within_a_repetition_is_refused(pattern: str) -> None:
     assert _repeats_within_repeat(pattern.replace("\\\\", "\\"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "pattern", [r"(\\d+)", r"p=(\\d{3})x", r"(ab{2}c)?d", r"(a,b)+", r"(a{2})+,", r"(a+)?", r"(a+)b*", "a+)+"]
 )
 def test_a_plain_repetition_is_not(pattern: str) -> None:
     assert not _repeats_within_repeat(pattern.replace("\\\\", "\\"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("keys", "raw", "wanted"),
     [
         ({"pattern": "1(.)0"}, 120, 2.0),
@@ -334,7 +335,7 @@ def test_a_column_is_found_by_its_place_or_its_name() -> None:
     assert reader("sparkplug", metric="m").read({}) == MissingValue(False, "x: metric m finds nothing")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "written", "data"),
     [
         (b"\x01\x02", "raw", b"\x01\x02"),

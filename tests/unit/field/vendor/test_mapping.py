@@ -13,6 +13,7 @@ from heron_mqtt.field.vendor.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.outgoing import Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.messages import Setpoint
+from support.rows import each_row
 
 POWER: dict[str, Any] = {"path": "p", "unit": "W"}
 READ = [{"topic": "box/p", "fields": {"p_mw": POWER}}]
@@ -223,7 +224,7 @@ def test_one_input_is_of_one_kind() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["soc", "vm_pu", "running", "ack_seq", "lease_s", "seq", "uid", "counter"])
+@each_row("name", ["soc", "vm_pu", "running", "ack_seq", "lease_s", "seq", "uid", "counter"])
 def test_the_name_of_a_quantity_is_no_input(name: str) -> None:
     said = problems(telemetry=[*READ, {"topic": "x", "inputs": {name: {"path": "x"}}}])
     assert said == [f"telemetry[1].inputs.{name}: is the name of a quantity; choose another"]

@@ -16,6 +16,7 @@ from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint
+from support.rows import each_row
 
 GOOD: dict[str, Any] = {
     "setpoint": {
@@ -70,7 +71,7 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
     assert load(GOOD).topic_filters() == ("box/7/p", "box/7/csv", "box/7/there")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "key", "expectation"),
     [
         (lambda t: t.pop("telemetry"), "telemetry", "missing"),
@@ -319,7 +320,7 @@ def test_a_formula_and_a_field_of_one_quantity_are_two_sources_too() -> None:
     assert "quantities.p_mw: p_mw has a source already" in problems(spoil)[0]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "problem"),
     [
         ({"formula": "a + c", "unit": "W"}, "formula: 'a + c': nothing is called c; there are a, b"),
@@ -350,7 +351,7 @@ def test_a_mistake_in_a_quantity_is_named_with_file_table_and_key(
     assert found[0].startswith("site.toml: MG1.devices.ess.mapping: quantities.p_mw")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "problem"),
     [
         ({"timestamp": "t"}, "timestamp: there is no input 't'; there are a"),
@@ -377,7 +378,7 @@ def test_a_mistake_in_telemetry_is_named(change: dict[str, Any], problem: str) -
     assert any(problem in p and "telemetry[0]" in p for p in caught.value.problems), caught.value.problems
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "key", "problem"),
     [
         (lambda s: s.update(confirm="answer"), "setpoint.confirm", "'answer' needs [[setpoint.answers]]"),

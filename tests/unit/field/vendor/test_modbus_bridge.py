@@ -17,6 +17,7 @@ from heron_mqtt.field.modbus.registers import ModbusConnection
 from heron_mqtt.field.vendor import modbus_bridge
 from heron_mqtt.field.vendor.modbus_bridge import BridgeScenario, DevicePlace, read_once
 from support.modbus_box import ModbusBox
+from support.rows import each_row
 
 AT = ["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1", "--modbus", "127.0.0.1:1"]
 BOX = """
@@ -43,7 +44,7 @@ def options(*more: str, mapping: Path | str) -> argparse.Namespace:
     return modbus_bridge._parser().parse_args([*AT, "--mapping", str(mapping), *more])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "value"),
     [
         ("a=5", 5),

@@ -22,9 +22,10 @@ from heron_mqtt.field.vendor.numbers import (
     rounded,
     shown,
 )
+from support.rows import each_row
 
 
-@pytest.mark.parametrize("raw", [True, False, None, "5", [5], math.nan, math.inf, -math.inf, 10**400])
+@each_row("raw", [True, False, None, "5", [5], math.nan, math.inf, -math.inf, 10**400])
 def test_what_is_no_finite_number_is_refused_and_names_its_place(raw: Any) -> None:
     with pytest.raises(MessageError, match=r"^its power gave "):
         finite(raw, "its power")
@@ -36,7 +37,7 @@ def test_a_number_is_taken_as_it_is(raw: float) -> None:
     assert isinstance(finite(raw, "x"), float)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "text", "value"),
     [
         ((".", None, None), " -1.5e2 ", -150.0),
@@ -62,7 +63,7 @@ def test_a_number_in_text_is_read(options: tuple[Any, Any, Any], text: str, valu
     assert NumberText(*options).parse(text, "x") == value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "text", "why"),
     [
         ((".", None, None), "", "expected a number"),
@@ -106,7 +107,7 @@ def test_text_that_is_no_number_says_what_was_expected(
     assert str(refused.value).startswith("its power gave ")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "unit",
     [
         "kW",
@@ -200,7 +201,7 @@ def test_a_value_is_shown_to_people_whatever_its_length() -> None:
     assert shown("a" * (MAX_TEXT - 1)) == "str '" + "a" * 39 + "..."
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "decimals", "toward_zero", "expected"),
     [
         (1.26, 1, False, 1.3),
@@ -223,7 +224,7 @@ def test_a_value_is_rounded_and_towards_zero_never_up(
     assert math.copysign(1.0, done) == (math.copysign(1.0, expected) if expected else 1.0), "no -0"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "decimals", "number", "digits"),
     [
         (5.0, 0, 5, "5"),

@@ -9,6 +9,7 @@ import pytest
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.parameters import check_use, fill, gather
 from heron_mqtt.field.vendor.problems import Problems
+from support.rows import each_row
 
 
 def said(problems: Problems) -> list[str]:
@@ -20,7 +21,7 @@ def said(problems: Problems) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("declared", "given", "values", "learned"),
     [
         ({"a": 5}, {}, {"a": 5}, {}),
@@ -47,7 +48,7 @@ def test_a_parameter_is_as_given_else_its_default_or_is_to_be_learned(
 KEYS = "default, description, learn, relearn_after_s"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("declared", "given", "problem"),
     [
         ({"a": {"description": "its serial"}}, {}, "parameters.a: missing; it must be given: its serial"),
@@ -110,7 +111,7 @@ EVERYWHERE = ["agent", "known", "replaced"]
 IN_MESSAGES = ["agent", "counter", "known", "level", "now", "replaced", "uid", "v"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("known", "keys"),
     [
         (EVERYWHERE, ["name", "telemetry[0].path", "availability[0].path", "liveness.topic", "x.payload"]),

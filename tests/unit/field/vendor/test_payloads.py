@@ -9,6 +9,7 @@ import pytest
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.payloads import Expression, parse, sample
 from heron_mqtt.field.vendor.tables import PayloadKeys
+from support.rows import each_row
 
 KEY_VALUE = PayloadKeys(format="key_value")
 
@@ -34,7 +35,7 @@ def test_a_payload_without_names_is_named_with_its_beginning() -> None:
         parse(b"hello", KEY_VALUE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("keys", "payload", "document"),
     [
         ({"format": "binary"}, b"\x00\xff ", b"\x00\xff "),

@@ -11,6 +11,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.quantities import Quantity
 from heron_mqtt.field.vendor.tables import FieldTable, InputTable, QuantityTable
+from support.rows import each_row
 
 UNITS: dict[str, str] = {"p_mw": "W", "q_mvar": "var", "soc": "percent", "vm_pu": "pu"}
 
@@ -23,7 +24,7 @@ def quantity(name: str, said: list[tuple[str, str]] | None = None, **table: Any)
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "raw", "value"),
     [
         ("p_mw", -1500.0, -0.0015),
@@ -45,7 +46,7 @@ def test_what_was_read_is_told_in_our_unit(name: str, raw: Any, value: Any) -> N
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "raw", "why"),
     [
         ("p_mw", True, "p_mw: True, expected a number"),

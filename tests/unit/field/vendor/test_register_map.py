@@ -12,6 +12,7 @@ from heron_mqtt.field.vendor import DeviceMapping, load_mapping
 from heron_mqtt.field.vendor.outgoing import RegisterCommand
 from heron_mqtt.field.vendor.register_map import RegisterWrite
 from heron_mqtt.messages import Setpoint
+from support.rows import each_row
 
 GOOD: dict[str, Any] = {
     "name": "box",
@@ -57,7 +58,7 @@ def test_a_good_table_is_taken_and_only_what_something_is_made_of_is_read() -> N
     assert mapping.topic_filters() == ("registers",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("table", "line"),
     [
         (

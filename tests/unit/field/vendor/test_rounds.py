@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.rounds import TopicRound
 from heron_mqtt.field.vendor.vendor_state import VendorState
+from support.rows import each_row
 
 
 def state(quantity: dict[str, Any], *inputs: dict[str, Any], **others: Any) -> VendorState:
@@ -252,7 +253,7 @@ TIMELINES: list[tuple[str, float, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("members", "within_s", "timeline"), TIMELINES)
+@each_row(("members", "within_s", "timeline"), TIMELINES)
 def test_what_comes_close_together_or_fits_the_period_is_one_round(
     members: str, within_s: float, timeline: str
 ) -> None:

@@ -26,6 +26,7 @@ from heron_mqtt.field.vendor.sparkplug_payload import (
 )
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint
+from support.rows import each_row
 
 TABLE: dict[str, Any] = {
     "setpoint": {
@@ -243,7 +244,7 @@ def test_a_number_without_end_is_none() -> None:
     assert _read_varint(b"\xff" * 20, 0) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "found"),
     [
         (b"\x08\x96\x01rest", (1, 1, 3)),
@@ -334,7 +335,7 @@ def test_a_death_of_an_earlier_session_is_ignored() -> None:
     assert not node.take("spBv1.0/g/NDATA/n", payload([], 9)).needs_birth, "it begins to count anew"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("held", "value"),
     [
         (b"\x50\x07", 7),
@@ -370,7 +371,7 @@ def test_what_is_damaged_is_said_and_the_rest_is_read() -> None:
         decode(b"\x12\x09\x0a")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("datatype", "fits", "sent_as"),
     [
         ("Int8", [-128, 255], [0xFFFF_FF80, 255]),

@@ -21,6 +21,7 @@ from heron_mqtt.field.vendor.tables import (
     TelemetryTable,
     ValueTable,
 )
+from support.rows import each_row
 
 TELEMETRY = [{"topic": "x", "inputs": {"a": {"path": "a"}}}]
 REGISTERS = {"w": {"address": 1}}
@@ -32,7 +33,7 @@ IN_JSON = {"pack": ["{a}", 1], "struct": ">hB", "bytes": "hex"}
 METRICS = {"topic": "x", "payload": {"a": "{a}"}}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "table"),
     [
         (ValueTable, {"quantity": "p_mw", "table": POINTS, "min": 5.0, "max": 5.0, "scale": -1.0}),
@@ -72,7 +73,7 @@ def test_what_fits_together_is_taken(model: type[BaseModel], table: dict[str, An
     assert model.model_validate(table)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "table", "why"),
     [
         (ValueTable, {}, "give one of quantity, formula and pack"),

@@ -11,6 +11,7 @@ from heron_mqtt.field.vendor import telemetry
 from heron_mqtt.field.vendor.inputs import MissingValue
 from heron_mqtt.field.vendor.tables import AvailabilityTable, TelemetryTable
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, TelemetryReader
+from support.rows import each_row
 
 
 def reader(said: list[str] | None = None, **table: Any) -> TelemetryReader:
@@ -142,7 +143,7 @@ def availability(said: list[str] | None = None, **table: Any) -> AvailabilityRea
     return made
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("table", "payload", "read"),
     [
         ({}, b"on", ("online", "on")),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.payloads import parse_json
 from heron_mqtt.field.vendor.tolerant_json import to_strict
+from support.rows import each_row
 
 TEXTS = st.text(alphabet=st.characters(blacklist_categories=["Cs"]), max_size=12)
 DOCUMENTS = st.recursive(
@@ -37,7 +38,7 @@ def test_the_text_of_a_python_object_is_read_as_the_object(document: Any) -> Non
     assert parse_json(repr(document), tolerant=True) == document
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "wanted"),
     [
         ('{"a":nan,"b":-Infinity,"c":inf,"d":None,"e":undefined}', dict.fromkeys("abcde")),
@@ -63,7 +64,7 @@ def test_json_stays_as_it_is_written(text: str) -> None:
     assert to_strict(text) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("written", "meant"),
     [
         (r"\x41\x7a", "Az"),
@@ -83,7 +84,7 @@ def test_characters_that_python_escapes_are_read_in_quotes_of_either_sort(writte
         assert json.loads(to_strict(f'"{written} and more"')) == f"{meant} and more"
 
 
-@pytest.mark.parametrize("text", ["", "{", "{a b}", "hello", "{'a' 1}", "[1", "'", '{"a":1} extra'])
+@each_row("text", ["", "{", "{a b}", "hello", "{'a' 1}", "[1", "'", '{"a":1} extra'])
 def test_what_is_no_better_is_refused(text: str) -> None:
     with pytest.raises(MessageError, match="not even almost JSON"):
         parse_json(text, tolerant=True)

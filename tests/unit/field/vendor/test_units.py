@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.field.vendor.units import UnitKeys, per_si
+from support.rows import each_row
 
 
 def asked(quantity: str, **keys: Any) -> tuple[float, list[tuple[str, str]]]:
@@ -15,7 +16,7 @@ def asked(quantity: str, **keys: Any) -> tuple[float, list[tuple[str, str]]]:
     return found, said
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("quantity", "keys", "per_ours"),
     [
         ("p_mw", {"unit": "W"}, 1e6),

@@ -9,6 +9,7 @@ import pytest
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.auth import acl
 from heron_mqtt.messaging.embedded.auth.acl import Acl, AclRow, ClientGrant
+from support.rows import each_row
 
 FILE = """\
 # a comment
@@ -92,7 +93,7 @@ def test_names_are_put_in_once() -> None:
     assert row.topic_filter == "%c/me/%c"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rows", "in_charge"),
     [
         ([("publish", "heron/e/estop")], True),
@@ -150,7 +151,7 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
         Acl.load(tmp_path / "acl")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("row", "in_charge"),
     [
         ("sites/7/heron/e/estop", True),

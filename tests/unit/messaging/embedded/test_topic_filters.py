@@ -13,6 +13,7 @@ from heron_mqtt.messaging.embedded.protocol.topic_filters import (
     covers,
     filter_problem,
 )
+from support.rows import each_row
 
 LEVEL = st.sampled_from(["", "a", "b", "$s"])
 TOPICS = st.lists(LEVEL, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -40,7 +41,7 @@ def matches(topic_filter: str, topic: str) -> bool:
     return not levels
 
 
-@pytest.mark.parametrize(
+@each_row(
     "topic_filter",
     ["a", "/", "+", "#", "a/#", "+/+", "a/+/b", "a/+/#", "$SYS/#", "$share", "/".join("a" * MAX_LEVELS)],
 )
@@ -48,7 +49,7 @@ def test_a_valid_filter_has_no_problem(topic_filter: str) -> None:
     assert filter_problem(topic_filter) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("topic_filter", "problem"),
     [
         ("", "an empty topic filter"),
@@ -67,7 +68,7 @@ def test_an_invalid_filter_is_named(topic_filter: str, problem: str) -> None:
     assert filter_problem(topic_filter) == problem
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("granted", "asked"),
     [
         ("a", "a"),
@@ -87,7 +88,7 @@ def test_a_filter_covers(granted: str, asked: str) -> None:
     assert covers(granted, asked)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("granted", "asked"),
     [
         ("a", "b"),

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.options import MqttOptions, shown
+from support.rows import each_row
 
 
 def _options(url: str, **kwargs: Any) -> MqttOptions:
     return MqttBroker(url, **kwargs).options
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "address"),
     [
         ("mqtt://localhost", "mqtt://localhost:1883"),
@@ -36,7 +37,7 @@ def test_an_address_is_understood(url: str, address: str) -> None:
     assert _options(url).address == address
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "",
@@ -97,7 +98,7 @@ def _texts(url: str) -> str:
     return repr(broker) + repr(broker.options) + broker.options.address
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kwargs", "named"),
     [
         ({"protocol": "4"}, "protocol '4'"),

@@ -25,6 +25,7 @@ from powergrid.agents.policy import (
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
 from powergrid.scenario import PolicyTable, load_scenario, scenario_from_dict
 from powergrid.simulation.build import build
+from support.rows import each_row
 from support.small_grid import scenario as small
 from support.trajectories import assert_same, own_policies, some_random_actions, trajectory
 
@@ -186,7 +187,7 @@ def first_step(policy: Any) -> None:
     env.step({})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("policy", "expected"),
     [
         ("no_such_module:Policy", r"policy 'no_such_module:Policy': cannot be imported: No module"),

@@ -10,6 +10,7 @@ import pytest
 from powergrid.devices import DEVICES, BatterySpec, Device, LoadSpec, Pv, PvSpec, make_device
 from powergrid.devices.base import clip, clip_q, finite, hours, no_profile
 from powergrid.devices.formulas import SCALAR, FormulaDevice
+from support.rows import each_row
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def test_a_number_is_clipped_to_the_nearest_and_never_a_negative_zero(value: flo
     assert str(clip(-1.0, -0.0, 1.0)) == str(clip(1.0, -1.0, -0.0)) == "0.0"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("q_mvar", "p_mw", "clipped"),
     [
         (0.0, 5.0, 0.0),

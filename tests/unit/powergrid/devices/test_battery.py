@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from powergrid.devices import Battery, BatterySpec
 from powergrid.scenario import PolicyTable
 from support.device_strategies import battery_specs, devices_with_steps
+from support.rows import each_row
 
 HOUR_S = 3600.0
 NAMEPLATE: dict[str, Any] = {"max_e_mwh": 2.0, "max_p_charge_mw": 1.0, "max_p_discharge_mw": 1.0}
@@ -281,7 +282,7 @@ def test_power_that_would_explain_another_charge_is_positive_where_less_was_meas
     assert battery().missing_mw(0.5, 0.6, HOUR_S) == pytest.approx(-0.2)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "feasible"),
     [
         ({}, (-1.0, 1.0)),

@@ -19,6 +19,7 @@ from powergrid.devices import Fmu, FmuSpec, make_device
 from powergrid.devices.fmu_units import INSTANCES, FmuHistory
 from powergrid.scenario import PolicyTable
 from support.fmus import battery, changed, spec
+from support.rows import each_row
 
 POWERS = [0.004, -0.005, 0.001, 0.0, 0.02, -0.02]
 LIMITED = {"canGetAndSetFMUstate": "canRunAsynchronuously"}  # a unit that cannot take a step back
@@ -338,7 +339,7 @@ def test_a_library_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         Fmu(spec(broken))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("more", "why"),
     [
         ({"p": {"variable": "power"}}, "p.variable: the unit has no variable 'power'; it has p_set, p, soc"),
@@ -489,7 +490,7 @@ class Recorder:
         return []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("longest_s", "dt_s", "parts"),
     [
         (60.0, 60.0, 1),

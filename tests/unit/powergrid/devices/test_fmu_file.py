@@ -13,6 +13,7 @@ from powergrid.devices import fmu_file as module
 from powergrid.devices.fmu_file import FmuFile, FmuVariable, fmu_file
 from powergrid.devices.fmu_instance import FmuInstance
 from support.fmus import battery, changed
+from support.rows import each_row
 
 
 def file_with(*variables: FmuVariable) -> FmuFile:
@@ -32,7 +33,7 @@ def complaints(file: FmuFile, name: str, value: Any) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("type_", "fits"),
     [
         *((name, (1, 0.5)) for name in ("Real", "Float64", "Float32")),
@@ -55,7 +56,7 @@ def test_a_start_value_is_of_the_type_that_the_unit_wants(type_: str, fits: tupl
         assert complaints(file, "x", value) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("causality", "initial", "may_be_set"),
     [
         ("parameter", "", True),

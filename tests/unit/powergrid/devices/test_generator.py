@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from powergrid.devices import Generator, GeneratorSpec
 from support.device_strategies import devices_with_steps, generator_specs
+from support.rows import each_row
 
 HOUR_S = 3600.0
 
@@ -121,10 +122,10 @@ def test_a_price_that_is_not_finite_is_refused() -> None:
         generator().economic_p_mw(float("nan"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("setpoint", "expected"), [(-1.0, 0.0), (0.0, 0.0), (0.2, 0.0), (0.21, 0.4), (0.4, 0.4), (9.0, 2.0)]
 )
-@pytest.mark.parametrize("initial_running", [True, False])
+@each_row("initial_running", [True, False])
 def test_a_setpoint_in_the_gap_goes_to_the_nearer_of_off_and_minimum(
     initial_running: bool, setpoint: float, expected: float
 ) -> None:

@@ -16,6 +16,7 @@ from powergrid.devices import (
     LoadSpec,
     PvSpec,
 )
+from support.rows import each_row
 
 BATTERY: dict[str, Any] = {
     "max_e_mwh": 0.2,
@@ -167,7 +168,7 @@ def test_a_device_that_converts_worse_does_so_by_that_factor_and_another_one_is_
     assert (car.efficiency_charge, pump.cop, pump.profile_mw) == (0.45, 1.5, -0.02)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "planned_mw", "factor", "told_mw"),
     [
         ("battery", 0.04, 0.25, 0.01),

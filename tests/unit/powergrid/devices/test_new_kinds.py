@@ -19,6 +19,7 @@ from powergrid.devices import (
 )
 from powergrid.scenario import PolicyTable
 from support.device_strategies import ev_charger_specs, flexible_load_specs, heat_pump_specs
+from support.rows import each_row
 
 STEP_S, STEP_H = 900.0, 0.25
 setpoints = st.floats(-12.0, 12.0)
@@ -291,7 +292,7 @@ def test_a_charger_begins_at_its_minimum(setpoint: float, cable: float, p_mw: fl
     assert charger().step(setpoint, 0.0, STEP_S, cable).p_mw == p_mw
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("price", "soc", "connected_s", "p_mw"),
     [
         (29.0, 0.3, 0.0, -0.011),
@@ -380,7 +381,7 @@ def test_a_heat_pumps_own_policy_acts_at_the_price_that_is_said(
     assert HeatPump(HeatPumpSpec(**PUMP)).usual_p_mw(price, POLICY, STEP_S, demand) == p_mw
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "soc", "demand", "feasible"),
     [
         ({}, 1.0, -0.01, (-0.01, -0.005)),

@@ -7,9 +7,10 @@ import math
 import pytest
 
 from powergrid.devices.response import mean_and_end
+from support.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("how", "mean_mw", "end_mw"),
     [
         ({}, 5.0, 5.0),
@@ -27,7 +28,7 @@ from powergrid.devices.response import mean_and_end
         ),
     ],
 )
-@pytest.mark.parametrize("sign", [1.0, -1.0])
+@each_row("sign", [1.0, -1.0])
 def test_a_step_of_ten_seconds_from_one_to_five(
     how: dict[str, float], mean_mw: float, end_mw: float, sign: float
 ) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messages import Fault
 from powergrid.emulators.faults import FaultState, parse_fault
+from support.rows import each_row
 
 
 def steps_with_fault(state: FaultState, n: int) -> list[int]:
@@ -33,7 +34,7 @@ def test_a_fault_is_written_kind_at_step(text: str, step: int, fault: Fault) -> 
     assert parse_fault(text) == (step, fault)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["", "silence", "silence@", "silence@x", "silence@1:0", "silence@1:2:3:4", "slience@1", "offset@1:1:nan"],
 )

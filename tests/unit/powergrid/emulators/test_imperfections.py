@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from powergrid.devices import BatterySpec, GeneratorSpec
 from powergrid.emulators.imperfections import Imperfections
 from powergrid.scenario import EmulatorTable
+from support.rows import each_row
 
 SUBSTEPS = 18_000  # of 0.05 s: a dead time in whole seconds ends with one
 
@@ -35,8 +36,8 @@ def integrated(before: float, target: float, dead_s: float, lag_s: float, dt_s: 
     return energy / dt_s, p
 
 
-@pytest.mark.parametrize("dead_s", [0.0, 30.0, 899.0])
-@pytest.mark.parametrize("lag_s", [0.0, 5.0, 200.0, 5000.0])
+@each_row("dead_s", [0.0, 30.0, 899.0])
+@each_row("lag_s", [0.0, 5.0, 200.0, 5000.0])
 def test_dead_time_and_lag_give_the_mean_that_integration_gives(dead_s: float, lag_s: float) -> None:
     box = device(p_mw=-0.03, response_delay_s=dead_s, lag_s=lag_s)
     mean, last = integrated(-0.03, 0.05, dead_s, lag_s, 900.0)

@@ -15,6 +15,7 @@ import pytest
 from heron_mqtt.messaging.core.background_loop import background_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
 from powergrid.envs import BatchedMicrogrids, MultiAgentMicrogrids
+from support.rows import each_row
 from support.small_grid import scenario as small
 from support.trajectories import random_actions, told
 
@@ -64,9 +65,9 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other) or repr(one) == repr(other) == "nan"
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize("observation", ["full", "local"])
+@each_row("how", COPIES)
+@each_row("changes", CHANGES)
+@each_row("observation", ["full", "local"])
 def test_a_copy_goes_the_very_same_way(how: str, changes: str, observation: str) -> None:
     env = make(CHANGES[changes], observation=observation)
     env.reset(seed=5)

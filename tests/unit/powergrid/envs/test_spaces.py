@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from powergrid.envs.spaces import ActionMap
 from powergrid.scenario import scenario_from_dict
+from support.rows import each_row
 from support.small_grid import scenario as small
 
 MG1 = scenario_from_dict(small()).scenario.microgrids["MG1"]
@@ -90,7 +91,7 @@ def test_a_wrong_shape_names_the_agent_and_what_was_expected(action: object) -> 
         ACTIONS.command(action)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "action",
     [
         "text",
@@ -109,8 +110,8 @@ def test_what_is_no_number_is_refused_with_the_agents_name(action: object) -> No
         ACTIONS.command(action)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("index", range(4))
+@each_row("wrong", [float("nan"), float("inf"), float("-inf")])
+@each_row("index", range(4))
 def test_a_number_that_is_none_names_agent_and_index(wrong: float, index: int) -> None:
     action = np.zeros(4, dtype=np.float32)
     action[index] = wrong

@@ -12,6 +12,7 @@ import pytest
 
 from heron_mqtt.errors import ConfigError
 from powergrid.networks import library, load_grid, load_network, network_names
+from support.rows import each_row
 
 
 def test_networks_of_pandapower_are_known_by_their_function_names() -> None:
@@ -28,7 +29,7 @@ def test_a_network_of_pandapower_brings_no_advice_to_install_numba(caplog: pytes
     assert [record.getMessage() for record in caplog.records] == ["something else"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "from_json",

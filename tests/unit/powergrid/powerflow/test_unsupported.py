@@ -11,6 +11,7 @@ import pytest
 from heron_mqtt.errors import PowerFlowError, UnsupportedElement
 from powergrid.powerflow import CompiledPowerFlow, PandapowerFlow, adapter, make_power_flow
 from support.powerflow_nets import menagerie, menagerie_with_generators, shipped
+from support.rows import each_row
 
 UNSUPPORTED_TABLES = [
     *("trafo3w", "xward", "motor", "dcline", "asymmetric_load", "asymmetric_sgen"),
@@ -23,7 +24,7 @@ def with_rows(net: Any, name: str, n_rows: int) -> Any:
     return net
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED_TABLES)
+@each_row("name", UNSUPPORTED_TABLES)
 def test_unsupported_table_is_named_with_its_count(name: str) -> None:
     with pytest.raises(UnsupportedElement, match=rf"\b{name} \(2\)"):
         CompiledPowerFlow(with_rows(shipped("case33bw"), name, 2))

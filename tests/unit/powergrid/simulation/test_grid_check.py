@@ -23,6 +23,7 @@ from powergrid.powerflow import Loadings
 from powergrid.scenario import EnvelopeTable, scenario_from_dict
 from powergrid.simulation.grid_check import BISECTIONS, GridCheck, _largest
 from powergrid.simulation.grid_simulation import GridSimulation
+from support.rows import each_row
 from support.small_grid import build_once
 from support.small_grid import scenario as small
 
@@ -391,7 +392,7 @@ def on(grid: FormulaGrid, p: Powers, q: Powers | None = None) -> dict[str, Clear
     return GridCheck(grid, LIMITS).clear(3, p, none if q is None else q)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("per_mw", "p_mw", "limit"),
     [
         ([-0.5, 0, 0, 0, 0], 0.8, "vm_min_pu 0.9 at north: 0.6000"),
