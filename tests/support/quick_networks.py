@@ -15,7 +15,7 @@ __all__ = ["copy_empty_tables"]
 def copy_empty_tables() -> None:
     """Have pandapower, if it is imported, copy the tables that it makes again and again."""
     auxiliary = sys.modules.get("pandapower.auxiliary")
-    if auxiliary is None or hasattr(auxiliary.pandapowerNet.create_dataframes, "made"):
+    if auxiliary is None or hasattr(auxiliary.pandapowerNet.create_dataframes, "real"):
         return
     make = auxiliary.pandapowerNet.create_dataframes
     made: dict[tuple[tuple[str, Any], ...], Any] = {}
@@ -29,5 +29,5 @@ def copy_empty_tables() -> None:
                 data[name] = made[key].copy()
         return data
 
-    create_dataframes.made = made
+    create_dataframes.real = make
     auxiliary.pandapowerNet.create_dataframes = staticmethod(create_dataframes)
