@@ -44,6 +44,9 @@ _WAITING = {
     ("threading.py", "wait"),
     ("threading.py", "_wait_for_tstate_lock"),
     ("selectors.py", "select"),
+    ("socket.py", "accept"),
+    ("programs.py", "_read"),  # what a program says
+    ("device_process.py", "_read"),
     ("unix_events.py", "_do_waitpid"),
     ("selector_events.py", "_write_to_self"),  # has woken the loop that starts the program
     ("thread.py", "_worker"),  # of a pool, without work
