@@ -41,7 +41,8 @@ MODULES = (
     *("heron_mqtt.messaging.schemes", "pandapower", "powergrid.emulators.emulator"),
     *("powergrid.emulators.__main__", "powergrid.emulators.script", "powergrid.emulators.sunspec_bridge"),
     *("powergrid.envs.microgrid_environment", "powergrid.networks.builders"),
-    *("powergrid.powerflow.adapter", "powergrid.simulation.build", "stringprep", "typer.rich_utils"),
+    *("powergrid.powerflow.adapter", "powergrid.simulation.build", "scipy.signal"),
+    *("stringprep", "typer.rich_utils"),
 )
 _LENGTH = 4
 _MOST_BYTES = 1 << 20

@@ -253,6 +253,7 @@ def _build_networks() -> None:
     if "support.powerflow_nets" in sys.modules:
         sys.modules["support.powerflow_nets"].build_all()
     if "support.small_grid" in sys.modules:
+        __import__("scipy.signal")  # of random episodes; 0.7 s of the processor
         load_grid = sys.modules["powergrid.networks"].load_grid
         for name in ("cigre_mv_lv", "three_case33bw_on_cigre_mv", *OF_PANDAPOWER):
             load_grid(name)
