@@ -132,13 +132,13 @@ def idle_of(found: Sequence[Evaluation], network: str) -> Evaluation | None:
 
 def mean_of(values: Sequence[float]) -> MeanEstimate:
     """Return mean and half the width of its 95 % interval, by Student's t; None for one value."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats, which calls it, takes half a second to import
 
     n = len(values)
     if n < 2:
         return MeanEstimate(float(np.mean(values)), None)
     deviation = float(np.std(values, ddof=1))
-    return MeanEstimate(float(np.mean(values)), float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n))
+    return MeanEstimate(float(np.mean(values)), float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n))
 
 
 def evaluate(
