@@ -17,10 +17,7 @@ import pytest
 
 import heron_mqtt
 from heron_mqtt.own_program import module_command, module_environment
-
-pytestmark = pytest.mark.skipif(
-    bool(os.environ.get("HERON_FRESH_PROCESSES")), reason="HERON_FRESH_PROCESSES: nothing is forked"
-)
+from support.forked_modules import fork_modules
 
 PROGRAM = """
 import asyncio, json, logging, os, signal, sys, threading
@@ -47,6 +44,13 @@ print(json.dumps(told))
 print("an error", file=sys.stderr)
 sys.exit(int(sys.argv[1]))
 """
+
+
+@pytest.fixture(autouse=True)
+def _forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have modules forked also where ``HERON_FRESH_PROCESSES`` is set."""
+    monkeypatch.setattr(subprocess, "_fork_exec", subprocess._fork_exec)  # afterwards it is what it was
+    fork_modules()
 
 
 @pytest.fixture
