@@ -14,7 +14,12 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from support.mosquitto_server import Mosquitto
 from support.waiting import until
 
-HEAD = "import asyncio, sys\nfrom heron_mqtt.messaging.mqtt import MqttBroker\nurl, env_id = sys.argv[1:]\n"
+HEAD = """
+import asyncio, logging, sys
+from heron_mqtt.messaging.mqtt import MqttBroker
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # with -X dev it warns of what took 0.1 s
+url, env_id = sys.argv[1:]
+"""
 SYNCHRONOUS = (
     HEAD
     + """

@@ -182,4 +182,5 @@ def test_the_agents_setpoint_is_renewed_no_more_once_a_person_has_the_device_in_
         assert answer_to(observer, take(observer))["granted"] is True
         in_hand = time.monotonic()
         observer.wait("the person's setpoint", lambda: device.p_mw == HAND_MW)
+        observer.wait("and one more", lambda: len(observer.driving(after=in_hand)) > 1)
         assert {m.json["p_mw"] for m in observer.driving(after=in_hand)} == {HAND_MW}
