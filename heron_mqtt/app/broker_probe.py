@@ -22,7 +22,7 @@ ANSWER_S = 2.0  # a broker keeps what it is given at once; a cluster may take a 
 ACKNOWLEDGED_S = 5.0
 SUBSCRIBED_S = 10.0  # a cluster that has just lost its leader
 
-Connect = Callable[..., MqttBroker]
+MakeProbe = Callable[..., MqttBroker]
 """Makes a connection, with one and the same login; takes ``will``."""
 
 
@@ -45,7 +45,9 @@ class FeatureProbe:
     is_right: bool = False
 
 
-async def probe_features(broker: MqttBroker, another: Connect, parent: str, boot: str) -> list[FeatureProbe]:
+async def probe_features(
+    broker: MqttBroker, another: MakeProbe, parent: str, boot: str
+) -> list[FeatureProbe]:
     """Try retained messages, by name and by wildcard over other connections, and the last will.
 
     Nothing is left behind at the broker.
@@ -93,7 +95,7 @@ async def probe_features(broker: MqttBroker, another: Connect, parent: str, boot
 
 async def require_broker_features(
     broker: MqttBroker,
-    another: Connect,
+    another: MakeProbe,
     parent: str,
     boot: str,
     *,
@@ -164,7 +166,7 @@ async def arrives(
     return True
 
 
-async def _rights_problem(another: Connect, channel: str, boot: str) -> str | None:
+async def _rights_problem(another: MakeProbe, channel: str, boot: str) -> str | None:
     """Return that our messages do not even come live: MQTT 3.1.1 acknowledges what an access list drops."""
     async with another() as sender, another() as reader:
 
@@ -187,7 +189,7 @@ def _wildcard(parent: str) -> str:
     return f"{parent}/+" if "/" not in parent else f"{parent.split('/', maxsplit=1)[0]}/+/probe"
 
 
-async def _retained(another: Connect, channel: str, message: Mapping[str, Any]) -> bool:
+async def _retained(another: MakeProbe, channel: str, message: Mapping[str, Any]) -> bool:
     """Publish a retained message; return whether it was acknowledged.
 
     Over a connection of its own: where the broker ends the connection because of it, it would be sent
@@ -202,7 +204,7 @@ async def _retained(another: Connect, channel: str, message: Mapping[str, Any]) 
     return True
 
 
-async def _will_problem(broker: MqttBroker, another: Connect, channel: str, boot: str) -> str | None:
+async def _will_problem(broker: MqttBroker, another: MakeProbe, channel: str, boot: str) -> str | None:
     try:
         if await _will_arrives(broker, another, channel, boot):
             return None
@@ -212,7 +214,7 @@ async def _will_problem(broker: MqttBroker, another: Connect, channel: str, boot
     return f"a last will {why}: devices and agents would not learn that the environment is gone"
 
 
-async def _will_arrives(broker: MqttBroker, another: Connect, channel: str, boot: str) -> bool:
+async def _will_arrives(broker: MqttBroker, another: MakeProbe, channel: str, boot: str) -> bool:
     will: dict[str, Any] = {"type": "probe", "boot": boot}
 
     async def die() -> None:

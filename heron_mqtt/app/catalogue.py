@@ -10,10 +10,10 @@ from typing import Any
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
 
-Rows = list[tuple[str, str]]
+NamedRows = list[tuple[str, str]]
 
 
-def catalogue(what: str | None = None) -> dict[str, Rows]:
+def catalogue(what: str | None = None) -> dict[str, NamedRows]:
     """Return lists of names, each with a short text, by the title of the list.
 
     Raises:
@@ -24,7 +24,7 @@ def catalogue(what: str | None = None) -> dict[str, Rows]:
     return {title: make() for title, make in LISTS.items() if what in {None, title}}
 
 
-def _files(folder: str) -> Rows:
+def _files(folder: str) -> NamedRows:
     """Return the TOML files of a shipped folder with the first sentence of their comments."""
     return [(path.stem, _about(path)) for path in sorted((shipped_config() / folder).glob("*.toml"))]
 
@@ -44,39 +44,39 @@ def _sentence(text: str) -> str:
     return " ".join(text.split()).partition(". ")[0].rstrip(".").replace("``", "")
 
 
-def _kinds(things: Iterable[tuple[str, Any]]) -> Rows:
+def _kinds(things: Iterable[tuple[str, Any]]) -> NamedRows:
     return [(name, _sentence(inspect.getdoc(thing) or "")) for name, thing in things]
 
 
-def _device_kinds() -> Rows:
+def _device_kinds() -> NamedRows:
     from powergrid.devices import DEVICES
 
     DEVICES.search()
     return _kinds((name, DEVICES[name].spec_type) for name in DEVICES)
 
 
-def _protocols() -> Rows:
+def _protocols() -> NamedRows:
     from heron_mqtt.protocols.registry import PROTOCOLS
 
     PROTOCOLS.search()
     return _kinds((name, PROTOCOLS[name]) for name in PROTOCOLS)
 
 
-def _impairment_kinds() -> Rows:
+def _impairment_kinds() -> NamedRows:
     from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS
 
     IMPAIRMENTS.search()
     return _kinds((name, IMPAIRMENTS[name]) for name in IMPAIRMENTS)
 
 
-def _reward_terms() -> Rows:
+def _reward_terms() -> NamedRows:
     from powergrid.rewards.terms import REWARD_TERMS
 
     REWARD_TERMS.search()
     return _kinds((name, REWARD_TERMS[name]) for name in REWARD_TERMS)
 
 
-def _policies() -> Rows:
+def _policies() -> NamedRows:
     """Return the names that ``heron-mqtt evaluate`` knows, with what a scenario calls them (``use``)."""
     from powergrid.agents.policy import load_policy
     from powergrid.policies import POLICIES
@@ -89,14 +89,14 @@ def _policies() -> Rows:
     ]
 
 
-def _grids() -> Rows:
+def _grids() -> NamedRows:
     from powergrid.networks import NETWORK_SOURCES
 
     NETWORK_SOURCES.search()
     return [(name, f"from {source.name}") for source in NETWORK_SOURCES.values() for name in source().names()]
 
 
-def _brokers() -> Rows:
+def _brokers() -> NamedRows:
     from heron_mqtt.messaging.schemes import BrokerScheme, scheme_names, scheme_of
 
     def who(scheme: BrokerScheme) -> str:
@@ -107,7 +107,7 @@ def _brokers() -> Rows:
     return [(name, who(scheme_of(name))) for name in scheme_names()]
 
 
-def _profiles() -> Rows:
+def _profiles() -> NamedRows:
     rows = []
     for path in sorted((shipped_config() / "profiles").glob("*.csv")):
         with path.open(encoding="utf-8") as file:
@@ -116,7 +116,7 @@ def _profiles() -> Rows:
     return rows
 
 
-LISTS: dict[str, Callable[[], Rows]] = {
+LISTS: dict[str, Callable[[], NamedRows]] = {
     "scenarios": lambda: _files("."),
     "networks": _grids,
     "data": _profiles,

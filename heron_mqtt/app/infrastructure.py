@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("heron_mqtt.gateway")
 
 T = TypeVar("T")
-Watch = Callable[[], Coroutine[Any, Any, None]]
+WatchTask = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class Infrastructure:
 
     broker: MessageBroker | None = None
     url: str | None = None
-    while_starting: tuple[Watch, ...] = ()
-    throughout: tuple[Watch, ...] = ()
+    while_starting: tuple[WatchTask, ...] = ()
+    throughout: tuple[WatchTask, ...] = ()
     adapters: VendorAdapters | None = None
     successions: Mapping[str, Succession] = field(default_factory=dict)
 
@@ -144,7 +144,7 @@ async def mqtt_infrastructure(
             state = None  # a service's folder: a run with a broker of its own has no service's devices
         successions = _successions(stack, state, scenario.topic_env_id, agents, note)
         processes = DeviceProcesses(forks.emulators)
-        throughout: list[Watch] = []
+        throughout: list[WatchTask] = []
         if emulated:  # first of all: devices import while the broker starts
             stack.push_async_callback(processes.close)
             await processes.open()
@@ -302,7 +302,7 @@ async def until_away(broker: SessionBroker, longest_s: float) -> None:
         broker.stats.listeners.remove(on_report)
 
 
-async def unless(work: Coroutine[Any, Any, T], *watches: Watch) -> T:
+async def unless(work: Coroutine[Any, Any, T], *watches: WatchTask) -> T:
     """Return what ``work`` returns, unless a watch raises first: then work is cancelled and that raised."""
     main = asyncio.ensure_future(work)
     watching = [asyncio.ensure_future(watch()) for watch in watches]
@@ -318,7 +318,7 @@ async def unless(work: Coroutine[Any, Any, T], *watches: Watch) -> T:
 
 
 async def _start_embedded(
-    stack: AsyncExitStack, throughout: list[Watch], topic_prefix: str, child: ForkedProgram | None
+    stack: AsyncExitStack, throughout: list[WatchTask], topic_prefix: str, child: ForkedProgram | None
 ) -> str:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = await stack.enter_async_context(

@@ -25,7 +25,7 @@ from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.setpoint import StepCommand
 from heron_mqtt.record.deliveries import Deliveries
 from powergrid.agents import GridAgent
-from powergrid.envs.exchange import Check, DirectExchange, StepInput
+from powergrid.envs.exchange import ClearPlans, DirectExchange, StepInput
 from powergrid.scenario import Scenario
 
 SAME_MW = 1e-12
@@ -48,7 +48,7 @@ class ReplayExchange(DirectExchange):
         scenario: Scenario,
         recorded: Mapping[int, RecordedStep],
         deliveries: Deliveries,
-        check: Check | None,
+        check: ClearPlans | None,
         *,
         heals: bool = False,
         network: OtherNetwork | None = None,

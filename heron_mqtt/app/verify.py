@@ -16,13 +16,13 @@ from heron_mqtt.record.verify.leases import check_authority, check_leases
 from heron_mqtt.record.verify.links import check_links
 from heron_mqtt.record.verify.trades import check_trades
 
-Check = Callable[[RecordFile], Finding | Sequence[Finding]]
+RecordCheck = Callable[[RecordFile], Finding | Sequence[Finding]]
 
-PHYSICS: tuple[tuple[str, Check], ...] = (
+PHYSICS: tuple[tuple[str, RecordCheck], ...] = (
     ("energy balance", check_balance),
     ("setpoints and twins", check_devices),
 )
-RECORDED: tuple[tuple[str, Check], ...] = (
+RECORDED: tuple[tuple[str, RecordCheck], ...] = (
     ("authority", check_authority),
     ("leases", check_leases),
     ("trades", check_trades),
@@ -51,7 +51,7 @@ def verify(path: str | Path, head: str | None = None) -> list[Finding]:
         return found
 
 
-def _run(name: str, check: Check, record: RecordFile) -> list[Finding]:
+def _run(name: str, check: RecordCheck, record: RecordFile) -> list[Finding]:
     try:
         result = check(record)
     except (HeronError, KeyError, TypeError, ValueError) as exc:  # it reads otherwise than it was written

@@ -25,7 +25,7 @@ EnvId = Annotated[
         "are, they are named and nothing is done.",
     ),
 ]
-Device = Annotated[str, typer.Argument(metavar="AGENT/DEVICE", help="For example MG1/ess.")]
+DeviceArgument = Annotated[str, typer.Argument(metavar="AGENT/DEVICE", help="For example MG1/ess.")]
 Who = Annotated[str | None, typer.Option(help="Who, for the record; default: the login name.")]
 Why = Annotated[str, typer.Option(help="Why, for the record.")]
 Power = Annotated[str | None, typer.Option(metavar="NUMBER")]
@@ -127,7 +127,7 @@ def _warn(line: str) -> None:
 
 
 def take(
-    device: Device,
+    device: DeviceArgument,
     broker: Broker,
     p_kw: Power = None,
     p_mw: Power = None,
@@ -170,7 +170,7 @@ def take(
 
 
 def authority(
-    device: Device,
+    device: DeviceArgument,
     level: Annotated[
         Literal["simulated", "emulated", "shadow", "limited", "full"],
         typer.Argument(help="The level to go to."),

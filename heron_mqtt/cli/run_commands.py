@@ -81,7 +81,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug keeps its plain traceback
 )
 
-Scenario = Annotated[
+ScenarioArgument = Annotated[
     str,
     typer.Argument(
         metavar="SCENARIO",
@@ -370,7 +370,7 @@ def _state(folder: Path | None) -> StateFolder | None:
 
 
 @app.command()
-def check(scenario: Scenario = DEFAULT_SCENARIO) -> None:
+def check(scenario: ScenarioArgument = DEFAULT_SCENARIO) -> None:
     """Validate a scenario with all it names, and print what would run.
 
     Example: heron-mqtt check three_microgrids
@@ -417,7 +417,7 @@ def device(
 
 @app.command()
 def proxy(
-    scenario: Scenario,
+    scenario: ScenarioArgument,
     agent: Annotated[
         list[str] | None,
         typer.Option(metavar="AGENT", help="An agent marked remote = true in the scenario; may be repeated."),

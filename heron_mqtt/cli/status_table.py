@@ -10,10 +10,9 @@ from rich.table import Table
 
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.cli.kilo import kilo
+from heron_mqtt.json_object import Json
 
 WIDTH = 80
-
-Json = dict[str, Any]
 
 
 def status_console() -> Console:

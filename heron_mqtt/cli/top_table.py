@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,8 +11,8 @@ from rich.text import Text
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.cli.kilo import kilo
 from heron_mqtt.cli.sparkline import sparkline
+from heron_mqtt.json_object import Json
 
-Json = dict[str, Any]
 KEPT = 40
 
 STYLES = {"online": "green", "silent": "bold red", "fault": "bold red", "offline": "red", "model": "dim"}

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-Json = dict[str, Any]
+from heron_mqtt.json_object import Json
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BY_ENV = ("env_id",)

@@ -24,7 +24,7 @@ REACTIVE_AT_REST_SHARE = 0.2  # of the nameplate: what filters and cables have w
 AT_REST_MW = 1e-4  # the same where there is no nameplate
 _OF_A_RELEASE = ("active", "who", "why", "sender", "boot", "seq")
 
-Heard = Literal["stopped", "repeated", "released", "unchanged"]
+StopEffect = Literal["stopped", "repeated", "released", "unchanged"]
 
 
 class StopRegister:
@@ -51,7 +51,7 @@ class StopRegister:
         """Whether a stop is in force."""
         return self.stop is not None
 
-    def take(self, message: Received) -> Heard:
+    def take(self, message: Received) -> StopEffect:
         """Take one message of the channel ``estop``; return what it changed.
 
         A stop while one is in force is ``repeated``: it was pressed again, or cannot be told from that. One
@@ -79,7 +79,7 @@ class StopRegister:
         self.released_by = message.get("who")
         return "released" if was_active else "unchanged"
 
-    def take_word(self, who: str) -> Heard:
+    def take_word(self, who: str) -> StopEffect:
         """Take it from another participant that a stop is in force, where the broker says nothing of it.
 
         What a participant says may be older than a release; so it counts only while the broker has told

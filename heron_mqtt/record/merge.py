@@ -19,7 +19,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, MESSAGE, STEP, TRADE, RowTable
 from heron_mqtt.record.writer import RecordLimits, RecordWriter
 
-Key = tuple[str, str, str, int]  # sender, boot, channel, seq
+NumberedMessage = tuple[str, str, str, int]  # sender, boot, channel, seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,8 @@ def _runs_of(record: RecordFile) -> set[str]:
     return {str(row["boot"]) for row in rows}
 
 
-def _times(record: RecordFile, direction: str) -> dict[Key, float]:
-    found: dict[Key, float] = {}
+def _times(record: RecordFile, direction: str) -> dict[NumberedMessage, float]:
+    found: dict[NumberedMessage, float] = {}
     for row in record.each(
         "SELECT at_s, sender, boot, channel, seq FROM message_row WHERE direction = ? AND seq IS NOT NULL "
         "AND sender IS NOT NULL AND boot IS NOT NULL AND (direction = 'out' OR retained = 0) "
@@ -144,7 +144,9 @@ def _offset(first: RecordFile, other: RecordFile) -> Offset:
     return Offset(seconds, None, len(there) + len(back))
 
 
-def _pairs(sent: dict[Key, float], arrived: dict[Key, float]) -> list[tuple[float, float]]:
+def _pairs(
+    sent: dict[NumberedMessage, float], arrived: dict[NumberedMessage, float]
+) -> list[tuple[float, float]]:
     return [(arrived[key], at) for key, at in sent.items() if key in arrived]
 
 

@@ -18,7 +18,7 @@ MAX_PAYLOAD = 16_384  # bytes; of a larger one the size alone is recorded
 REMEMBERED = 4_096  # messages on their way: published here and not back yet, or in an impaired network
 
 _RETAINED = "retained"
-Key = tuple[str, Any, Any, Any]  # channel, sender, boot, seq
+MessageKey = tuple[str, Any, Any, Any]  # channel, sender, boot, seq
 Row = tuple[Any, ...]
 Made = tuple[RowTable, Row]
 
@@ -32,8 +32,8 @@ class MessageRows:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._out: OrderedDict[Key, Mapping[str, Any]] = OrderedDict()
-        self._network: OrderedDict[tuple[str, Key], tuple[list[str], float]] = OrderedDict()
+        self._out: OrderedDict[MessageKey, Mapping[str, Any]] = OrderedDict()
+        self._network: OrderedDict[tuple[str, MessageKey], tuple[list[str], float]] = OrderedDict()
 
     def sent(
         self, at_s: float, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool
@@ -80,7 +80,7 @@ class MessageRows:
         return None
 
     def _text_of_arrival(
-        self, key: Key, message: Mapping[str, Any], payload: bytes | None
+        self, key: MessageKey, message: Mapping[str, Any], payload: bytes | None
     ) -> tuple[str | None, int]:
         """Return payload and size; no payload of a message that was published here and came back."""
         text, size = payload_text(message, payload)
@@ -91,7 +91,7 @@ class MessageRows:
         self,
         at_s: float,
         direction: str,
-        key: Key,
+        key: MessageKey,
         message: Mapping[str, Any],
         size: int,
         retained: bool,
@@ -138,7 +138,7 @@ def wire_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _key(channel: str, message: Mapping[str, Any]) -> Key:
+def _key(channel: str, message: Mapping[str, Any]) -> MessageKey:
     get = message.get
     return channel, wire_text(get("sender")), wire_text(get("boot")), whole(get("seq"))
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.json_object import Json
 from heron_mqtt.record.reader import RecordFile
-
-Json = dict[str, Any]
 
 SPANS_A_LINE = 1_000
 INTERNAL, CLIENT = 1, 3  # SpanKind

@@ -14,16 +14,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
+from heron_mqtt.json_object import Json
 from heron_mqtt.testing.device_harness import (
     LONGEST_LEASE_S,
     CheckFailed,
     DeviceHarness,
-    Json,
     SetpointSender,
     WatchedMessage,
 )
 
-Check = Callable[[DeviceHarness], None]
+DeviceCheck = Callable[[DeviceHarness], None]
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
 SCENARIO_LEASE_S = 30.0  # `lease_s` of a scenario that does not say another
 FURTHER_LEASES_S = (9.0, 13.0, 20.0, 27.0)

@@ -19,11 +19,11 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from heron_mqtt.errors import BrokerError
+from heron_mqtt.json_object import Json
 from heron_mqtt.messaging.mqtt.options import read_options
 from heron_mqtt.messaging.topics import ESTOP, RUN_STATE, TopicMap, device, stop_confirm
 from heron_mqtt.messaging.urls import WEB
 
-Json = dict[str, Any]
 TOLERANCE = 0.02
 """How far a device's power may be from the setpoint, as a part of its nameplate."""
 SLOWEST_S = 7.5  # between telemetry: a quarter of the lease of 30 s that most checks use

@@ -10,10 +10,10 @@ from heron_mqtt.messaging.base import MessageBroker
 from powergrid.agents.grid_agent import GridAgent
 from powergrid.scenario import Scenario
 
-Authority = Literal["simulated", "emulated"]
+LevelWithoutHardware = Literal["simulated", "emulated"]
 
 
-def emulated_devices(scenario: Scenario, agent: str, default: Authority) -> tuple[str, ...]:
+def emulated_devices(scenario: Scenario, agent: str, default: LevelWithoutHardware) -> tuple[str, ...]:
     """Return the devices of an agent that an emulator stands for: all that are not simulated or external."""
     devices = scenario.microgrids[agent].devices
     return tuple(
@@ -29,7 +29,7 @@ def make_proxy(
     broker: MessageBroker,
     *,
     env_id: str,
-    devices: Authority,
+    devices: LevelWithoutHardware,
     take_over: bool = False,
     succession: Succession | None = None,
 ) -> Proxy:

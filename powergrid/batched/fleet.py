@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
-Check = Callable[[Array, Array, Flags], Mapping[int, Mapping[str, Clearance]]]
+ClearBatch = Callable[[Array, Array, Flags], Mapping[int, Mapping[str, Clearance]]]
 """From plans, (n, n_devices) MW and Mvar, and whose are known, (n, n_agents), to the clearances of the copies
 whose plan breaks a limit."""
 
@@ -98,7 +98,7 @@ class Fleet:
         commands: Mapping[str, Mapping[str, Array]],
         told: Callable[[str], Mapping[str, Any]],
         hearing: Hearing | None = None,
-        check: Check | None = None,
+        check: ClearBatch | None = None,
     ) -> FleetStep:
         """Carry every agent of every copy through a step.
 
@@ -138,7 +138,7 @@ class Fleet:
             reported=reported,
         )
 
-    def _clear(self, check: Check, hearing: Hearing | None) -> None:
+    def _clear(self, check: ClearBatch, hearing: Hearing | None) -> None:
         """Have the plans checked together, and leave of each what was cleared."""
         p_mw, q_mvar = [], []
         for agent in self._agents.values():

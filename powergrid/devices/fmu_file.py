@@ -33,7 +33,7 @@ START_TYPES: Mapping[str, tuple[type, ...]] = {
 }
 NUMBERS = ("Real", "Float64", "Float32")
 SETTABLE = {"parameter", "structuralParameter", "input"}
-Complain = Callable[[str, str], None]
+OnMistake = Callable[[str, str], None]
 """Takes note of a mistake: key, and what is wrong with it."""
 
 
@@ -123,7 +123,7 @@ class FmuFile:
             "export it for this platform"
         )
 
-    def variable(self, name: str, complain: Complain) -> FmuVariable | None:
+    def variable(self, name: str, complain: OnMistake) -> FmuVariable | None:
         """Return a variable by its name; complain if there is none."""
         found = self.variables.get(name)
         if found is None:
@@ -134,7 +134,7 @@ class FmuFile:
             )
         return found
 
-    def check_start(self, name: str, value: Any, complain: Complain) -> None:
+    def check_start(self, name: str, value: Any, complain: OnMistake) -> None:
         """Complain about a start value that cannot be set."""
         found = self.variable(name, lambda _, text: complain(name, text))
         if found is None:

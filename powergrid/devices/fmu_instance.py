@@ -17,7 +17,7 @@ from powergrid.devices.fmu_file import FmuFile, FmuVariable
 
 log = logging.getLogger("powergrid.fmu")
 
-Values = Mapping[FmuVariable, float | int | bool | str]
+VariableValues = Mapping[FmuVariable, float | int | bool | str]
 ERROR = 3  # statuses of FMI from which on an instance is lost
 FMI2_TYPES = {"Enumeration": "Integer"}
 FMI3_TYPES = {"Enumeration": "Int64"}
@@ -36,7 +36,7 @@ class FmuInstance:
         ModelFailed: It does not begin.
     """
 
-    def __init__(self, file: FmuFile, name: str, start: Values) -> None:
+    def __init__(self, file: FmuFile, name: str, start: VariableValues) -> None:
         self._file = file
         self._name = name
         self._said: deque[str] = deque(maxlen=3)
@@ -105,7 +105,7 @@ class FmuInstance:
         return bool(self._file.interface.canGetAndSetFMUstate)
 
     def step(
-        self, inputs: Values, dt_s: float, parts: int, wanted: Sequence[FmuVariable]
+        self, inputs: VariableValues, dt_s: float, parts: int, wanted: Sequence[FmuVariable]
     ) -> list[list[float]]:
         """Take a step in equal parts, and return what it showed at the end of each.
 
@@ -174,7 +174,7 @@ class FmuInstance:
             found.append(value)
         return found
 
-    def _set(self, values: Values) -> None:
+    def _set(self, values: VariableValues) -> None:
         for variable, value in values.items():
             self._call("set", variable, [variable.reference], [value])
 

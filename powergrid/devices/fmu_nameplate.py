@@ -13,7 +13,7 @@ from powergrid.devices.base import DeviceSpecBase, Fraction, PandapowerTable, Po
 
 __all__ = ["FmuNameplate"]
 
-PowerMw = Annotated[float, Field(ge=-1e5, le=1e5)]
+SignedPowerMw = Annotated[float, Field(ge=-1e5, le=1e5)]
 VariableName = Annotated[str, Field(min_length=1, max_length=500)]
 Sign = Literal[1, -1]
 
@@ -66,8 +66,8 @@ class FmuNameplate(DeviceSpecBase):
     file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="The unit, a .fmu file beside the scenario. It is native code and runs with your rights"
     )
-    max_p_mw: PowerMw = Field(description="Largest setpoint, MW, positive = injected")
-    min_p_mw: PowerMw = Field(default=0.0, description="Smallest setpoint, MW; negative = consumption")
+    max_p_mw: SignedPowerMw = Field(description="Largest setpoint, MW, positive = injected")
+    min_p_mw: SignedPowerMw = Field(default=0.0, description="Smallest setpoint, MW; negative = consumption")
     s_max_mva: PositivePowerMw | None = Field(
         default=None,
         description="Apparent power, MVA, bounds q_setpoint; None = the larger end of its power range",

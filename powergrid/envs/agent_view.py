@@ -14,7 +14,7 @@ from powergrid.devices.base import make_tuple
 from powergrid.envs.state_layout import Layout
 from powergrid.simulation.grid_simulation import GridSimulation
 
-Values = Sequence[Any] | NDArray[np.float64]
+ViewValues = Sequence[Any] | NDArray[np.float64]
 RESULTS = ("vm_min_pu", "vm_max_pu", "loading_max_percent")
 
 
@@ -56,7 +56,7 @@ class AgentView:
             if device.agent == agent
         ]
 
-    def info(self, now: Values) -> dict[str, Any]:
+    def info(self, now: ViewValues) -> dict[str, Any]:
         """Return what happened in the last step.
 
         Args:
@@ -73,7 +73,7 @@ class AgentView:
             "loading_max_percent": now[self._loading],
         }
 
-    def traded_mwh(self, now: Values) -> dict[str, Any]:
+    def traded_mwh(self, now: ViewValues) -> dict[str, Any]:
         """Return what was sold to each peer, MWh, negative = bought; ``now`` as in ``info``."""
         return {peer: now[at] for peer, at in self._traded}
 

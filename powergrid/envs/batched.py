@@ -21,7 +21,7 @@ from powergrid.devices import make_device
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.copies import BatchState, CopiedByState, check_place, check_state
 from powergrid.envs.grid_state import GridState, check_length, no_beginning
-from powergrid.envs.observation_form import Observed
+from powergrid.envs.observation_form import AgentObservation
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.rewards import total
@@ -34,9 +34,9 @@ from powergrid.simulation.randomiser import EpisodeSeeds, Randomiser, drawn_socs
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Observations = dict[str, Observed]
-Infos = dict[str, dict[str, Any]]
-StepResult = tuple[Observations, dict[str, Array], dict[str, Flags], dict[str, Flags], Infos]
+Observations = dict[str, AgentObservation]
+BatchInfos = dict[str, dict[str, Any]]
+BatchStepResult = tuple[Observations, dict[str, Array], dict[str, Flags], dict[str, Flags], BatchInfos]
 
 
 class BatchedMicrogrids(CopiedByState):
@@ -164,7 +164,7 @@ class BatchedMicrogrids(CopiedByState):
 
     def reset(
         self, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Observations, Infos]:
+    ) -> tuple[Observations, BatchInfos]:
         """Begin an episode in every copy.
 
         Args:
@@ -195,7 +195,7 @@ class BatchedMicrogrids(CopiedByState):
         rows = self._start_rows.copy()
         return self._observe(), {agent: {"start_row": rows} for agent in self.agents}
 
-    def step(self, actions: Mapping[str, ArrayLike] | None = None) -> StepResult:
+    def step(self, actions: Mapping[str, ArrayLike] | None = None) -> BatchStepResult:
         """Take one step in every copy.
 
         Args:
@@ -493,7 +493,7 @@ class BatchedMicrogrids(CopiedByState):
             self._state.look_further(self._forecaster.outlook(rows, self._noise, self._steps, self._copies))
         return self._state.observations(self.agents)
 
-    def _infos(self, terms: Array) -> Infos:
+    def _infos(self, terms: Array) -> BatchInfos:
         """Return what happened in each copy: as in a single environment, with (n,) arrays for numbers."""
         now, infos = self._state.snapshot(), {}
         for i, (agent, view) in enumerate(self._state.views.items()):

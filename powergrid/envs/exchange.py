@@ -24,14 +24,14 @@ from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.protocols.base import run_lossy_sessions, run_sessions
 from heron_mqtt.protocols.setpoint import StepCommand
 from powergrid.agents import GridAgent
-from powergrid.agents.proxies import Authority, make_proxy
+from powergrid.agents.proxies import LevelWithoutHardware, make_proxy
 from powergrid.scenario import Scenario
 from powergrid.simulation.links import Links
 
 SIGNS_PER_LEASE = 4  # of life from the environment; gateways need three, and one may be lost
 STOP_POLL_S = 0.01  # how often to look whether gateways have heard a stop that is said again
 
-Check = Callable[[int, Mapping[str, SetpointPlan]], Mapping[str, Clearance]]
+ClearPlans = Callable[[int, Mapping[str, SetpointPlan]], Mapping[str, Clearance]]
 """From a step and the agents' plans to their clearances."""
 
 
@@ -57,7 +57,7 @@ class DirectExchange:
     """
 
     def __init__(
-        self, agents: Mapping[str, GridAgent], check: Check | None = None, links: Links | None = None
+        self, agents: Mapping[str, GridAgent], check: ClearPlans | None = None, links: Links | None = None
     ) -> None:
         self.agents = dict(agents)
         self._check = check
@@ -139,7 +139,9 @@ class DirectExchange:
         """Return which agents (1, n_agents) flags name."""
         return [name for name, is_there in zip(self.agents, flags[0], strict=True) if is_there]
 
-    def _clear(self, check: Check, step: int, plans: Mapping[str, SetpointPlan]) -> Mapping[str, Clearance]:
+    def _clear(
+        self, check: ClearPlans, step: int, plans: Mapping[str, SetpointPlan]
+    ) -> Mapping[str, Clearance]:
         """Have the plans that arrive checked together; return the clearances that arrive."""
         if self._links is None:
             return check(step, plans)
@@ -208,7 +210,7 @@ class BrokerExchange:
         *,
         action_s: float,
         ready_s: float,
-        check: Check | None = None,
+        check: ClearPlans | None = None,
         plan_s: float = 0.0,
     ) -> None:
         self.operator = operator
@@ -388,8 +390,8 @@ def make_broker_exchange(
     broker: MessageBroker,
     *,
     env_id: str,
-    devices: Authority,
-    check: Check | None = None,
+    devices: LevelWithoutHardware,
+    check: ClearPlans | None = None,
     take_over: bool = False,
     successions: Mapping[str, Succession],
 ) -> BrokerExchange:

@@ -14,7 +14,7 @@ from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from powergrid.devices.base import make_tuple
 from powergrid.envs.agent_view import AgentView
 from powergrid.envs.observation_bounds import state_bounds
-from powergrid.envs.observation_form import ObservationForm, ObservationScale, Observed
+from powergrid.envs.observation_form import AgentObservation, ObservationForm, ObservationScale
 from powergrid.envs.state_layout import Layout
 from powergrid.powerflow import Loadings
 from powergrid.rewards import Rewards, StepAccount
@@ -275,16 +275,16 @@ class GridState:
         """Return what each entry of an agent's flat observation is."""
         return self._form(agent).names
 
-    def observations(self, agents: Iterable[str]) -> dict[str, Observed]:
+    def observations(self, agents: Iterable[str]) -> dict[str, AgentObservation]:
         """Return each agent's (..., n) float32, laid out as ``names`` says; the arrays are the caller's."""
         if not self._full:
-            seen: dict[str, Observed] = {
+            seen: dict[str, AgentObservation] = {
                 agent: self._shown(self._own[agent], self._own[agent].flat(self._values)) for agent in agents
             }
             return seen
         whole = self.everything()
         if not self._named:
-            found: dict[str, Observed] = dict.fromkeys(agents, whole)
+            found: dict[str, AgentObservation] = dict.fromkeys(agents, whole)
             for agent in islice(found, 1, None):  # the first has it as it is
                 found[agent] = whole.copy()
             return found
@@ -301,7 +301,7 @@ class GridState:
     def _form(self, agent: str) -> ObservationForm:
         return self.whole if self._full else self._own[agent]
 
-    def _shown(self, form: ObservationForm, flat: NDArray[np.float32]) -> Observed:
+    def _shown(self, form: ObservationForm, flat: NDArray[np.float32]) -> AgentObservation:
         return form.split(flat) if self._named else flat
 
 

@@ -27,7 +27,7 @@ from powergrid.envs.config import load_config
 from powergrid.envs.copies import CopiedByState, EnvState, check_place, check_state
 from powergrid.envs.exchange import BrokerExchange, DirectExchange, StepInput, make_broker_exchange
 from powergrid.envs.grid_state import GridState, check_length, no_beginning
-from powergrid.envs.observation_form import Observed
+from powergrid.envs.observation_form import AgentObservation
 from powergrid.envs.reset_arguments import check_options, checked_seed
 from powergrid.envs.spaces import ActionMap
 from powergrid.envs.step_records import StepRecords
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 NOT_RANDOM = RandomisationTable()
 
-Observations = dict[str, Observed]
+Observations = dict[str, AgentObservation]
 Infos = dict[str, dict[str, Any]]
 StepResult = tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], Infos]
 

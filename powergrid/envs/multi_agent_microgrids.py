@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from powergrid.envs.microgrid_environment import MicrogridEnvironment
-from powergrid.envs.observation_form import Observed
+from powergrid.envs.observation_form import AgentObservation
 from powergrid.simulation.build import Blueprint
 
 
-class MultiAgentMicrogrids(MicrogridEnvironment, ParallelEnv[str, Observed, NDArray[np.float32]]):
+class MultiAgentMicrogrids(MicrogridEnvironment, ParallelEnv[str, AgentObservation, NDArray[np.float32]]):
     """Microgrids on one distribution grid, one agent each.
 
     ``centralized`` runs agents by direct calls; distributed, the same agents speak over a broker. With

@@ -15,10 +15,10 @@ from powergrid.envs.state_layout import Positions
 if TYPE_CHECKING:
     from gymnasium.spaces import Box, Dict
 
-__all__ = ["ObservationForm", "ObservationScale", "Observed", "by_name"]
+__all__ = ["AgentObservation", "ObservationForm", "ObservationScale", "by_name"]
 
 Array = NDArray[np.float64]
-Observed = Any
+AgentObservation = Any
 """An observation: a flat float32 array, or a dict of such by name."""
 ObservationScale = Literal["si", "unit"]
 

@@ -120,7 +120,7 @@ async def examine(
     return examination
 
 
-Check = Callable[[], Coroutine[Any, Any, list[BrokerFinding] | BrokerFinding]]
+BrokerCheck = Callable[[], Coroutine[Any, Any, list[BrokerFinding] | BrokerFinding]]
 
 
 def _checks(
@@ -132,9 +132,9 @@ def _checks(
     connect: Callable[..., MqttBroker],
     env_id: str,
     loaded: LoadedScenario | None,
-) -> list[tuple[str, Check]]:
+) -> list[tuple[str, BrokerCheck]]:
     deadline_s = None if loaded is None else loaded.scenario.deadlines.device_s
-    checks: list[tuple[str, Check]] = []
+    checks: list[tuple[str, BrokerCheck]] = []
     places = broker.options.places()
     for place in places:
         where = f" at {host_of(place)}" if len(places) > 1 else ""
@@ -168,13 +168,13 @@ def _checks(
 
 def _vendor_checks(
     connect: Callable[..., MqttBroker], alive: list[Login], operator: Login, loaded: LoadedScenario | None
-) -> list[tuple[str, Check]]:
+) -> list[tuple[str, BrokerCheck]]:
     if loaded is None or not loaded.scenario.mapped_devices:
         return []
     from heron_mqtt.app.doctor.vendor_topics import examine_vendor_device
     from heron_mqtt.app.vendor_adapters import mappings_at_broker  # 0.15 s, for those who have one
 
-    checks: list[tuple[str, Check]] = []
+    checks: list[tuple[str, BrokerCheck]] = []
     for (agent, name), mapping in mappings_at_broker(loaded).items():
         serving = [operator, *(one for one in alive if one.role == "agent" and one.name == agent)]
         device = f"{agent}/{name}"
@@ -213,7 +213,7 @@ def _check_names(logins: list[Login], loaded: LoadedScenario | None) -> None:
         )
 
 
-async def _bounded(name: str, check: Check) -> list[BrokerFinding]:
+async def _bounded(name: str, check: BrokerCheck) -> list[BrokerFinding]:
     try:
         async with asyncio.timeout(TAKEN_S):
             found = await check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Verdict = Literal["go", "no-go", "note", "not tried"]
+DoctorVerdict = Literal["go", "no-go", "note", "not tried"]
 """``note``: worth to know, and no reason against a start."""
 
 
@@ -22,7 +22,7 @@ class BrokerFinding:
     """
 
     check: str
-    verdict: Verdict
+    verdict: DoctorVerdict
     what: str
     change: str = ""
     figures: dict[str, Any] = field(default_factory=dict)

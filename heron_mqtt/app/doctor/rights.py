@@ -21,7 +21,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received, Subscription
 from heron_mqtt.messaging.mqtt import MqttBroker
 
-Connect = Callable[[Login], MqttBroker]
+ConnectAs = Callable[[Login], MqttBroker]
 
 ANSWER_S = 3.0
 SETTLE_S = 0.4
@@ -104,7 +104,7 @@ def expected(login: Login, env_id: str, channels: Iterable[str]) -> _Seen:
 
 
 async def examine_rights(
-    connect: Connect, logins: list[Login], operator: Login, env_id: str
+    connect: ConnectAs, logins: list[Login], operator: Login, env_id: str
 ) -> list[BrokerFinding]:
     """Try the rights of every user, several users at a time.
 
@@ -127,7 +127,7 @@ async def examine_rights(
 
 
 async def _examine(
-    connect: Connect, login: Login, operator: Login, env_id: str, logins: list[Login]
+    connect: ConnectAs, login: Login, operator: Login, env_id: str, logins: list[Login]
 ) -> BrokerFinding:
     must = expected(login, env_id, channels_around(login, logins))
     token = secrets.token_hex(6)
@@ -163,7 +163,7 @@ def _some(items: list[str]) -> str:
 # -- publishing ------------------------------------------------------------------------------------------
 
 
-async def _written(connect: Connect, login: Login, operator: Login, must: _Seen, token: str) -> set[str]:
+async def _written(connect: ConnectAs, login: Login, operator: Login, must: _Seen, token: str) -> set[str]:
     """Return the channels on which what the user publishes arrives at the operator."""
     async with connect(operator) as listener, _heard(listener, ["#"], f"w{token}") as heard:
         async with connect(login) as client:
@@ -182,7 +182,7 @@ async def _written(connect: Connect, login: Login, operator: Login, must: _Seen,
         return heard.channels
 
 
-async def _publish_all(connect: Connect, login: Login, channels: list[str], token: str) -> bool:
+async def _publish_all(connect: ConnectAs, login: Login, channels: list[str], token: str) -> bool:
     """Publish on channels; return whether the connection has outlived it."""
     client = connect(login)
     try:
@@ -206,7 +206,7 @@ async def _publish(client: MqttBroker, channel: str, token: str) -> None:
 # -- reading ---------------------------------------------------------------------------------------------
 
 
-async def _read(connect: Connect, login: Login, operator: Login, must: _Seen, token: str) -> set[str]:
+async def _read(connect: ConnectAs, login: Login, operator: Login, must: _Seen, token: str) -> set[str]:
     """Return the channels on which what the operator publishes arrives at the user."""
     async with AsyncExitStack() as stack:
         allowed = await stack.enter_async_context(connect(login))

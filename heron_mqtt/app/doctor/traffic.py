@@ -15,7 +15,7 @@ from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, encode
 from heron_mqtt.messaging.mqtt import MqttBroker
 
-Connect = Callable[[], MqttBroker]
+MakeOperator = Callable[[], MqttBroker]
 
 CHANNEL = "bench/hop"
 ANSWER_S = 5.0
@@ -26,7 +26,7 @@ NEEDED_BYTES = 1 << 16
 """An observation of 1,000 quantities, or a summary of a run's record, has some 50 kB."""
 
 
-async def examine_qos(connect: Connect) -> list[BrokerFinding]:
+async def examine_qos(connect: MakeOperator) -> list[BrokerFinding]:
     """Publish once at QoS 1 and once at QoS 2; each is acknowledged and arrives exactly once."""
     findings = []
     for qos in (1, 2):
@@ -43,7 +43,7 @@ async def examine_qos(connect: Connect) -> list[BrokerFinding]:
     return findings
 
 
-async def examine_order(connect: Connect) -> BrokerFinding:
+async def examine_order(connect: MakeOperator) -> BrokerFinding:
     """Publish many messages in a row; they arrive complete and in order."""
     got, acknowledged = await _send(connect, [{"n": n} for n in range(IN_A_ROW)], qos=1)
     first = list(dict.fromkeys(got))
@@ -68,7 +68,7 @@ async def examine_order(connect: Connect) -> BrokerFinding:
     )
 
 
-async def examine_round_trip(connect: Connect, device_deadline_s: float | None) -> BrokerFinding:
+async def examine_round_trip(connect: MakeOperator, device_deadline_s: float | None) -> BrokerFinding:
     """Measure the time from publishing to arrival at another connection, one message after another.
 
     Args:
@@ -125,7 +125,7 @@ async def examine_round_trip(connect: Connect, device_deadline_s: float | None) 
     return BrokerFinding("round trip", "go", what, figures=figures)
 
 
-async def examine_size(connect: Connect) -> BrokerFinding:
+async def examine_size(connect: MakeOperator) -> BrokerFinding:
     """Find the largest message that comes through, up to the limit of this project."""
     largest = 0
     for size in SIZES:
@@ -148,7 +148,7 @@ async def examine_size(connect: Connect) -> BrokerFinding:
     return BrokerFinding("message size", "note", f"{what}; large scenarios may need more", change, figures)
 
 
-async def _comes_through(connect: Connect, filling: str) -> bool:
+async def _comes_through(connect: MakeOperator, filling: str) -> bool:
     boot = secrets.token_hex(6)
     arrived = asyncio.Event()
     try:
@@ -174,7 +174,7 @@ def _sized(filling: str, boot: str) -> dict[str, Any]:
     return {"type": "probe", "boot": boot, "filling": filling}
 
 
-async def _send(connect: Connect, bodies: list[dict[str, Any]], *, qos: int) -> tuple[list[int], bool]:
+async def _send(connect: MakeOperator, bodies: list[dict[str, Any]], *, qos: int) -> tuple[list[int], bool]:
     """Send messages in a row; return the numbers that arrived, and whether all were acknowledged."""
     token = secrets.token_hex(6)
     got: list[int] = []

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
+from heron_mqtt.json_object import Json
 from heron_mqtt.messaging import topics
 from powergrid.devices import DeviceSpecBase
 from powergrid.scenario import HomeAssistantTable, Scenario
-
-Json = dict[str, Any]
 
 STOPPED = "{{ 'OFF' if value_json is defined and value_json.active is false else 'ON' }}"
 """Whatever is no release is a stop, also what cannot be read; what was never said is unknown."""

@@ -10,10 +10,9 @@ from typing import Any
 from heron_mqtt.app.live_view.delays import Delays, QuickestOfSenders
 from heron_mqtt.app.live_view.events import may_be_event
 from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.json_object import Json
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceStream, SequenceTracker
-
-Json = dict[str, Any]
 
 KINDS = 500
 KNOWN_CHANNELS = 20_000

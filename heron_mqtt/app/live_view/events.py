@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any
 
 from heron_mqtt.app.operator_client.environments import AgentSeen, EnvironmentSeen
 from heron_mqtt.app.operator_client.observer import Heard
+from heron_mqtt.json_object import Json
 from heron_mqtt.messages import AuthorityState, Owner
-
-Json = dict[str, Any]
 
 EVENTS = 500
 Facts = tuple[str, str, str]  # kind, subject and a sentence

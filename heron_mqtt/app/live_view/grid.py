@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from heron_mqtt.errors import MessageError
+from heron_mqtt.json_object import Json
 from heron_mqtt.messages import GridResults, Message, NetworkModel, parse
-
-Json = dict[str, Any]
 
 MAX_BUSES = 3_000
 _METADATA = {*Message.model_fields, "type"}

@@ -13,9 +13,8 @@ from heron_mqtt.app.live_view.trace import DeviceTrace
 from heron_mqtt.app.operator_client.environments import MAX_NAMES
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.errors import MessageError
+from heron_mqtt.json_object import Json
 from heron_mqtt.messages import Action, Observation, RunState, parse_known_fields
-
-Json = dict[str, Any]
 
 SILENT_S = 1.6
 """A device that says it is online and has said nothing for so long is silent: red within 2 s on a page."""

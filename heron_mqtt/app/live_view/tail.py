@@ -7,11 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from heron_mqtt.app.operator_client.observer import Heard
-
-Json = dict[str, Any]
+from heron_mqtt.json_object import Json
 
 MESSAGES = 500
 PAYLOAD = 2_000  # characters of a message that are shown

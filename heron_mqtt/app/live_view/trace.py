@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import Any
+
+from heron_mqtt.json_object import Json
 
 POINTS = 400
 KEPT = 3 * (POINTS - 1)
 APART_S = 0.4  # a page is drawn no more often
-
-Json = dict[str, Any]
 
 
 class DeviceTrace:

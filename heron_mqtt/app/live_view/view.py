@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from heron_mqtt.app.live_view.counts import ChannelTraffic, KnownChannel
 from heron_mqtt.app.live_view.delays import QuickestOfSenders
@@ -26,11 +26,10 @@ from heron_mqtt.app.operator_client.environments import (
 )
 from heron_mqtt.app.operator_client.observer import Heard, Observer
 from heron_mqtt.app.operator_client.status import environment
+from heron_mqtt.json_object import Json
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.sequence import SequenceTracker
 from heron_mqtt.messaging.mqtt.socket_stream import RawMessage
-
-Json = dict[str, Any]
 
 ENVIRONMENTS = 100
 """More of them at one broker are not followed: ``unseen`` counts their messages; --env-id names one."""

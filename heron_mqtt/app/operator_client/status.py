@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from heron_mqtt.app.operator_client.environments import (
     GOING,
@@ -16,6 +16,7 @@ from heron_mqtt.app.operator_client.environments import (
     EnvironmentSeen,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
+from heron_mqtt.json_object import Json
 from heron_mqtt.messages import Message, Owner
 from heron_mqtt.messaging import topics
 
@@ -36,8 +37,6 @@ OUTBOX_TOLD_S = 30.0
 """A client with an outbox reports it every 10 s at least: an older report is out of date."""
 OLD_S = 60.0  # of a measurement: no mapping or device of ours takes longer unless told so
 BEYOND_SHARE = 0.1  # of the nameplate: so far beyond it a power is a mistake, not a measurement
-
-Json = dict[str, Any]
 
 
 class Problem(NamedTuple):

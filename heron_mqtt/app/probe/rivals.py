@@ -8,16 +8,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from heron_mqtt.app.operator_client.environments import EnvironmentSeen
-from heron_mqtt.app.operator_client.observer import Heard as WireHeard
-from heron_mqtt.app.operator_client.observer import Observer
+from heron_mqtt.app.operator_client.observer import Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.app.vendor_links import connection_to
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.registers import Registers
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.link import Heard, MqttLink, Polled, VendorLink
+from heron_mqtt.field.vendor.link import MqttLink, OnPoll, OnRawMessage, VendorLink
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
-from heron_mqtt.field.vendor.outgoing import Command
+from heron_mqtt.field.vendor.outgoing import DeviceCommand
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.mqtt.raw import RawCallback, RawMqtt
@@ -51,7 +50,7 @@ class RivalWatch:
             needs_all=False,
         )
 
-    def _take(self, heard: WireHeard) -> None:
+    def _take(self, heard: Heard) -> None:
         if heard.env_id not in self._seen and len(self._seen) >= MAX_ENVIRONMENTS:
             return
         if heard.channel != self._setpoint_channel:
@@ -142,12 +141,14 @@ class OwnRegisters:
         """Nothing can be seen."""
         return []
 
-    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+    def send(self, message: DeviceCommand, *, not_after: float) -> asyncio.Future[None]:
         """See ``VendorLink``."""
         self.commands_sent += bool(message.meaning)  # a keepalive has none
         return self._link.send(message, not_after=not_after)
 
-    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+    def listen(
+        self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
+    ) -> list[Callable[[], None]]:
         """See ``VendorLink``."""
         return self._link.listen(topics, heard, polled)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-Sample = tuple[float, float]
+PowerSample = tuple[float, float]
 """When, s, and the power, MW."""
 
 LEAST_SAMPLES = 2
@@ -54,7 +54,7 @@ class PowerBefore:
         return max(SIGMAS * self.noise_mw, abs(self.drift_mw_s) * within_s, 1e-12)
 
 
-def power_before(samples: Sequence[Sample]) -> PowerBefore:
+def power_before(samples: Sequence[PowerSample]) -> PowerBefore:
     """Return level, noise and drift of the power.
 
     The line is that of Theil and Sen: the median of the slopes between all pairs of samples.
@@ -120,7 +120,7 @@ class StepResponse:
 
 
 def step_response(
-    before: PowerBefore, samples: Sequence[Sample], asked_mw: float, within_s: float
+    before: PowerBefore, samples: Sequence[PowerSample], asked_mw: float, within_s: float
 ) -> StepResponse:
     """Return what a setpoint did.
 
@@ -141,7 +141,7 @@ def step_response(
     return StepResponse(asked_mw, before, final, least, reacted, settled, len(samples))
 
 
-def _first_change(samples: Sequence[Sample], level: float, least: float) -> float | None:
+def _first_change(samples: Sequence[PowerSample], level: float, least: float) -> float | None:
     """Return when the power first left its level, and was not back with the next sample."""
     for i, (at_s, p) in enumerate(samples):
         following = samples[i + 1][1] if i + 1 < len(samples) else p
@@ -151,7 +151,7 @@ def _first_change(samples: Sequence[Sample], level: float, least: float) -> floa
 
 
 def _settled(
-    samples: Sequence[Sample], final: float, band: float, every_s: float, reacted_s: float | None
+    samples: Sequence[PowerSample], final: float, band: float, every_s: float, reacted_s: float | None
 ) -> float | None:
     """Return from when on nine tenths of what follows lies in the band around the end."""
     outside = [i for i, (_, p) in enumerate(samples) if abs(p - final) > band]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.app.probe.rivals import BoxConnection, OwnMessages, OwnRegisters, RivalWatch
-from heron_mqtt.app.probe.step_response import PowerBefore, Sample, power_before, step_response
+from heron_mqtt.app.probe.step_response import PowerBefore, PowerSample, power_before, step_response
 from heron_mqtt.app.probe.verdicts import SetpointAck, Verdict, judge, kw
 from heron_mqtt.app.vendor_links import claimed_places
 from heron_mqtt.errors import ConfigError, MessageError, PlaceTaken
@@ -29,7 +29,7 @@ from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import NotSent, budget_of
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import RegisterPoll
-from heron_mqtt.field.vendor.outgoing import Command, Outgoing
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing
 from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
@@ -115,7 +115,7 @@ class TrialReport:
     before: PowerBefore
     verdicts: list[Verdict] = field(default_factory=list)
     broken_off: str | None = None
-    every: list[Sample] = field(default_factory=list)
+    every: list[PowerSample] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
@@ -182,7 +182,7 @@ class SetpointTrial:
             claimed_places(mapping, options, modbus), env_id, broker_place(options.hosts), f"probe:{label}"
         )
         self._state = VendorState(mapping)
-        self._samples: list[Sample] = []
+        self._samples: list[PowerSample] = []
         self._heard: tuple[str, int] | None = None  # the adapter's newest telemetry
         self._answers: dict[int, tuple[float, str | None]] = {}  # seq -> when, why rejected
         self._device = VendorDevice(
@@ -534,7 +534,7 @@ class SetpointTrial:
             await self._sampled()
 
 
-def _lines(message: Command) -> list[tuple[str, bytes]]:
+def _lines(message: DeviceCommand) -> list[tuple[str, bytes]]:
     """Return topic and payload of a message; of registers their names, and where what is written."""
     if isinstance(message, Outgoing):
         return [(message.topic, message.payload)]

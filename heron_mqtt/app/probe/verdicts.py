@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from heron_mqtt.app.probe.step_response import LEAST_SAMPLES, Sample, StepResponse, known_factor
+from heron_mqtt.app.probe.step_response import LEAST_SAMPLES, PowerSample, StepResponse, known_factor
 from heron_mqtt.field.vendor.tables import SetpointTable
 
 FACTOR_TOLERANCE = 0.1  # how far the power may be from the setpoint: losses, a meter's error
@@ -56,7 +56,7 @@ def judge(
     ack: SetpointAck,
     table: SetpointTable,
     released: str | None,
-    after: Sequence[Sample],
+    after: Sequence[PowerSample],
 ) -> list[Verdict]:
     """Return every verdict.
 
@@ -167,7 +167,7 @@ def _acknowledgement(ack: SetpointAck, table: SetpointTable) -> Verdict:
             return Verdict(name, True, "none is expected: the setpoint counts as sent")
 
 
-def _release(response: StepResponse, released: str | None, after: Sequence[Sample]) -> Verdict:
+def _release(response: StepResponse, released: str | None, after: Sequence[PowerSample]) -> Verdict:
     if released is not None:
         return Verdict("release", False, f"NOT handed back: {released}")
     if not after:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from heron_mqtt.app.live_view.counts import channel_kind
+from heron_mqtt.json_object import Json
 from heron_mqtt.messaging import topics
 from heron_mqtt.record.reader import RecordFile
-
-Json = dict[str, Any]
 
 NEVER_ARRIVES = frozenset({"lost", "partitioned", "overflowed", "abandoned"})
 

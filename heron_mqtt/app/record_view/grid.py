@@ -10,12 +10,11 @@ import numpy as np
 from heron_mqtt.app.record_view.timeline import StepPlace
 from heron_mqtt.app.recorded_world import recorded_blueprint
 from heron_mqtt.errors import DataError, PowerFlowDiverged
+from heron_mqtt.json_object import Json
 from heron_mqtt.messages import Message
 from heron_mqtt.record.reader import RecordFile
 from powergrid.simulation.grid_messages import results_fields
 from powergrid.simulation.grid_simulation import GridSimulation
-
-Json = dict[str, Any]
 
 _METADATA = {*Message.model_fields, "type"}
 SAME_PU = 1e-4

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
 
+from heron_mqtt.json_object import Json
 from heron_mqtt.record.reader import RecordFile
-
-Json = dict[str, Any]
 
 MARKS = 300
 MARKED = ("stop", "fault", "fallback", "error")

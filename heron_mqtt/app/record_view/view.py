@@ -15,11 +15,10 @@ from heron_mqtt.app.record_view.grid import recorded_grid
 from heron_mqtt.app.record_view.timeline import StepPlace, Timeline, data_of
 from heron_mqtt.app.recorded_world import recorded_scenario
 from heron_mqtt.errors import DataError
+from heron_mqtt.json_object import Json
 from heron_mqtt.messaging import topics
 from heron_mqtt.record.merge import merged_offsets
 from heron_mqtt.record.reader import RecordFile
-
-Json = dict[str, Any]
 
 EVENTS, PAYLOAD = 500, 2_000
 POINTS = 2_000  # of a plot; a longer record is thinned out

@@ -17,18 +17,18 @@ from heron_mqtt.app.operator_client import (
 )
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.gateway.authority import LADDER, gates
+from heron_mqtt.json_object import Json
 from heron_mqtt.messages import MAX_LEASE_S, AuthorityState, Fault, FaultKind, Level, explain
 
-Json = dict[str, Any]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Power = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+ShortName = Annotated[str, Field(min_length=1, max_length=200)]
+AskedPower = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 class ControlRequest(BaseModel):
     """What every request says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    env_id: Name
+    env_id: ShortName
     why: str = Field("", max_length=500)
 
 
@@ -42,7 +42,7 @@ class LevelRequest(ControlRequest):
     """Another level of authority."""
 
     do: Literal["authority"]
-    device: Name
+    device: ShortName
     level: Level
 
 
@@ -50,9 +50,9 @@ class TakeRequest(ControlRequest):
     """One device in hand; ``for_s`` 0 gives it back. MW and Mvar, positive = injected."""
 
     do: Literal["take"]
-    device: Name
-    p_mw: Power = 0.0
-    q_mvar: Power = 0.0
+    device: ShortName
+    p_mw: AskedPower = 0.0
+    q_mvar: AskedPower = 0.0
     for_s: float = Field(ge=0, le=MAX_LEASE_S)
 
 
@@ -60,10 +60,10 @@ class FaultRequest(ControlRequest):
     """A fault of an emulator."""
 
     do: Literal["fault"]
-    device: Name
+    device: ShortName
     kind: FaultKind
     steps: int = Field(1, ge=1, le=1_000_000)
-    value: Power = 0.0
+    value: AskedPower = 0.0
 
 
 class AcknowledgeRequest(ControlRequest):

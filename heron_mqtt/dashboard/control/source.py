@@ -13,7 +13,6 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -27,6 +26,7 @@ from heron_mqtt.dashboard.pages import JSON, StaticFiles, answer
 from heron_mqtt.dashboard.sockets import Serve
 from heron_mqtt.errors import DataError
 from heron_mqtt.field.emergency_stop import ALWAYS
+from heron_mqtt.json_object import Json
 
 log = logging.getLogger("heron_mqtt.dashboard")
 
@@ -36,8 +36,6 @@ LOGINS = 8
 """Logins that have not said anything yet; the oldest gives way to one more."""
 AT_ONCE = 4  # requests of one socket under way, stops not counted
 COOKIE = "heron_session"
-
-Json = dict[str, Any]
 
 
 class ControlledSource:

@@ -36,14 +36,14 @@ from heron_mqtt.field.sunspec.device import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.discovery import find_models, read_model
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.sunspec.layouts import layout
-from heron_mqtt.field.sunspec.nameplate import Kind
+from heron_mqtt.field.sunspec.nameplate import InverterKind
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.program_arguments import ProgramArguments
 
 __all__ = ["SunSpecDevice", "make_device", "run"]
 
-KINDS: tuple[Kind, ...] = ("battery", "pv")
+KINDS: tuple[InverterKind, ...] = ("battery", "pv")
 SAFE_STATES = ("zero", "release")
 OF_ONE = ("nominal-v", "safe-state")
 """What may be said of one inverter alone."""

@@ -30,7 +30,7 @@ from heron_mqtt.field.sunspec.measurement import (
 from heron_mqtt.field.sunspec.nameplate import (
     SETTINGS_MODELS,
     STATIC_MODELS,
-    Kind,
+    InverterKind,
     Nameplate,
     read_nameplate,
 )
@@ -69,7 +69,7 @@ class Settings:
             number there means; None = its power is that at its AC terminals.
     """
 
-    kind: Kind | None = None
+    kind: InverterKind | None = None
     nominal_v: float | None = None
     discharge_w: float | None = None
     safe_zero: bool = True

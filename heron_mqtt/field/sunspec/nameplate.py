@@ -8,7 +8,7 @@ from typing import Literal
 
 from heron_mqtt.field.sunspec.block import Block
 
-Kind = Literal["battery", "pv"]
+InverterKind = Literal["battery", "pv"]
 
 STATIC_MODELS = (1, 120, 121, 124, 702, 713)
 SETTINGS_MODELS = (121, 702)
@@ -31,7 +31,7 @@ class Nameplate:
         va_max: Largest apparent power, VA; None = it does not say.
     """
 
-    kind: Kind
+    kind: InverterKind
     maker: str
     type: str
     serial: str
@@ -79,7 +79,7 @@ class Nameplate:
         return self.maker, self.type, self.serial
 
 
-def read_nameplate(blocks: dict[int, Block], kind: Kind | None) -> Nameplate:
+def read_nameplate(blocks: dict[int, Block], kind: InverterKind | None) -> Nameplate:
     """Return the nameplate.
 
     Args:
@@ -104,7 +104,7 @@ def read_nameplate(blocks: dict[int, Block], kind: Kind | None) -> Nameplate:
     )
 
 
-def _kind(blocks: dict[int, Block]) -> Kind:
+def _kind(blocks: dict[int, Block]) -> InverterKind:
     stores = (
         713 in blocks or 124 in blocks or (120 in blocks and blocks[120].raw("DERTyp") == PV_WITH_STORAGE)
     )

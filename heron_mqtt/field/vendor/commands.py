@@ -17,7 +17,7 @@ from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.outgoing import Command, RegisterCommand
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, RegisterCommand
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.field.vendor.setpoint_writer import ZERO
 from heron_mqtt.messages import Setpoint
@@ -27,7 +27,7 @@ log = logging.getLogger("heron_mqtt.vendor")
 
 HOUR_S = 3_600.0
 HOURS = 24
-Publish = Callable[[Command], "asyncio.Future[None]"]
+SendCommand = Callable[[DeviceCommand], "asyncio.Future[None]"]
 
 
 class NotSent(HeronError):
@@ -117,7 +117,7 @@ class Commander:
     def __init__(
         self,
         mapping: DeviceMapping,
-        publish: Publish,
+        publish: SendCommand,
         *,
         within_s: float,
         lease_runs: Callable[[], bool],
@@ -238,7 +238,7 @@ class Commander:
                 f"({kept} are kept for the release); the next at {self._budget.free_again()}"
             )
 
-    async def _send(self, messages: list[Command]) -> None:
+    async def _send(self, messages: list[DeviceCommand]) -> None:
         self._last_at = self._monotonic()
         if self._budget is not None and messages:
             self._budget.add(len(messages))
@@ -276,6 +276,6 @@ class Commander:
             await end_tasks([later])
 
 
-def _releasing(message: Command) -> Command:
+def _releasing(message: DeviceCommand) -> DeviceCommand:
     """Return a message of a release; of registers it is looked at whether they show it."""
     return replace(message, releases=True) if isinstance(message, RegisterCommand) else message

@@ -18,7 +18,7 @@ from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.keepalives import Keepalive
-from heron_mqtt.field.vendor.outgoing import Command, Outgoing
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 from heron_mqtt.field.vendor.payload_filling import (
     MessageContext,
@@ -234,7 +234,7 @@ class DeviceMapping:
         """Whether the mapping bounds the power that the device is told, by ``min`` and ``max``."""
         return self._writer is None or self._writer.values.bounds_power
 
-    def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[Command]:
+    def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[DeviceCommand]:
         """Return the messages that carry a setpoint, in the order in which to send them.
 
         Raises:
@@ -245,7 +245,7 @@ class DeviceMapping:
 
     def write(
         self, setpoint: Setpoint, context: MessageContext
-    ) -> tuple[list[Command], dict[str, RenderedValue]]:
+    ) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
         """Return the messages that carry a setpoint, and the values in them.
 
         Raises:
@@ -256,7 +256,7 @@ class DeviceMapping:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
         return self._writer.encode(setpoint, context)
 
-    def release(self, context: MessageContext | None = None) -> list[Command]:
+    def release(self, context: MessageContext | None = None) -> list[DeviceCommand]:
         """Return the messages that hand the device back to its own control.
 
         Raises:

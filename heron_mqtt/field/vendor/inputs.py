@@ -17,7 +17,7 @@ from heron_mqtt.field.vendor.formula import signed
 from heron_mqtt.field.vendor.numbers import NumberText, clamped, finite, interpolated, shown
 from heron_mqtt.field.vendor.parameters import as_text
 from heron_mqtt.field.vendor.payloads import Expression
-from heron_mqtt.field.vendor.tables import Format, InputTable, Kind
+from heron_mqtt.field.vendor.tables import Format, InputKind, InputTable
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.field.vendor.words import Words, word_text
 
@@ -32,7 +32,7 @@ BOOLEANS = {
 """Texts that are true or false by themselves, in lower case."""
 
 MAX_TEXT_FOR_PATTERN = 4_096
-Value = float | bool | str | list[float | None]
+InputValue = float | bool | str | list[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class InputReader:
         table: InputTable,
         format_: Format,
         complain: Complain,
-        kind: Kind | None = None,
+        kind: InputKind | None = None,
         *,
         on_change: bool = False,
         tolerant: bool = False,
@@ -90,7 +90,7 @@ class InputReader:
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
         self._words = None if table.words is None else Words(table.words, "words", complain)
         meant = _kind(table, complain)
-        self.kind: Kind = kind or meant
+        self.kind: InputKind = kind or meant
         if table.words is not None and kind in {"number", "boolean"} and meant != kind:
             complain("words", f"they mean a {meant}, expected a {kind} for each")
         self.rate = table.rate
@@ -116,7 +116,7 @@ class InputReader:
         """Whether a number that is missing in a list leaves a gap, so that others stay in their places."""
         return self._path is None or not self._path.closes_gaps
 
-    def read(self, document: Any) -> Value | MissingValue:
+    def read(self, document: Any) -> InputValue | MissingValue:
         """Return the value in a document.
 
         Raises:
@@ -360,7 +360,7 @@ def _check_place(table: InputTable, format_: Format, complain: Complain) -> None
         complain("bytes", 'how are the bytes written in the text? "hex" or "base64"')
 
 
-def _kind(table: InputTable, complain: Complain) -> Kind:
+def _kind(table: InputTable, complain: Complain) -> InputKind:
     kind = "time" if table.time is not None else table.type
     if table.words is None or kind != "number":
         return kind
@@ -370,7 +370,7 @@ def _kind(table: InputTable, complain: Complain) -> Kind:
     return next(iter(kinds), kind)
 
 
-def _kind_of(value: Scalar) -> Kind:
+def _kind_of(value: Scalar) -> InputKind:
     return "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
 
 

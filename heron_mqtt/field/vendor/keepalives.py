@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER
 from heron_mqtt.field.vendor.payload_filling import (
     MessageContext,
@@ -35,7 +35,7 @@ class Keepalive:
 
     def message(
         self, context: MessageContext, values: Mapping[str, RenderedValue], *, first: bool
-    ) -> Command | None:
+    ) -> DeviceCommand | None:
         """Return the message to send now; None while something in its topic is not known yet.
 
         Raises:

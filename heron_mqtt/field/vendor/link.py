@@ -9,7 +9,7 @@ from typing import Protocol
 
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
-from heron_mqtt.field.vendor.outgoing import Command, Outgoing
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing
 
 
 class NotTaken(HeronError):
@@ -45,9 +45,9 @@ class RegisterPoll:
     unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-Heard = Callable[[str, bytes, bool], None]
+OnRawMessage = Callable[[str, bytes, bool], None]
 """Called with topic, payload and whether the broker had kept it."""
-Polled = Callable[[RegisterPoll], None]
+OnPoll = Callable[[RegisterPoll], None]
 
 
 class VendorLink(Protocol):
@@ -65,14 +65,16 @@ class VendorLink(Protocol):
     def connects_to_send(self) -> bool:
         """Whether a message makes the connection that it needs: nothing would wait and arrive later."""
 
-    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+    def send(self, message: DeviceCommand, *, not_after: float) -> asyncio.Future[None]:
         """Send one message by ``not_after`` (the loop's clock, s) or never; they keep their order.
 
         What is returned is done when the broker has it, or the device has taken it. It raises
         ``BrokerError`` or ``NotTaken`` and may be ignored.
         """
 
-    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+    def listen(
+        self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
+    ) -> list[Callable[[], None]]:
         """Call back for what the device says; returns what ends that."""
 
     def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -94,7 +96,7 @@ class VendorMqtt(Protocol):
         What is returned is done when the broker has them, and may be ignored.
         """
 
-    def subscribe_raw(self, topic: str, callback: Heard) -> Callable[[], None]:
+    def subscribe_raw(self, topic: str, callback: OnRawMessage) -> Callable[[], None]:
         """Call back, in the broker's loop, for every message on a filter; returns the unsubscribe."""
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -123,14 +125,16 @@ class MqttLink:
         """Whether a message connects: none does, it would wait for the connection."""
         return False
 
-    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+    def send(self, message: DeviceCommand, *, not_after: float) -> asyncio.Future[None]:
         """Publish it; see ``VendorLink``."""
         assert isinstance(message, Outgoing)
         return self._raw.publish_raw(
             message.topic, message.payload, qos=message.qos, retain=message.retain, not_after=not_after
         )
 
-    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+    def listen(
+        self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
+    ) -> list[Callable[[], None]]:
         """Subscribe to topics."""
         return [self._raw.subscribe_raw(topic, heard) for topic in topics]
 

@@ -14,8 +14,8 @@ from heron_mqtt.field.modbus.registers import BUSY, ModbusFault, Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.link import Heard, NotTaken, Polled, RegisterPoll
-from heron_mqtt.field.vendor.outgoing import Command, RegisterCommand
+from heron_mqtt.field.vendor.link import NotTaken, OnPoll, OnRawMessage, RegisterPoll
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, RegisterCommand
 from heron_mqtt.field.vendor.register_map import PollGroup, RegisterMap, RegisterWrite
 
 log = logging.getLogger("heron_mqtt.vendor")
@@ -25,7 +25,7 @@ LOST_AFTER = 2  # so many unanswered requests on end, and it is not there; one m
 BUSY_PAUSE_S = 0.25
 SHOWN_WITHIN_S, LOOK_AGAIN_S = 0.3, 0.1  # for registers to show a release that was acknowledged
 
-Place = tuple[str, int]
+RegisterPlace = tuple[str, int]
 """Area and address of a register."""
 
 
@@ -61,13 +61,13 @@ class ModbusLink:
         self._monotonic = monotonic
         self._map: RegisterMap = mapping.registers
         self._names = None if everything else mapping.polled
-        self._listeners: list[Polled] = []
+        self._listeners: list[OnPoll] = []
         self._on_return: list[Callable[[], None]] = []
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unanswered = LOST_AFTER  # until the first answer it is not there
-        self._set_to: dict[Place, int] = {}  # by setpoints, until a release has shown
-        self._unproven: dict[tuple[Place, ...], str] = {}  # of the last release, by what was written
+        self._set_to: dict[RegisterPlace, int] = {}  # by setpoints, until a release has shown
+        self._unproven: dict[tuple[RegisterPlace, ...], str] = {}  # of the last release, by what was written
         self._connections: int | None = None  # that we have told of; None = it has not answered yet
         self.peer = f"the device at {registers.address}"
 
@@ -98,7 +98,9 @@ class ModbusLink:
         """
         return next(iter(self._unproven.values()), None)
 
-    def listen(self, topics: tuple[str, ...], heard: Heard, polled: Polled) -> list[Callable[[], None]]:
+    def listen(
+        self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
+    ) -> list[Callable[[], None]]:
         """Call back after each turn of reading."""
         self._listeners.append(polled)
         return [lambda: self._listeners.remove(polled)]
@@ -108,7 +110,7 @@ class ModbusLink:
         self._on_return.append(callback)
         return lambda: self._on_return.remove(callback)
 
-    def send(self, message: Command, *, not_after: float) -> asyncio.Future[None]:
+    def send(self, message: DeviceCommand, *, not_after: float) -> asyncio.Future[None]:
         """Write registers; see ``VendorLink``."""
         assert isinstance(message, RegisterCommand)
         return self._keep(self._write(message, not_after), "writing registers")
@@ -290,6 +292,6 @@ def _hex(words: Sequence[int]) -> str:
     return " ".join(f"{word:04x}" for word in words)
 
 
-def _places(command: RegisterCommand) -> list[tuple[Place, int]]:
+def _places(command: RegisterCommand) -> list[tuple[RegisterPlace, int]]:
     """Return each register that is written, with its word."""
     return [((w.area, w.address + i), word) for w in command.writes for i, word in enumerate(w.words)]

@@ -50,7 +50,7 @@ class RegisterCommand:
     meaning: tuple[Any, ...] = field(default=(), compare=False)
 
 
-Command = Outgoing | RegisterCommand
+DeviceCommand = Outgoing | RegisterCommand
 
 
 class NotExpressible(MessageError):

@@ -12,7 +12,7 @@ from heron_mqtt.field.vendor.numbers import clamped
 from heron_mqtt.field.vendor.tables import FieldTable, QuantityTable
 from heron_mqtt.field.vendor.units import Complain, per_si
 
-Measured = float | bool | int
+QuantityValue = float | bool | int
 
 
 class Quantity:
@@ -52,7 +52,7 @@ class Quantity:
             expected = "true or false" if name == "running" else "a number"
             complain("offline", f"expected {expected}, as {name} is one")
 
-    def value(self, inputs: Mapping[str, Any]) -> Measured:
+    def value(self, inputs: Mapping[str, Any]) -> QuantityValue:
         """Return the quantity in our unit.
 
         Raises:
@@ -68,11 +68,11 @@ class Quantity:
         return self._checked(raw)
 
     @property
-    def offline(self) -> Measured | None:
+    def offline(self) -> QuantityValue | None:
         """What it is while the device is offline; None = not known."""
         return None if self._table.offline is None else self._checked(self._table.offline)
 
-    def _checked(self, raw: Any) -> Measured:
+    def _checked(self, raw: Any) -> QuantityValue:
         if self.name == "running":
             if isinstance(raw, str | list):
                 raise MessageError(f"running: {raw!r}, expected true or false")

@@ -20,7 +20,7 @@ from heron_mqtt.field.vendor.numbers import rounded
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.register_tables import ModbusTable, RegisterTable, WriteFunction
-from heron_mqtt.field.vendor.tables import InputTable, Kind, TelemetryTable
+from heron_mqtt.field.vendor.tables import InputKind, InputTable, TelemetryTable
 from heron_mqtt.field.vendor.words import word_text
 
 WRITABLE: frozenset[RegisterArea] = frozenset({"holding", "coil"})
@@ -299,7 +299,7 @@ def _neighbours(registers: Iterable[MappedRegister]) -> Iterator[tuple[MappedReg
 
 def _as_input(register: MappedRegister) -> InputTable:
     table = register.table
-    kinds: dict[str, Kind] = {"string": "text", "bool": "boolean"}
+    kinds: dict[str, InputKind] = {"string": "text", "bool": "boolean"}
     cleaning = {key: getattr(table, key) for key in CleaningKeys.model_fields}
     return InputTable.model_construct(
         path=register.name,

@@ -13,7 +13,7 @@ from heron_mqtt.field.vendor.cleaning_keys import MAX_ITEMS, CleaningKeys
 
 WriteFunction = Literal["multiple", "single"]
 Period = Annotated[float, Field(ge=0.1, le=86_400.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+RegisterName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 
 
 class RegisterTable(CleaningKeys):
@@ -75,10 +75,10 @@ class ModbusTable(Table):
     function: WriteFunction = Field(
         "multiple", description="Write with function 16, or single: one register at a time with function 6."
     )
-    timestamp: Name | None = Field(None, description="Register that says when the rest was measured.")
+    timestamp: RegisterName | None = Field(None, description="Register that says when the rest was measured.")
     timestamp_tolerance_s: float = Field(
         60.0, gt=0.0, le=86_400.0, description="How old that may be, s; also how far ahead."
     )
-    changed_by: Name | None = Field(
+    changed_by: RegisterName | None = Field(
         None, description="Register that changes with every new measurement: a counter or a time."
     )

@@ -8,7 +8,7 @@ from typing import Any
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.formula import Formula
-from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 from heron_mqtt.field.vendor.payload_filling import (
     MessageContext,
@@ -81,7 +81,7 @@ class SetpointMessage:
         """Return what it tells the device: two of one meaning set the same."""
         return (self._index, *(values[n].json for n in self._lasting))
 
-    def write(self, values: Mapping[str, RenderedValue], context: MessageContext) -> Command:
+    def write(self, values: Mapping[str, RenderedValue], context: MessageContext) -> DeviceCommand:
         """Return it, ready to send."""
         table = self._table
         context.built_ins.begin_message()

@@ -7,7 +7,7 @@ from typing import Final
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
-from heron_mqtt.field.vendor.outgoing import Command, NotExpressible
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, NotExpressible
 from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.field.vendor.problems import Problems
@@ -80,7 +80,7 @@ class SetpointWriter:
 
     def encode(
         self, setpoint: Setpoint, context: MessageContext
-    ) -> tuple[list[Command], dict[str, RenderedValue]]:
+    ) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
         """Return the messages that carry a setpoint, in the order in which to send them, and its values.
 
         Raises:
@@ -120,7 +120,7 @@ class SetpointWriter:
                         f"makes of {p_mw:g} MW; let its min, max and table have 0, or send another message"
                     )
 
-    def release(self, context: MessageContext) -> list[Command]:
+    def release(self, context: MessageContext) -> list[DeviceCommand]:
         """Return the messages that hand the device back.
 
         Raises:

@@ -24,15 +24,15 @@ def _as_sent(value: Any) -> Any:
 Payload = Annotated[str | dict[str, Any] | list[Any], BeforeValidator(_as_sent)]
 Topic = Annotated[str, BeforeValidator(_as_sent), Field(min_length=1, max_length=1000)]
 Topics = Topic | Annotated[list[Topic], Field(min_length=1, max_length=50)]
-Key = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
-Formula = Annotated[str, Field(min_length=1, max_length=500)]
+ValueName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+FormulaText = Annotated[str, Field(min_length=1, max_length=500)]
 Qos = Literal[0, 1, 2]
 MAX_REGISTERS = 200
 
 SetQuantity = Literal["p_mw", "q_mvar", "lease_s", "seq", "uid"]
 ReadQuantity = Literal["p_mw", "q_mvar", "soc", "vm_pu", "running", "ack_seq"]
 Format = Literal["json", "text", "csv", "key_value", "binary", "sparkplug"]
-Kind = Literal["number", "numbers", "text", "boolean", "time"]
+InputKind = Literal["number", "numbers", "text", "boolean", "time"]
 
 
 class InputTable(CleaningKeys):
@@ -50,7 +50,7 @@ class InputTable(CleaningKeys):
     at: int = Field(0, ge=0, le=65_535, description="First byte of the packed value, from 0.")
     swap_words: bool = Field(False, description="The 16-bit words of the value come in reverse order.")
     bytes: Literal["raw", "hex", "base64"] = Field("raw", description="How the bytes are written.")
-    type: Kind = Field("number", description="What it is.")
+    type: InputKind = Field("number", description="What it is.")
     decimal: Literal[".", ","] = Field(".", description="Decimal sign of numbers in text.")
     thousands: Literal[".", ",", " ", "'", "_"] | None = Field(
         None, description="Separator of thousands in text."
@@ -87,7 +87,7 @@ class FieldTable(InputTable, UnitKeys):
 class QuantityTable(UnitKeys):
     """A quantity by a formula over named inputs."""
 
-    formula: Formula = Field(description="Over names of inputs; its result is in unit.")
+    formula: FormulaText = Field(description="Over names of inputs; its result is in unit.")
     update: Literal["round", "each"] = Field(
         "round", description="Computed once a round of all topics, or at each message."
     )
@@ -157,18 +157,20 @@ class TelemetryTable(PayloadKeys):
     """Payloads of one topic (or several alike), and what is read from them."""
 
     topic: Topics
-    inputs: dict[Key, InputTable] = Field({}, max_length=MAX_ITEMS, description="Named inputs for formulas.")
+    inputs: dict[ValueName, InputTable] = Field(
+        {}, max_length=MAX_ITEMS, description="Named inputs for formulas."
+    )
     fields: dict[ReadQuantity, FieldTable] = Field(
         {}, description="Inputs that are quantities as they stand."
     )
-    when: Formula | None = Field(
+    when: FormulaText | None = Field(
         None, description="Read a payload only while this is true, over inputs of this table."
     )
-    timestamp: Key | None = Field(None, description="Input that says when the payload was made.")
+    timestamp: ValueName | None = Field(None, description="Input that says when the payload was made.")
     timestamp_tolerance_s: float = Field(
         60.0, gt=0.0, le=86_400.0, description="How old such a payload may be, s; also how far ahead."
     )
-    changed_by: Key | None = Field(
+    changed_by: ValueName | None = Field(
         None, description="Input that changes with every new measurement: a counter or a time."
     )
     reports: Literal["always", "on_change"] = Field(
@@ -200,7 +202,9 @@ class ValueTable(UnitKeys):
     """A number of the setpoint in the vendor's terms: of a quantity, or by a formula over other values."""
 
     quantity: SetQuantity | None = Field(None, description="What it is a number of; or give formula.")
-    formula: Formula | None = Field(None, description="Over other values, named inputs and p_mw, q_mvar, ...")
+    formula: FormulaText | None = Field(
+        None, description="Over other values, named inputs and p_mw, q_mvar, ..."
+    )
     pack: Annotated[list[Scalar], Field(min_length=1, max_length=100)] | None = Field(
         None, description="Numbers and {value}s above it that are packed into bytes, as struct says."
     )
@@ -270,7 +274,7 @@ class ValueTable(UnitKeys):
         return self
 
 
-RegisterValues = Annotated[dict[Key, Scalar], Field(min_length=1, max_length=MAX_ITEMS)]
+RegisterValues = Annotated[dict[ValueName, Scalar], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
 class MessageTable(Table):
@@ -291,7 +295,7 @@ class MessageTable(Table):
     )
     qos: Qos = 1
     retain: bool = Field(False, description="A retained setpoint outlives its lease: avoid.")
-    when: Formula | dict[str, Annotated[list[Scalar], Field(min_length=1)]] | None = Field(
+    when: FormulaText | dict[str, Annotated[list[Scalar], Field(min_length=1)]] | None = Field(
         None, description="Send it only while values are at one of these words, or while a formula is true."
     )
     pause_s: float = Field(0.0, ge=0.0, le=5.0, description="Wait so long before it, s.")
@@ -364,7 +368,7 @@ class AnswerTable(PayloadKeys):
 class SetpointTable(Table):
     """How a setpoint is sent: the values, and the messages they stand in, in order."""
 
-    values: dict[Key, ValueTable] = Field({}, max_length=MAX_ITEMS)
+    values: dict[ValueName, ValueTable] = Field({}, max_length=MAX_ITEMS)
     messages: list[MessageTable] = Field(min_length=1, max_length=MAX_ITEMS)
     release: (
         Literal["zero"] | Annotated[list[MessageTable], Field(min_length=1, max_length=MAX_ITEMS)] | None
@@ -393,7 +397,7 @@ class AvailabilityTable(Table):
     """A topic, or a register, that says whether the device is there."""
 
     topic: Topic | None = None
-    register_: Key | None = Field(
+    register_: ValueName | None = Field(
         None, alias="register", description="On Modbus: the register with the word."
     )
     path: Path | None = Field(None, description="JMESPath to the word, where the payload is JSON.")
@@ -481,10 +485,10 @@ class MappingTable(Table):
     """A whole mapping."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = "device"
-    parameters: dict[Key, Any] = Field({}, description="What the placeholders stand for.")
+    parameters: dict[ValueName, Any] = Field({}, description="What the placeholders stand for.")
     setpoint: SetpointTable | None = Field(None, description="None = the device can only be read.")
     telemetry: list[TelemetryTable] = Field([], max_length=MAX_ITEMS, description="Of a device on MQTT.")
-    registers: dict[Key, RegisterTable] = Field(
+    registers: dict[ValueName, RegisterTable] = Field(
         {}, max_length=MAX_REGISTERS, description="Of a device on Modbus."
     )
     modbus: ModbusTable | None = Field(None, description="What holds of all registers.")

@@ -9,18 +9,18 @@ from typing import Any, Literal
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.formula import Formula
-from heron_mqtt.field.vendor.inputs import InputReader, MissingValue, Value, compiled
+from heron_mqtt.field.vendor.inputs import InputReader, InputValue, MissingValue, compiled
 from heron_mqtt.field.vendor.numbers import shown
 from heron_mqtt.field.vendor.payloads import Expression, parse, parse_json, parse_text
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode
 from heron_mqtt.field.vendor.sparkplug_payload import require
-from heron_mqtt.field.vendor.tables import AvailabilityTable, InputTable, Kind, TelemetryTable
+from heron_mqtt.field.vendor.tables import AvailabilityTable, InputKind, InputTable, TelemetryTable
 from heron_mqtt.field.vendor.topic_patterns import TopicPattern
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.field.vendor.words import Words, word_text
 
-State = Literal["online", "fault", "offline"]
-_KINDS: dict[str, Kind] = {"running": "boolean"}
+AvailabilityState = Literal["online", "fault", "offline"]
+_KINDS: dict[str, InputKind] = {"running": "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ReadResult:
         problems: Input -> why it could not be read, one line.
     """
 
-    values: Mapping[str, Value | MissingValue]
+    values: Mapping[str, InputValue | MissingValue]
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -45,7 +45,7 @@ class TelemetryReader:
         topics = table.topics if self.node_topic is None else list(SparkplugNode(self.node_topic).filters)
         self.patterns = patterns(topics, complain)
         self.inputs: dict[str, InputReader] = {}
-        kinds: dict[str, Kind] = {name: _KINDS.get(name, "number") for name in table.fields}
+        kinds: dict[str, InputKind] = {name: _KINDS.get(name, "number") for name in table.fields}
         if table.format == "text" and len(table.fields) + len(table.inputs) != 1 and not _has_places(table):
             complain(
                 "fields",
@@ -105,7 +105,7 @@ class TelemetryReader:
         """
         if self._when is None:
             return None
-        known: dict[str, Value] = {}
+        known: dict[str, InputValue] = {}
         try:
             for name in self._when.names:
                 value = self.inputs[name].read(document)
@@ -126,7 +126,7 @@ class TelemetryReader:
             document: As ``parse`` returns it.
             names: Look for these inputs only; None = for all.
         """
-        values: dict[str, Value | MissingValue] = {}
+        values: dict[str, InputValue | MissingValue] = {}
         problems: dict[str, str] = {}
         for name, reader in self.inputs.items():
             if names is not None and name not in names:
@@ -170,8 +170,8 @@ class AvailabilityReader:
         self._table = table
         self._path = None if table.path is None else Expression(table.path, complain, tolerant=table.tolerant)
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
-        meanings: dict[str, State] = {}
-        states: tuple[tuple[State, list[str]], ...] = (
+        meanings: dict[str, AvailabilityState] = {}
+        states: tuple[tuple[AvailabilityState, list[str]], ...] = (
             ("online", table.online),
             ("offline", table.offline),
             ("fault", table.fault),
@@ -183,7 +183,7 @@ class AvailabilityReader:
                 meanings[word] = state
         self._words = Words(meanings, "online", complain)
 
-    def read(self, payload: bytes) -> tuple[State, str] | None:
+    def read(self, payload: bytes) -> tuple[AvailabilityState, str] | None:
         """Return the state, and the word that said so; None if the payload holds no word at the path.
 
         Raises:

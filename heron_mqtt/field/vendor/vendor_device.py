@@ -28,7 +28,7 @@ from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.keepalives import Keepalive, KeepaliveTimers
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
-from heron_mqtt.field.vendor.outgoing import Command, Outgoing, RegisterCommand
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.setpoint_writer import ZERO
 from heron_mqtt.field.vendor.silence_watch import SilenceWatch
@@ -625,7 +625,7 @@ class VendorDevice(FieldDevice):
     def _context(self) -> MessageContext:
         return MessageContext(self._built_ins, self._state.inputs, self._state.learned)
 
-    def _send(self, message: Command) -> asyncio.Future[None]:
+    def _send(self, message: DeviceCommand) -> asyncio.Future[None]:
         """Send one message now or not at all: what waits for a connection is of another moment."""
         not_after = asyncio.get_running_loop().time() + max(self._within_s, SEND_WITHIN_S)
         return self._link.send(message, not_after=not_after)

@@ -16,11 +16,11 @@ from typing import Any
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.counter_rate import CounterRate
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.inputs import MissingValue, Value
+from heron_mqtt.field.vendor.inputs import InputValue, MissingValue
 from heron_mqtt.field.vendor.learned_levels import LearnedLevels, LevelNote
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
 from heron_mqtt.field.vendor.presence_state import PresenceState
-from heron_mqtt.field.vendor.quantities import Measured, Quantity
+from heron_mqtt.field.vendor.quantities import Quantity, QuantityValue
 from heron_mqtt.field.vendor.rounds import TopicRound
 from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, ReadResult, TelemetryReader
@@ -36,7 +36,7 @@ TOGETHER_S = 0.2
 class _Input:
     """What is known of one input. ``at`` is -inf for a value whose age is not known."""
 
-    value: Value | None = None
+    value: InputValue | None = None
     at: float = -math.inf
     payloads: int = 0
     sample: str = ""
@@ -58,7 +58,7 @@ class StateUpdate:
         notes: What people should know of learned levels, each once.
     """
 
-    fields: Mapping[str, Measured] = field(default_factory=dict)
+    fields: Mapping[str, QuantityValue] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: tuple[LevelNote, ...] = ()
 
@@ -112,7 +112,7 @@ class VendorState:
         }
         self._on_change = {n for r in mapping.telemetry for n, each in r.inputs.items() if each.on_change}
         # And since when; None = while it is heard.
-        self._values: dict[str, tuple[Measured, float | None]] = {}
+        self._values: dict[str, tuple[QuantityValue, float | None]] = {}
         self._why: dict[str, str] = {}
         self._rounds = {
             name: TopicRound([n for n in q.inputs if n not in self._on_change], q.within_s)
@@ -124,7 +124,7 @@ class VendorState:
         self._asked_at: dict[str, float] = {}
         self.births_wanted: list[str] = []
         """Topics of Sparkplug nodes whose birth should be requested; the caller then empties the list."""
-        self._marks: dict[int, Value] = {}
+        self._marks: dict[int, InputValue] = {}
         self._presence = PresenceState(mapping.availability)
         self._levels = LearnedLevels(mapping.learned)
         self._heard_at = -math.inf
@@ -153,7 +153,7 @@ class VendorState:
             return StateUpdate(
                 problems=(f"{topic}: payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}",)
             )
-        fields: dict[str, Measured] = {}
+        fields: dict[str, QuantityValue] = {}
         problems: list[str] = []
         notes: list[LevelNote] = []
         taken: list[tuple[TelemetryReader, ReadResult | None]] = []
@@ -205,7 +205,7 @@ class VendorState:
         now_s: float,
         retained: bool,
         problems: list[str],
-    ) -> dict[str, Measured]:
+    ) -> dict[str, QuantityValue]:
         """Take in a message of a Sparkplug node: data, a birth, or a death."""
         assert reader.node_topic is not None
         node = self._nodes[reader.node_topic]
@@ -251,7 +251,7 @@ class VendorState:
         if document:
             self._heard_at = now_s
         lost = {name: why for why, names in (unread or {}).items() for name in names}
-        fields: dict[str, Measured] = {}
+        fields: dict[str, QuantityValue] = {}
         problems = [f"{topic}: {why} ({', '.join(names)})" for why, names in (unread or {}).items()]
         for reader in readers:
             for name in reader.inputs.keys() & lost.keys():
@@ -339,7 +339,7 @@ class VendorState:
         now_s: float,
         retained: bool,
         problems: list[str],
-    ) -> dict[str, Measured]:
+    ) -> dict[str, QuantityValue]:
         self._note_payload(reader, found, shown)
         self._take_marks(reader, found, now_s, retained)
         old = self._why_old(reader, found, retained)
@@ -362,8 +362,8 @@ class VendorState:
         return self._make(reader, topic, new, cleared, now_s, problems)
 
     def _as_rate(
-        self, name: str, value: Value | MissingValue, at_s: float, topic: str, problems: list[str]
-    ) -> Value | MissingValue:
+        self, name: str, value: InputValue | MissingValue, at_s: float, topic: str, problems: list[str]
+    ) -> InputValue | MissingValue:
         """Return how fast a counter rises in place of where it stands; other values as they are."""
         counter = self._rates.get(name)
         if counter is None or not isinstance(value, float):
@@ -457,8 +457,8 @@ class VendorState:
         cleared: set[str],
         now_s: float,
         problems: list[str],
-    ) -> dict[str, Measured]:
-        made: dict[str, Measured] = {}
+    ) -> dict[str, QuantityValue]:
+        made: dict[str, QuantityValue] = {}
         for quantity in self._mapping.quantities.values():
             used = set(quantity.inputs)
             if used & cleared:
@@ -472,7 +472,7 @@ class VendorState:
         self,
         quantity: Quantity,
         now_s: float,
-        made: dict[str, Measured],
+        made: dict[str, QuantityValue],
         problems: list[str],
         where: str = "",
     ) -> None:
@@ -487,7 +487,7 @@ class VendorState:
         if self.age_s(quantity.name, now_s) < math.inf:
             made[quantity.name] = value
 
-    def _compute(self, quantity: Quantity) -> Measured:
+    def _compute(self, quantity: Quantity) -> QuantityValue:
         return quantity.value({name: self._inputs[name].value for name in quantity.inputs})
 
     def _is_complete(self, quantity: Quantity, reader: TelemetryReader, new: set[str], now_s: float) -> bool:
@@ -516,7 +516,7 @@ class VendorState:
 
     def settle(self, now_s: float) -> StateUpdate:
         """Make the values that have waited for others to change with them."""
-        made: dict[str, Measured] = {}
+        made: dict[str, QuantityValue] = {}
         problems: list[str] = []
         for name in [n for n, at in self._due.items() if at <= now_s]:
             del self._due[name]
@@ -550,7 +550,7 @@ class VendorState:
         return self._levels.values
 
     @property
-    def inputs(self) -> dict[str, Value]:
+    def inputs(self) -> dict[str, InputValue]:
         """Named inputs that are known."""
         return {name: known.value for name, known in self._inputs.items() if known.value is not None}
 
@@ -568,7 +568,7 @@ class VendorState:
             return None
         return Telemetry.model_validate({**values, **offline})
 
-    def offline_values(self, now_s: float | None = None) -> dict[str, Measured]:
+    def offline_values(self, now_s: float | None = None) -> dict[str, QuantityValue]:
         """Return what the mapping says of quantities while the device is offline; empty while it is not."""
         status = self.status(now_s)
         if status is None or status.state != "offline":

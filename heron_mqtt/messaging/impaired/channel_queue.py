@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heron_mqtt.errors import BrokerError
-from heron_mqtt.messaging.impaired.event_log import Stream
+from heron_mqtt.messaging.impaired.event_log import TrafficStream
 from heron_mqtt.messaging.impaired.sampler import Impairment, ImpairmentSampler
 from heron_mqtt.messaging.impairment import Direction, ImpairmentTable, PartitionTable
 
@@ -53,9 +53,9 @@ class ChannelQueue:
         self.last_due_s = 0.0
         self.last_delivered = -1
         self._seed = seed
-        self._samplers: dict[Stream, ImpairmentSampler] = {}
+        self._samplers: dict[TrafficStream, ImpairmentSampler] = {}
 
-    def sampler(self, stream: Stream) -> ImpairmentSampler:
+    def sampler(self, stream: TrafficStream) -> ImpairmentSampler:
         """Return the sampler of a stream; retained messages have their own and leave the live ones alone."""
         sampler = self._samplers.get(stream)
         if sampler is None:
@@ -74,7 +74,7 @@ class ScheduledMessage:
     """One message on its way."""
 
     queue: ChannelQueue
-    stream: Stream
+    stream: TrafficStream
     n: int
     entry: int
     due_s: float

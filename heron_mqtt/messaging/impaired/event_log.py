@@ -12,7 +12,7 @@ from typing import Any, Literal
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS
 
 What = Literal["delayed", "held", "lost", "partitioned", "duplicated", "reordered", "overflowed", "abandoned"]
-Stream = Literal["out", "in", "retained"]
+TrafficStream = Literal["out", "in", "retained"]
 """Published; received; received after subscribing to a channel that holds a retained message."""
 
 OTHERS = "(others)"
@@ -67,7 +67,7 @@ class Event:
     """
 
     at_s: float
-    stream: Stream
+    stream: TrafficStream
     channel: str
     n: int
     what: What
@@ -86,15 +86,15 @@ class ImpairmentLog:
 
     def __init__(self, max_events: int = 10_000) -> None:
         self.events: deque[Event] = deque(maxlen=max_events)
-        self._counts: dict[tuple[Stream, str], ChannelCounts] = {}
+        self._counts: dict[tuple[TrafficStream, str], ChannelCounts] = {}
 
-    def of(self, stream: Stream, channel: str) -> ChannelCounts:
+    def of(self, stream: TrafficStream, channel: str) -> ChannelCounts:
         """Return the counters of a channel, to read or to count in."""
         if len(self._counts) >= MAX_CHANNELS and (stream, channel) not in self._counts:
             channel = OTHERS
         return self._counts.setdefault((stream, channel), ChannelCounts())
 
-    def totals(self, stream: Stream | None = None) -> ChannelCounts:
+    def totals(self, stream: TrafficStream | None = None) -> ChannelCounts:
         """Return the sum over all channels, of one stream or of all."""
         total = ChannelCounts()
         for (one, _), counts in self._counts.items():

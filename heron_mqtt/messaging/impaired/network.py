@@ -24,7 +24,7 @@ from heron_mqtt.messaging.impaired.channel_queue import (
     Timer,
     Timers,
 )
-from heron_mqtt.messaging.impaired.event_log import Event, ImpairmentLog, Stream, What
+from heron_mqtt.messaging.impaired.event_log import Event, ImpairmentLog, TrafficStream, What
 from heron_mqtt.messaging.impaired.sampler import Impairment
 from heron_mqtt.messaging.impairment import Direction, ImpairmentTable
 from heron_mqtt.messaging.tap import MessageTap
@@ -75,7 +75,7 @@ class Network:
 
     def send(
         self,
-        stream: Stream,
+        stream: TrafficStream,
         channel: str,
         message: Mapping[str, Any],
         item: InFlight,

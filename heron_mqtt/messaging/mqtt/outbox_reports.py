@@ -19,7 +19,7 @@ REPEAT_EMPTY_S = 10.0
 LOSS_TOLD_S = 60.0
 """For so long after something was given up, or the disk failed, it is told as often."""
 
-Publish = Callable[[bytes], bool]
+PublishReport = Callable[[bytes], bool]
 
 
 class OutboxReports:
@@ -32,7 +32,9 @@ class OutboxReports:
         publish: Sends a payload if it can go at once; returns whether it could.
     """
 
-    def __init__(self, outbox: Outbox, client_id: str, errors: Callable[[], int], publish: Publish) -> None:
+    def __init__(
+        self, outbox: Outbox, client_id: str, errors: Callable[[], int], publish: PublishReport
+    ) -> None:
         self._outbox = outbox
         self._client_id = client_id
         self._errors = errors

@@ -18,7 +18,7 @@ MAX_POINTS = 1_000  # of a series: more than a screen shows
 MAX_MARKS = 300
 MAX_DEVICES = 12  # with a figure of their own
 
-Values = list[float | None]
+SeriesValues = list[float | None]
 
 MARKS: dict[str, str] = {
     "stop": "stop",
@@ -46,7 +46,7 @@ class Series:
     """
 
     label: str
-    values: Values
+    values: SeriesValues
     colour: int
     dashed: bool = False
     steps: bool = False
@@ -125,15 +125,15 @@ class RunFigures:
     def _figure(self, title: str, unit: str, series: list[Series], **more: Any) -> Figure:
         return Figure(title, unit, self.x, series, **more)
 
-    def _line(self, label: str, values: Values, colour: int, **more: Any) -> Series:
+    def _line(self, label: str, values: SeriesValues, colour: int, **more: Any) -> Series:
         dashed = more.pop("dashed", False) or self._dashed
         return Series(label + self._suffix, values, colour, dashed=dashed, **more)
 
-    def _steps(self, column: str, factor: float = 1.0) -> Values:
+    def _steps(self, column: str, factor: float = 1.0) -> SeriesValues:
         return [None if row[column] is None else row[column] * factor for row in self.steps]
 
-    def _agent_values(self, agent: str, value: Callable[[Any], float | None]) -> Values:
-        values: Values = [None] * len(self.steps)
+    def _agent_values(self, agent: str, value: Callable[[Any], float | None]) -> SeriesValues:
+        values: SeriesValues = [None] * len(self.steps)
         for row in self._rows[agent]:
             values[self._place[row["episode"], row["step"]]] = value(row)
         return values
@@ -147,8 +147,8 @@ class RunFigures:
         ]
         return self._figure(title, unit, lines, limits=list(limits))
 
-    def _device_values(self, sql: str, *parameters: Any) -> dict[str, Values]:
-        found: dict[str, Values] = {}
+    def _device_values(self, sql: str, *parameters: Any) -> dict[str, SeriesValues]:
+        found: dict[str, SeriesValues] = {}
         for row in self._record.each(sql, *parameters):
             values = found.setdefault(row["name"], [None] * len(self.steps))
             at = self._place.get((row["episode"], row["step"]))
@@ -189,7 +189,7 @@ class RunFigures:
         return self._figure("Voltage band", "pu", lines, limits=limits)
 
     def _trades(self) -> Figure:
-        sold: dict[str, Values] = {agent: [0.0] * len(self.steps) for agent in self.agents}
+        sold: dict[str, SeriesValues] = {agent: [0.0] * len(self.steps) for agent in self.agents}
         for row in self._record.query("SELECT * FROM trades WHERE settled = 1 ORDER BY id"):
             at = self._place.get((row["episode"], row["step"]))
             if at is None or row["seller"] not in sold or row["buyer"] not in sold:
@@ -289,7 +289,7 @@ def _spread(series: Series, own: list[float], x: list[float]) -> Series:
     if own == x:
         return series
     at = dict(zip(own, series.values, strict=True))
-    values: Values = [at.get(one) for one in x]
+    values: SeriesValues = [at.get(one) for one in x]
     return replace(series, values=values)
 
 
@@ -306,7 +306,7 @@ def thinned(figure: Figure, most: int = MAX_POINTS) -> Figure:
     return replace(figure, x=[figure.x[i] for i in starts], series=series)
 
 
-def _farthest(values: Values) -> float | None:
+def _farthest(values: SeriesValues) -> float | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -314,7 +314,7 @@ def _farthest(values: Values) -> float | None:
     return max(known, key=lambda value: abs(value - mean))
 
 
-def _known(values: Values) -> bool:
+def _known(values: SeriesValues) -> bool:
     return any(value is not None for value in values)
 
 

@@ -11,7 +11,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.run_part import RunPart
 from heron_mqtt.record.verify.finding import Finding
 
-Stream = tuple[str, str, str]  # sender, boot, channel
+StreamKey = tuple[str, str, str]  # sender, boot, channel
 
 GONE = frozenset({"lost", "partitioned"})
 
@@ -28,7 +28,7 @@ class Link(NamedTuple):
         repeated: Arrivals of what was there already, retained ones left out.
     """
 
-    stream: Stream
+    stream: StreamKey
     source: str
     sent: set[int]
     lost: set[int]
@@ -44,11 +44,11 @@ def links(record: RecordFile, from_s: float = -math.inf, until_s: float = math.i
         from_s: Only of messages that passed then or later, s since the record began,
         until_s: and before this.
     """
-    sent: dict[Stream, set[int]] = defaultdict(set)
-    lost: dict[tuple[Stream, str], set[int]] = defaultdict(set)
-    lost_out: dict[Stream, set[int]] = defaultdict(set)
-    arrived: dict[tuple[Stream, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    repeated: dict[tuple[Stream, str], int] = defaultdict(int)
+    sent: dict[StreamKey, set[int]] = defaultdict(set)
+    lost: dict[tuple[StreamKey, str], set[int]] = defaultdict(set)
+    lost_out: dict[StreamKey, set[int]] = defaultdict(set)
+    arrived: dict[tuple[StreamKey, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    repeated: dict[tuple[StreamKey, str], int] = defaultdict(int)
     for row in record.each(
         "SELECT source, direction, channel, sender, boot, seq, retained, arrival, network FROM message_row "
         "WHERE seq IS NOT NULL AND sender IS NOT NULL AND boot IS NOT NULL AND at_s >= ? AND at_s < ? "

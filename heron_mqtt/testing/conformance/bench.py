@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness, Json
+from heron_mqtt.json_object import Json
+from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness
 from heron_mqtt.testing.device_process import DeviceProcess
 
 PRESENT_S = 2.0  # between two messages of telemetry, says docs/wire-contract.md

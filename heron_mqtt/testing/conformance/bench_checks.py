@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 
+from heron_mqtt.json_object import Json
 from heron_mqtt.testing.conformance.bench import ConformanceBench
-from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness, Json
+from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness
 
 
 def _need(condition: object, what: str) -> None:

@@ -92,7 +92,7 @@ def _wire(
     rule: int,
     name: str,
     text: str,
-    check: checks.Check,
+    check: checks.DeviceCheck,
     requires: str = "pace",
     why_not: Applies = lambda _bench: "",
 ) -> DevicePromise:

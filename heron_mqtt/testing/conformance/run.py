@@ -16,14 +16,14 @@ from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness, SentMe
 FIRST, LAST, LONGEST = 4, 8, 300
 """Messages of a check that are kept for the report, from its begin and its end, and characters of each."""
 
-Tell = Callable[[PromiseResult], None]
+TellPromise = Callable[[PromiseResult], None]
 
 
 def examine_device(
     bench: ConformanceBench,
     *,
     only: Collection[str] | None = None,
-    tell: Tell = lambda _result: None,
+    tell: TellPromise = lambda _result: None,
     facts: Mapping[str, str] | None = None,
     result: ConformanceResult | None = None,
 ) -> ConformanceResult:

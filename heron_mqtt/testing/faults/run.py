@@ -21,7 +21,7 @@ from heron_mqtt.testing.faults.trial_site import TrialSite
 
 __all__ = ["FaultResult", "FaultsOutcome", "chosen_trials", "run_trials"]
 
-Tell = Callable[["FaultResult"], None]
+TellFault = Callable[["FaultResult"], None]
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ def run_trials(
     times: int,
     outcome: FaultsOutcome,
     compare_each: bool = True,
-    tell: Tell = lambda _: None,
+    tell: TellFault = lambda _: None,
 ) -> FaultsOutcome:
     """Try each fault on each broker.
 
@@ -165,7 +165,7 @@ def run_trials(
 
 
 def _try_at_site(
-    results: Sequence[FaultResult], times: int, outcome: FaultsOutcome, compare_each: bool, tell: Tell
+    results: Sequence[FaultResult], times: int, outcome: FaultsOutcome, compare_each: bool, tell: TellFault
 ) -> None:
     """Try faults on one site, which is mended in between; after a trial that fails on a new one."""
     waiting = list(results)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandapower as pp
 import pytest
 
-from heron_mqtt.app.verify import Check, verify
+from heron_mqtt.app.verify import RecordCheck, verify
 from heron_mqtt.app.verify_devices import check_devices
 from heron_mqtt.app.verify_grid import check_balance
 from heron_mqtt.app.what_if import what_if
@@ -312,7 +312,7 @@ SAFE = "time to the safe state within the lease"
 TRADES = "trades settled once, money conserved"
 LINKS = "lost and duplicated alike on both sides"
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, RecordCheck] = {
     **dict.fromkeys((BALANCE, GRID, REWARDS), check_balance),
     **dict.fromkeys((BOUNDS, TWINS), check_devices),
     SHADOWED: check_authority,
