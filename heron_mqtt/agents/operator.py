@@ -422,7 +422,7 @@ class SystemOperator:
 
     def _hear_of_stop(self, agent: str) -> None:
         """Say a stop again of which an agent knows and the broker does not."""
-        if self._stop.take_word(agent) == "stopped":
+        if self._stop.take_report(agent) == "stopped":
             self._say_stop_again()
 
     def _on_reconnect(self) -> None:

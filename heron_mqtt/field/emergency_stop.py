@@ -79,7 +79,7 @@ class StopRegister:
         self.released_by = message.get("who")
         return "released" if was_active else "unchanged"
 
-    def take_word(self, who: str) -> StopEffect:
+    def take_report(self, who: str) -> StopEffect:
         """Take it from another participant that a stop is in force, where the broker says nothing of it.
 
         What a participant says may be older than a release; so it counts only while the broker has told

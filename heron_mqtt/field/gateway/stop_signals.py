@@ -56,7 +56,7 @@ class StopSignals:
 
     def hear_from(self, device: str) -> None:
         """Take it from a device that a stop is in force, where the broker has forgotten it."""
-        if self._register.take_word(device) == "stopped":
+        if self._register.take_report(device) == "stopped":
             self._changed("stopped")
 
     def on_reconnect(self) -> None:

@@ -87,11 +87,11 @@ def test_a_release_counts_once(again: dict[str, Any]) -> None:
 
 def test_a_word_of_another_counts_only_while_the_broker_says_nothing() -> None:
     register = StopRegister("env")
-    assert register.take_word("MG1/ess") == "stopped"
+    assert register.take_report("MG1/ess") == "stopped"
     heard(register, active=False)
-    assert register.take_word("MG1/ess") == "unchanged", "older than the release, for all that is known"
+    assert register.take_report("MG1/ess") == "unchanged", "older than the release, for all that is known"
     register.on_reconnect()
-    assert register.take_word("MG1/ess") == "stopped", "the broker may have been restarted"
+    assert register.take_report("MG1/ess") == "stopped", "the broker may have been restarted"
 
 
 def test_a_broker_that_goes_back_to_an_old_release_does_not_know_of_the_stop() -> None:
@@ -211,7 +211,7 @@ def test_a_second_stop_and_a_release_of_nothing_change_nothing() -> None:
     assert heard(register, active=True) == "stopped"
     assert register.is_told
     assert heard(register, active=True) == "repeated", "pressed again, or it cannot be told from that"
-    assert register.take_word("MG1/ess") == "unchanged"
+    assert register.take_report("MG1/ess") == "unchanged"
     assert heard(register, active=False, who="Ann") == "released"
     assert register.released_by == "Ann"
     assert heard(register, active=False) == "unchanged"
@@ -240,7 +240,7 @@ def test_a_word_of_another_names_whoever_has_said_it() -> None:
     heard(register, active=True, boot="b", seq=1)
     heard(register, active=False)
     register.on_reconnect()
-    assert register.take_word("w" * 201) == "stopped"
+    assert register.take_report("w" * 201) == "stopped"
     assert register.stop is not None
     assert register.stop.active
     assert register.stop.who == "w" * 200
