@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from heron_mqtt.cli.commands_in_full import CommandsInFull
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
@@ -21,6 +22,7 @@ TopicPrefix = Annotated[
 Name = Annotated[str, typer.Argument(metavar="NAME", help="MG1, MG1/ess for a device, or any other name.")]
 
 credentials = typer.Typer(
+    cls=CommandsInFull,
     help="Maintain the users of an embedded broker, and what each may do.",
     epilog="Example: heron-mqtt credentials add ann --role operator",
     no_args_is_help=True,

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from heron_mqtt.cli import completions
 from heron_mqtt.cli.bench_commands import add_bench_commands
 from heron_mqtt.cli.broker_commands import add_broker_commands
 from heron_mqtt.cli.broker_options import add_broker_options
 from heron_mqtt.cli.calibrate_commands import add_calibrate_commands
+from heron_mqtt.cli.commands_in_full import CommandsInFull
 from heron_mqtt.cli.complaints import EXIT_FAILED, EXIT_OK, complain, report
 from heron_mqtt.cli.conformance_commands import add_conformance_commands
 from heron_mqtt.cli.control_commands import add_control_commands
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 DEFAULT_SCENARIO = "three_microgrids"
 
 
-class InterruptibleCommands(TyperGroup):
+class InterruptibleCommands(CommandsInFull):
     """The commands; one that is interrupted, and says nothing else of it, prints nothing.
 
     Its exit code is 130; of one that serves and is ended by SIGTERM 0.
@@ -78,6 +78,7 @@ app = typer.Typer(
     epilog="Example: heron-mqtt run. More: heron-mqtt COMMAND --help, and the pages of docs.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # its boxes cut off names of options, also at 80 columns
     pretty_exceptions_enable=False,  # a bug keeps its plain traceback
 )
 

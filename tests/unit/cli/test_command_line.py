@@ -56,6 +56,22 @@ def test_help_has_a_short_name_everywhere(words: list[str], capsys: pytest.Captu
     assert "Usage: heron-mqtt" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", ["0", "30", "40", "80", "200"])
+def test_help_is_complete_in_a_narrow_terminal(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert command_line.run_command_line(["run", "--help"]) == 0
+    told = capsys.readouterr().out
+    for option in ("--accept-broker-limits", "--no-record-messages", "--max-fallbacks", "--strict"):
+        assert option in told, option
+    assert command_line.run_command_line(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert "home-assistant" in told
+    assert "..." not in told.partition("Commands:")[2]
+    assert "pages of docs" in " ".join(told.split())
+
+
 def test_more_of_the_log_may_be_asked_for_twice() -> None:
     assert command_line._options_first(["run", "-vv", "--", "-v"]) == ["-v", "run", "--", "-v"]
     assert command_line._options_first(["-v", "run", "-v", "-vx"]) == ["-v", "run", "-vx"]
