@@ -77,7 +77,8 @@ async def run_suite(effort: Effort, url: str | None, say: Say) -> BenchReport:
         BrokerError: The broker at ``url`` is not there, or a process did not start.
     """
     if url is not None:
-        MqttBroker(url)  # says so before a minute of measuring
+        async with MqttBroker(url, env_id=ENV_ID):
+            pass  # what is wrong with it is said before a minute of measuring
     settings = {
         "rounds": effort.rounds,
         "agents": list(effort.agents),

@@ -18,7 +18,7 @@ from heron_mqtt.bench.relay import Framed, frame
 from heron_mqtt.bench.rounds import Contestant, interleave
 from heron_mqtt.bench.rows import BenchReport, BenchRow, print_report, ratio
 from heron_mqtt.bench.telemetry import take_telemetry
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import BrokerUnavailable, ConfigError
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from heron_mqtt.messaging.memory import InMemoryBroker
 
@@ -195,3 +195,5 @@ def test_the_table_shows_value_spread_and_raw_numbers() -> None:
 async def test_a_url_that_is_none_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(ConfigError, match="'http://x' is no MQTT address"):
         await suite.run_suite(TINY, "http://x", lambda _: pytest.fail("it measures"))
+    with pytest.raises(BrokerUnavailable, match="no answer at mqtt://127.0.0.1:1 "):
+        await suite.run_suite(TINY, "mqtt://127.0.0.1:1", lambda _: pytest.fail("it measures"))
