@@ -195,5 +195,5 @@ def test_the_table_shows_value_spread_and_raw_numbers() -> None:
 async def test_a_url_that_is_none_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(ConfigError, match="'http://x' is no MQTT address"):
         await suite.run_suite(TINY, "http://x", lambda _: pytest.fail("it measures"))
-    with pytest.raises(BrokerUnavailable, match="no answer at mqtt://127.0.0.1:1 "):
+    with pytest.raises(BrokerUnavailable, match=r"no answer at mqtt://127\.0\.0\.1:1 "):
         await suite.run_suite(TINY, "mqtt://127.0.0.1:1", lambda _: pytest.fail("it measures"))
