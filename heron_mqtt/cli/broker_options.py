@@ -37,7 +37,7 @@ def with_broker_options(command: Callable[..., Any], named: Mapping[str, str]) -
 
     @functools.wraps(command)
     def run(**options: Any) -> Any:
-        use_options({name: options.pop(name) for name in named})
+        use_options({**{name: options.pop(name) for name in named}, "broker": options.get("broker")})
         return command(**options)
 
     settings = [

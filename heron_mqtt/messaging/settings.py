@@ -42,6 +42,8 @@ look, or ask for something once, do not take them, and emulated devices do not i
 EVERYWHERE: Final[Mapping[str, str]] = {**SETTINGS, **LASTING}
 MAX_PREFIX_BYTES = 500
 FILES: Final = frozenset({"password_file", "ca", "cert", "key", "outbox"})
+FOR_TLS: Final = ("ca", "cert", "key", "server_name", "alpn")
+PLAIN: Final = frozenset({"mqtt", "ws"})  # of the schemes whose encrypted ones are mqtts and wss
 
 
 def prefix_problem(topic_prefix: str) -> str | None:
@@ -131,9 +133,20 @@ def use_options(options: Mapping[str, object], environment: MutableMapping[str, 
     """Put the settings among a program's options into its environment, for itself and its children.
 
     Args:
-        options: By name; None = not given.
+        options: By name; None = not given. With ``broker``, the URL that they are for, where it is known.
         environment: Where to; this process's if left out.
+
+    Raises:
+        ConfigError: One is for TLS, and the URL is not: the connection would be plain, and nobody told.
     """
+    url = options.get("broker")
+    if isinstance(url, str) and url.partition("://")[0].lower() in PLAIN:
+        for_tls = [option_of(name) for name in FOR_TLS if options.get(name) is not None]
+        if for_tls:
+            raise ConfigError(
+                f"{', '.join(for_tls)}: for TLS, but --broker is plain ({url.partition('://')[0]}://): use "
+                "mqtts:// or wss://, or leave it out"
+            )
     environment = os.environ if environment is None else environment
     for name in EVERYWHERE:
         value = options.get(name)

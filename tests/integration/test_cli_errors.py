@@ -274,6 +274,21 @@ def test_an_address_without_a_broker_is_said_once(tmp_path: Path) -> None:
         )
 
 
+def test_options_for_tls_are_not_ignored_by_a_plain_connection(tmp_path: Path) -> None:
+    """Who names an authority expects an encrypted connection."""
+    url = "mqtt://127.0.0.1:1"
+    device = ["--agent", "MG1", "--name", "ess", "--broker", url]
+    bridge = ["device", "sunspec_bridge", *device, "--modbus", "127.0.0.1:1"]
+    for command in (
+        ["status", "--broker", url],
+        ["run", "--broker", url],
+        ["device", "battery", *device],
+        bridge,
+    ):
+        (line,) = _lines(*command, "--ca", "ca.pem", "--alpn", "mqtt", code=USAGE, cwd=tmp_path)
+        assert "--ca, --alpn: for TLS, but --broker is plain (mqtt://): use mqtts:// or wss://" in line
+
+
 def test_a_user_is_removed_where_there_are_users(tmp_path: Path) -> None:
     (line,) = _lines("credentials", "remove", "ann", code=USAGE, cwd=tmp_path)
     assert line == "credentials: --users heron-users.txt: no such file, so there is no user 'ann'"

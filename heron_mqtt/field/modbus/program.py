@@ -140,8 +140,8 @@ def run_bridge(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it complains of we tell ourselves
-    use_options(vars(options))
     try:
+        use_options(vars(options))
         env_id = env_id_of(options.scenario) if options.env_id is None else options.env_id
         run_until_told(serve(options, env_id))
     except AskedToEnd as asked:
