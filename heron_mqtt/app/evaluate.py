@@ -21,7 +21,7 @@ from powergrid.agents.policy import load_policy
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.policies.dispatch_program import DispatchProgram
 from powergrid.policies.district_scores import DistrictScores, district_scores
-from powergrid.policies.scoring import policy_name, stored_usd, with_policy
+from powergrid.policies.scoring import AS_NAMED, policy_name, stored_usd, with_policy
 from powergrid.scenario import LoadedScenario, load_scenario
 
 Over = Literal["calls", "memory", "mqtt"]
@@ -156,8 +156,8 @@ def evaluate(
     Args:
         scenario: A file, a shipped scenario's name, or a scenario; its ``[randomisation]`` says what a seed
             changes.
-        policies: Short names (rule, idle, random, mpc, learned, field), ``module:Class`` or
-            ``file.py:Class``.
+        policies: Short names (rule, idle, random, mpc, learned, field), ``scenario`` (those that it names,
+            with their arguments), ``module:Class`` or ``file.py:Class``.
         seeds: One episode each.
         over: ``calls`` (no messages; what would be lost of them is lost all the same), ``memory`` (messages
             in one process, whose waiting takes no time) or ``mqtt`` (an embedded broker, in real time); None
@@ -208,12 +208,11 @@ def _check(
     if way not in WAYS:
         problems.append(f"--over {way}: expected one of {', '.join(WAYS)}")
     for name in policies:
-        full = policy_name(name)
-        if full is not None:
-            try:
+        try:
+            if name != AS_NAMED and (full := policy_name(name)) is not None:
                 load_policy(full)
-            except ConfigError as exc:
-                problems += exc.problems
+        except ConfigError as exc:
+            problems += exc.problems
     others = {
         table.spec.kind for grid in loaded.scenario.microgrids.values() for table in grid.devices.values()
     } - _KINDS

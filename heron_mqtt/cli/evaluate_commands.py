@@ -43,8 +43,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="rule, idle, random, mpc, learned, field, module:Class or file.py:Class; may be "
-            "repeated. Gains are above the first one.",
+            help="rule, idle, random, mpc, learned, field, scenario (as it names them), module:Class or "
+            "file.py:Class; may be repeated. Gains are above the first one.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="How many episodes.")] = 20,

@@ -5,28 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from heron_mqtt.errors import ConfigError
 from powergrid.policies import POLICIES
 from powergrid.policies.baselines import batteries
 from powergrid.scenario import LoadedScenario, Scenario
 
-__all__ = ["policy_name", "stored_usd", "with_policy"]
+__all__ = ["AS_NAMED", "policy_name", "stored_usd", "with_policy"]
+
+AS_NAMED = "scenario"
+"""Instead of a policy for all: each microgrid's own, as the scenario names it, with its arguments."""
 
 
 def policy_name(name: str) -> str | None:
-    """Return ``module:Class`` of a policy that is named shortly or in full; None = the agents' own rules."""
+    """Return ``module:Class`` of a policy that is named shortly or in full; None = the agents' own rules.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if name not in POLICIES and ":" not in name:
+        known = ", ".join((*POLICIES, AS_NAMED))
+        raise ConfigError(f"policy {name!r}: expected {known}, module:Class or file.py:Class")
     return POLICIES.get(name, name)
 
 
 def with_policy(
     loaded: LoadedScenario, name: str, arguments: Mapping[str, Any] | None = None
 ) -> LoadedScenario:
-    """Return the scenario with one policy for every microgrid.
+    """Return the scenario with one policy for every microgrid, or with those that it names.
 
     Args:
         loaded: The scenario.
-        name: A short name (``POLICIES``), ``module:Class``, or ``file.py:Class`` below the working directory.
+        name: A short name (``POLICIES``), ``AS_NAMED``, ``module:Class``, or ``file.py:Class`` below the
+            working directory.
         arguments: Of the class.
+
+    Raises:
+        ConfigError: As ``policy_name``.
     """
+    if name == AS_NAMED:
+        return loaded
     scenario = loaded.scenario
     update = {"use": policy_name(name), "arguments": dict(arguments or {})}
     microgrids = {

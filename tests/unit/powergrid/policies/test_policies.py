@@ -15,8 +15,9 @@ from powergrid.envs import MultiAgentMicrogrids
 from powergrid.policies import POLICIES
 from powergrid.policies.dispatch_program import DispatchProgram
 from powergrid.policies.learned import CHECKPOINT, N_WEIGHTS
-from powergrid.policies.scoring import with_policy
-from powergrid.scenario import load_scenario
+from powergrid.policies.scoring import AS_NAMED, with_policy
+from powergrid.scenario import load_scenario, scenario_from_dict
+from support.small_grid import scenario as small
 
 
 @pytest.fixture(
@@ -140,11 +141,20 @@ def test_the_interval_is_students() -> None:
     assert mean_of([1.0]).half is None, "JSON has no infinity"
 
 
+def test_policies_can_be_those_that_the_scenario_names() -> None:
+    own = {"use": "powergrid.policies:LearnedPolicy", "arguments": {"checkpoint": str(CHECKPOINT)}}
+    loaded = scenario_from_dict(small({f"microgrids.{agent}.policy": own for agent in ("MG1", "MG2", "MG3")}))
+    scores = [one.episodes for one in evaluate(loaded, [AS_NAMED, "learned", "rule"], seeds=[0])]
+    assert scores[0] == scores[1] != scores[2]
+
+
 def test_what_does_not_go_together_is_refused_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match="--over pigeon: expected one of calls, memory, mqtt"):
         evaluate("training_days", ["rule"], seeds=[0], over="pigeon")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--seeds: expected at least one"):
         evaluate("training_days", ["rule"], seeds=[])
+    with pytest.raises(ConfigError, match=r"policy 'mcp': expected rule, .*mpc, .*scenario, module:Class or"):
+        evaluate("training_days", ["mcp"], seeds=[0])
     with pytest.raises(ConfigError, match="policy 'nothing:There': cannot be imported"):
         evaluate("training_days", ["nothing:There"], seeds=[0])
     with pytest.raises(ConfigError, match="--bound: knows no ev_charger"):
