@@ -157,7 +157,15 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         ("case5", 9, 0, "--microgrids 9: the network has 2 buses with loads"),
         ("case5", 0, 0, "--microgrids 0: expected 1 to 1000"),
         ("case5", 1, -1, "--seed -1: expected a number of at least 0"),
-        ("case39", 2, 0, "--network cannot be used: network: no power-flow solution with the loads of row 0"),
+        pytest.param(
+            *(
+                "case39",
+                2,
+                0,
+                "--network cannot be used: network: no power-flow solution with the loads of row 0",
+            ),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *("case145", 2, 0, "--network: has no power-flow solution at 20% of its load"),
             marks=pytest.mark.slow,
