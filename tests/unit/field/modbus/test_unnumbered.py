@@ -128,7 +128,7 @@ async def test_a_late_answer_on_a_serial_line_is_not_of_another_place() -> None:
     try:
         registers = Registers(connection, 1)
         await registers.read(10, 1)
-        box.lies.slow = {10: 0.7}
+        box.lies.slow = {10: 0.6}
         with pytest.raises(ModbusFault, match="no answer"):
             await registers.write(10, [9, 9])
         box.lies.slow = {}
