@@ -478,8 +478,18 @@ def _note_request(unnumbered: UnnumberedAnswers, sending: bool, pdu: ModbusPDU) 
 def _take_unnumbered(
     manager: Any, unnumbered: UnnumberedAnswers, data: bytes, addr: tuple[Any, ...] | None = None
 ) -> int:
-    """Do what pymodbus does with what has come, for a frame that answers the request and no other."""
-    used, pdu = manager.framer.handleFrame(data, manager.request_dev_id, manager.request_transaction_id)
-    if pdu and unnumbered.take(pdu, is_awaited=not manager.response_future.done()):
-        manager.response_future.set_result(pdu)
-    return int(used)
+    """Do what pymodbus does with what has come, for a frame that answers the request and no other.
+
+    It looks at one frame, which may be a late one; the answer may stand behind it.
+    """
+    used = 0
+    while used < len(data):
+        size, pdu = manager.framer.handleFrame(
+            data[used:], manager.request_dev_id, manager.request_transaction_id
+        )
+        used += int(size)
+        if pdu and unnumbered.take(pdu, is_awaited=not manager.response_future.done()):
+            manager.response_future.set_result(pdu)
+        if size <= 0:
+            break
+    return used

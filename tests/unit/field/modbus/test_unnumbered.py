@@ -124,11 +124,11 @@ async def test_after_an_answer_that_nothing_asked_for_the_next_ones_are_waited_f
 
 async def test_a_late_answer_on_a_serial_line_is_not_of_another_place() -> None:
     box = ModbusBox(UNITS)
-    connection = ModbusConnection(SerialLine(await box.start_serial()), timeout_s=0.5)
+    connection = ModbusConnection(SerialLine(await box.start_serial()), timeout_s=0.2)
     try:
         registers = Registers(connection, 1)
         await registers.read(10, 1)
-        box.lies.slow = {10: 0.6}
+        box.lies.slow = {10: 0.3}
         with pytest.raises(ModbusFault, match="no answer"):
             await registers.write(10, [9, 9])
         box.lies.slow = {}
