@@ -150,7 +150,7 @@ class Proxy:
                 self._stamper.presence(Status(state="online")),
                 self._stamper.will(Status(state="offline")),
             )
-            self._guard.watch(self._presence)
+            await self._guard.watch(self._presence)
         except BaseException:  # a later start must not listen twice
             await self.close()
             raise

@@ -9,7 +9,9 @@ take the living one for gone, or for another.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
+from heron_mqtt.errors import BrokerRefused
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received, Subscription
 
 AGAIN_S = 1.0  # at most so often: two that both hold the name must not drive each other
@@ -33,14 +35,18 @@ class PresenceGuard:
         self._said_at = -AGAIN_S
         self._saying: asyncio.TimerHandle | None = None
 
-    def watch(self, presence: Announcement) -> None:
+    async def watch(self, presence: Announcement) -> None:
         """Watch over a presence that was just announced; not on a broker that no other one can reach.
 
-        Where the broker refuses it, which is reported, the presence goes unwatched.
+        Where the broker refuses it, which is reported, the presence goes unwatched. It is waited for: where a
+        connection is lost with a filter unanswered, the next one asks for its filters one by one, and what is
+        published meanwhile does not come back.
         """
         if self._broker.features.external:
             self._presence = presence
             self._subscription = self._broker.subscribe(self._channel, self._on_status)
+            with contextlib.suppress(BrokerRefused):
+                await self._subscription
 
     def close(self) -> None:
         """Watch no longer. Idempotent."""

@@ -113,7 +113,7 @@ class PresentDevice:
         if self._taken_by is not None:
             presence.disown()
             return
-        self._guard.watch(presence)
+        await self._guard.watch(presence)
         if self._unsaid is not None:  # an episode began, or something failed, while that connected
             await self._presence.update(self._unsaid)
 
