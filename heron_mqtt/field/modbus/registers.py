@@ -480,16 +480,22 @@ def _take_unnumbered(
 ) -> int:
     """Do what pymodbus does with what has come, for a frame that answers the request and no other.
 
-    It looks at one frame, which may be a late one; the answer may stand behind it.
+    It looks at the first frame, which may be a late one, and drops what stands behind it, as the answer may.
     """
     used = 0
     while used < len(data):
-        size, pdu = manager.framer.handleFrame(
-            data[used:], manager.request_dev_id, manager.request_transaction_id
-        )
+        frame = _first_frame(manager.framer, data[used:])
+        size, pdu = manager.framer.handleFrame(frame, manager.request_dev_id, manager.request_transaction_id)
         used += int(size)
         if pdu and unnumbered.take(pdu, is_awaited=not manager.response_future.done()):
             manager.response_future.set_result(pdu)
         if size <= 0:
             break
     return used
+
+
+def _first_frame(framer: Any, data: bytes) -> bytes:
+    """Return the first RTU frame of several, or all where it is not known how long it is."""
+    kind = framer.decoder.lookupPduClass(data) if len(data) >= framer.MIN_SIZE else None
+    size = kind.calculateRtuFrameSize(data) if kind is not None else 0
+    return data[:size] if 0 < size < len(data) else data
