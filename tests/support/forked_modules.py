@@ -50,7 +50,8 @@ _WAITING = {
     ("unix_events.py", "_do_waitpid"),
     ("selector_events.py", "_write_to_self"),  # has woken the loop that starts the program
     ("thread.py", "_worker"),  # of a pool, without work
-    ("<string>", "read"),  # of pytest-xdist, from its controller
+    ("gateway_base.py", "read"),  # of pytest-xdist, from its controller
+    ("<string>", "read"),  # the same, in a worker that has it from there
 }
 """Where a thread waits, or is about to, and holds nothing that a fork might need: file and function."""
 
