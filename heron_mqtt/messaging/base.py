@@ -199,7 +199,11 @@ class MessageBroker(abc.ABC):
     # -- what makes a two-method subclass whole ------------------------------------------------------
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Complete a subclass that builds on the base's ``subscribe``; see ``adapter``."""
+        """Complete a subclass that defines only ``publish`` and ``consume``; see ``core.two_method_adapter``.
+
+        Its ``publish`` is a coroutine, which does nothing unless it is awaited; every caller here may ignore
+        it. Its ``consume`` hands a message out once, and subscriptions are to see it, too.
+        """
         super().__init_subclass__(**kwargs)
         own = cls.__dict__.get("publish")
         if inspect.iscoroutinefunction(own):
