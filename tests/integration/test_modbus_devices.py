@@ -415,8 +415,8 @@ def test_a_box_that_was_never_reached_is_no_success(
     )
     assert done.code == 1
     *_, last = done.err.splitlines()
-    assert last.startswith("heron-mqtt device modbus_bridge: MG1/pv: never reached: ")
-    assert " unit 7: " in last
+    assert last.startswith("heron-mqtt device modbus_bridge: MG1/gen: never reached: ")
+    assert " unit 8: " in last
     assert "no answer" in last
-    assert "; MG1/gen: never reached: " in last
+    assert "; MG1/pv: never reached: " in last
     assert "MG1/ess" not in last

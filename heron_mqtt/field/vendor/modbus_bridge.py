@@ -188,7 +188,7 @@ async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScena
             supervised=options.supervised,
         )
     if unreached:
-        raise NotReady("; ".join(unreached))
+        raise NotReady("; ".join(sorted(unreached)))  # they end in any order
 
 
 def _place(options: argparse.Namespace, unit: BridgedUnit, scenario: BridgeScenario) -> DevicePlace:
