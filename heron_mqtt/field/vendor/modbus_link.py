@@ -221,10 +221,7 @@ class ModbusLink:
         if write.area == "coil":
             await self._registers.write_coil(write.address, bool(write.words[0]))
         else:
-            step = 1 if write.single else len(write.words)
-            for i in range(0, len(write.words), step):
-                words = write.words[i : i + step]
-                await self._registers.write(write.address + i, words, single=write.single)
+            await self._registers.write(write.address, write.words, single=write.single)
         self._note(answered=True)
 
     async def _require_released(self, command: RegisterCommand) -> None:

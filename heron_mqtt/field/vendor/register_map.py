@@ -25,6 +25,8 @@ from heron_mqtt.field.vendor.words import word_text
 
 WRITABLE: frozenset[RegisterArea] = frozenset({"holding", "coil"})
 LAST_ADDRESS = 65_535
+MAX_WRITE = 123
+"""Registers that one request can write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ class RegisterMap:
             MessageError: A value does not fit its register.
         """
         single = (function or self._modbus.function) == "single"
+        most, boundaries = min(self._modbus.max_registers, MAX_WRITE), self._boundaries
         found: list[RegisterWrite] = []
         for name, value in values.items():
             register = self.registers[name]
@@ -207,6 +210,8 @@ class RegisterMap:
                 and not single
                 and last.area == span.area == "holding"
                 and last.address + len(last.words) == span.address
+                and len(last.words) + span.count <= most
+                and span.address not in boundaries
             ):
                 found[-1] = RegisterWrite(
                     (*last.names, name), last.area, last.address, last.words + words, single
@@ -215,8 +220,15 @@ class RegisterMap:
                 found.append(RegisterWrite((name,), span.area, span.address, words, single))
         return tuple(found)
 
-    def check_written(self, key: str, values: Mapping[str, Scalar], problems: Problems) -> None:
+    def check_written(
+        self,
+        key: str,
+        values: Mapping[str, Scalar],
+        problems: Problems,
+        function: WriteFunction | None = None,
+    ) -> None:
         """Complain about registers of a message that are not there, or cannot be written so."""
+        single = (function or self._modbus.function) == "single"
         for name, value in values.items():
             where = f"{key}.registers.{name}"
             register = self.registers.get(name)
@@ -226,6 +238,14 @@ class RegisterMap:
             if register.table.area not in WRITABLE:
                 problems.add(
                     where, f"area {register.table.area!r} can only be read; expected holding or coil"
+                )
+            if single and register.table.area == "holding" and register.span.count > 1:
+                problems.add(
+                    where,
+                    f"function 'single' writes the {register.span.count} registers of {register.table.holds} "
+                    "one after the other, and in between the device has half of the old number and half of "
+                    'the new one (65 kW on the way from 1 to -1 kW); give function = "multiple", or a type '
+                    "of one register (int16, uint16) if the device can do no other",
                 )
             if register.table.table is not None:
                 problems.add(where, "a register with a table cannot be written: nothing turns it round")
@@ -241,11 +261,15 @@ class RegisterMap:
             except MessageError as exc:
                 problems.add(where, str(exc).removeprefix(f"register {name}: "))
 
+    @property
+    def _boundaries(self) -> list[int]:
+        """The addresses, from 0, that no request goes across."""
+        return [b - self._modbus.first_address for b in self._modbus.boundaries]
+
     # -- mistakes ----------------------------------------------------------------------------------
 
     def _check_places(self, problems: Problems) -> None:
-        most = self._modbus.max_registers
-        boundaries = [b - self._modbus.first_address for b in self._modbus.boundaries]
+        most, boundaries = self._modbus.max_registers, self._boundaries
         for name, register in self.registers.items():
             span = register.span
             if span.address < 0 or span.end - 1 > LAST_ADDRESS:

@@ -47,7 +47,7 @@ class SetpointMessage:
             wanted = "registers" if table.registers is None else "topic and payload"
             problems.add(key, f"the device is on {'Modbus' if self._registers else 'MQTT'}: give {wanted}")
         elif table.registers is not None and self._registers is not None:
-            self._registers.check_written(key, table.registers, problems)
+            self._registers.check_written(key, table.registers, problems, table.function)
         if table.metrics is not None:
             try:
                 require()

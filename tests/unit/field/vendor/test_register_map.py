@@ -207,6 +207,45 @@ def test_words_are_written_as_their_numbers_and_neighbours_only_in_their_order()
     )
 
 
+@pytest.mark.parametrize("holds", ["int32", "uint32", "float32", "int64", "float64"])
+@pytest.mark.parametrize("where", ["modbus", "message", "release", "keepalive"])
+def test_a_number_of_several_registers_is_not_written_one_register_after_the_other(
+    holds: str, where: str
+) -> None:
+    by = {"registers": {"power": 0 if where in {"release", "keepalive"} else "{p}"}}
+    by |= {"function": "single"} if where in {"message", "release"} else {}
+    table = setpoint(**({"release": [by]} if where == "release" else {"messages": [by]}))
+    if where == "release":
+        table["setpoint"]["messages"] = [{"registers": {"level": "{p}"}, "function": "multiple"}]
+    if where == "keepalive":
+        table["setpoint"]["messages"] = [{"registers": {"level": "{p}"}, "function": "multiple"}]
+        table["keepalive"] = [{**by, "period_s": 1.0}]
+    table["registers"] = {**GOOD["registers"], "power": {"address": 60, "type": holds}}
+    if where in {"modbus", "keepalive"}:
+        table["modbus"] = {"function": "single"}
+    [line] = problems(table)
+    key = (
+        "keepalive[0]"
+        if where == "keepalive"
+        else f"setpoint.{'release' if where == 'release' else 'messages'}[0]"
+    )
+    assert line.startswith(f"{key}.registers.power: function 'single' writes")
+    assert 'give function = "multiple"' in line
+
+
+def test_what_is_written_together_is_within_what_one_request_may_hold() -> None:
+    table = setpoint(messages=[{"registers": {"a": 1, "b": 2, "c": 3, "power": "{p}"}}])
+    places = {"a": 100, "b": 101, "c": 102, "power": 103}
+    table["registers"] = {"watts": GOOD["registers"]["watts"]}
+    table["registers"] |= {
+        name: {"address": at, "type": "int32" if at > 102 else "int16"} for name, at in places.items()
+    }
+    table["modbus"] = {"max_registers": 4, "boundaries": [101]}
+    assert [write.names for write in sent(table, 0.001).writes] == [("a",), ("b", "c", "power")]
+    table["modbus"] = {"max_registers": 4}
+    assert [write.names for write in sent(table, 0.001).writes] == [("a", "b", "c"), ("power",)]
+
+
 def test_two_setpoints_that_differ_in_the_lease_only_mean_the_same() -> None:
     values = {**SETS["values"], "t": {"quantity": "lease_s", "unit": "s", "decimals": 0}}
     table = setpoint(values=values, messages=[{"registers": {"power": "{p}", "level": "{t}"}}])
