@@ -6,6 +6,7 @@ The tables that belong to the gateway are defined here; ``powergrid.scenario`` a
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -14,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError
+from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails
 
 from heron_mqtt.errors import ConfigError
@@ -26,13 +27,31 @@ MAX_SCENARIO_BYTES = 1 << 20
 class Table(BaseModel):
     """A table of a scenario: immutable, finite numbers, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        strict=True,
+        ser_json_inf_nan="constants",  # arguments of a user's own class may be infinite; null says less
+    )
 
     @classmethod
     def models_inside(cls) -> Iterable[type[BaseModel]]:
         """Return models that its fields hold without naming them: those of a registry."""
         return ()
 
+    def given_keys(self, info: ValidationInfo) -> set[str]:
+        """Return the keys that say something: those that were given; of a record, which has every key (see
+        ``validate_recorded``), those that differ from their defaults. For validators.
+        """
+        if (info.context or {}).get(_EVERY_KEY):
+            fields = type(self).model_fields
+            return {key for key in self.model_fields_set if getattr(self, key) != fields[key].default}
+        return set(self.model_fields_set)
+
+
+_EVERY_KEY = "every_key"
+"""In the context of a validation: the data has every key, with its default where it was not given."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -101,9 +120,27 @@ def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:
     try:
         return model.model_validate(data)
     except ValidationError as exc:
-        known = _known_keys(model)
-        errors = exc.errors(include_url=False)
-        raise ConfigError(*_one_a_place(_describe(source, dict(e), data, known) for e in errors)) from None
+        raise _problems(exc, model, data, source) from None
+
+
+def validate_recorded(model: type[T], data: Mapping[str, Any], source: str) -> T:
+    """Return as ``model`` what was written by ``model_dump_json``: every key is in it, given or not.
+
+    Raises:
+        ConfigError: As ``validate``.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data), context={_EVERY_KEY: True})
+    except ValidationError as exc:
+        raise _problems(exc, model, data, source) from None
+
+
+def _problems(
+    exc: ValidationError, model: type[BaseModel], data: Mapping[str, Any], source: str
+) -> ConfigError:
+    known = _known_keys(model)
+    lines = (_describe(source, dict(error), data, known) for error in exc.errors(include_url=False))
+    return ConfigError(*_one_a_place(lines))
 
 
 def _one_a_place(lines: Iterable[str]) -> list[str]:

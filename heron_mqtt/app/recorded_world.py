@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import validate
+from heron_mqtt.config import validate_recorded
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messages import Telemetry
 from heron_mqtt.protocols.p2p import SettledTrade
@@ -65,11 +65,11 @@ def recorded_scenario(record: RecordFile, changes: Mapping[str, Any] | None = No
     for key, value in (changes or {}).items():
         _change(data, key, value)
     if changes:
-        return validate(Scenario, data, "--set")
+        return validate_recorded(Scenario, data, "--set")
     try:
-        return Scenario.model_validate_json(json.dumps(data))
-    except ValueError as exc:
-        raise DataError(f"{record.path}: its scenario cannot be read: {exc}") from None
+        return validate_recorded(Scenario, data, f"{record.path}: its scenario cannot be read")
+    except ConfigError as exc:
+        raise DataError(*exc.problems) from None
 
 
 def _change(data: dict[str, Any], key: str, value: Any) -> None:

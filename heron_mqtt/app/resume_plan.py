@@ -27,7 +27,7 @@ from heron_mqtt.app.replay_env import ReplayEnv
 from heron_mqtt.app.resumption import Resumption
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.what_if import Comparison, compare_step
-from heron_mqtt.config import shipped_config
+from heron_mqtt.config import shipped_config, validate_recorded
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.gateway.gateway import ESTOP
@@ -70,7 +70,9 @@ def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPla
             loaded = _same_scenario(record, scenario)
             plan = plan_run(loaded, _recorded_options(record, options))
             table = record.options.get("impairment")
-            impairment = None if table is None else ImpairmentTable.model_validate(table)
+            impairment = (
+                None if table is None else validate_recorded(ImpairmentTable, table, f"{run}: options")
+            )
             plan = replace(plan, impairment=impairment)
             _check_broker(record, plan)
             _check_sound(record)

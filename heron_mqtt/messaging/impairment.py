@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from heron_mqtt.config import Table, read_toml, shipped_config, validate, validate_inside
@@ -91,18 +91,26 @@ class RuleTable(_Where):
     @model_validator(mode="before")
     @classmethod
     def _tables_of_further_kinds(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or "more" in data:
+        if not isinstance(data, Mapping):
             return data
-        more, rest = {}, dict(data)
+        rest = dict(data)
+        recorded = rest.pop("more", None)  # a record has them together
+        given = dict(recorded) if isinstance(recorded, Mapping) else {}
         for name in data.keys() - cls.model_fields.keys():
             kind = IMPAIRMENTS.get(str(name))
             if kind is not None and kind.table is not None:
-                more[name] = validate_inside(kind.table, name, rest.pop(name))
+                given[name] = rest.pop(name)
+        more = {}
+        for name, table in given.items():
+            kind = IMPAIRMENTS.get(str(name))
+            if kind is None or kind.table is None:
+                raise ValueError(f"more.{name}: no such kind of impairment here; is its package installed?")
+            more[name] = table if isinstance(table, kind.table) else validate_inside(kind.table, name, table)
         return {**rest, "more": more} if more else rest
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        ours = (self.model_fields_set - {"pattern", "direction", "exempt", "more"}) | self.more.keys()
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        ours = (self.given_keys(info) - {"pattern", "direction", "exempt", "more"}) | self.more.keys()
         if self.exempt and ours:
             raise ValueError(f"exempt = true leaves nothing to do for {', '.join(sorted(ours))}; drop one")
         if (self.jitter == "none") != (self.jitter_s == 0.0):

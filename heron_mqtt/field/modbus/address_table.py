@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from heron_mqtt.config import Table
 from heron_mqtt.field.modbus.place import (
@@ -54,14 +54,14 @@ class DeviceModbusTable(Table):
         return text
 
     @model_validator(mode="after")
-    def _is_one_place(self) -> Self:
+    def _is_one_place(self, info: ValidationInfo) -> Self:
         if (self.address is None) == (self.serial is None):
             raise ValueError("address or serial: one of them must be given")
         if self.serial is None:
-            idle = [key for key in _OF_A_LINE if key in self.model_fields_set]
+            idle = [key for key in _OF_A_LINE if key in self.given_keys(info)]
             if idle:
                 raise ValueError(f"{idle[0]}: goes with serial, this device is at an address")
-        elif self.framing == "rtu" or "framing" in self.model_fields_set:
+        elif "framing" in self.given_keys(info):
             raise ValueError("framing: goes with address; a serial port is always RTU")
         elif not 1 <= self.unit <= MAX_SERIAL_UNIT:
             raise ValueError(
