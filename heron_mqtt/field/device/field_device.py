@@ -63,6 +63,10 @@ class SetpointRejected(Exception):
     """Raised by ``apply``: the device will not do that; its telemetry says so and why."""
 
 
+class SetpointDeferred(SetpointRejected):
+    """Raised by ``apply``: the device will do that later, within its lease; its telemetry says so."""
+
+
 class FieldDevice(PresentDevice, abc.ABC):
     """One device: takes leased setpoints, publishes telemetry, says who it is and when it is gone.
 
@@ -126,6 +130,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._channel = topics.device(agent_id, name, "telemetry")
         self._answered: tuple[str | None, int] | None = None  # boot and seq of the newest done or rejected
         self._held: Setpoint | None = None  # what a renewal extends
+        self._is_undone = False  # the newest setpoint was rejected: what was done before it is not extended
         self._untold: tuple[tuple[str | None, int] | None, str] | None = None  # a rejection, and of what
         self._rests = True  # the hardware took the last safe state that it was told of
         self._power = RestWatch((None, None), self._report)
@@ -528,7 +533,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._lease.hold(setpoint)
             self._lease_end.moved()
             self._tell_holder()  # before the hardware is told: then the next program knows that it was
-            self.is_safe = False
+            self.is_safe = self._is_undone = False
             self._held = setpoint
             try:
                 await self._apply(setpoint)
@@ -536,7 +541,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
                 self._held = None
-                if self._lease.give_back_to_before():
+                self._is_undone = not isinstance(exc, SetpointDeferred)
+                if self._is_undone and self._lease.give_back_to_before():
                     self._lease_end.moved()
                     if self._lease.is_running:  # else its end is told once the hardware was told of it
                         self._tell_holder()
@@ -610,11 +616,13 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     async def _extend(self, renewal: Setpoint) -> None:
         """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
-        if self._held is None or not self._lease.is_of(renewal) or self._lease.refusal(renewal) is not None:
+        if self._is_undone or not self._lease.is_of(renewal) or self._lease.refusal(renewal) is not None:
             self.refused += 1
             return
         self._lease.hold(renewal)
         self._lease_end.moved()
+        if self._held is None:
+            return
         again = {"lease_s": renewal.lease_s, "seq": renewal.seq, "boot": renewal.boot, "renewal": True}
         try:
             done = self.renew(self._held.model_copy(update=again))

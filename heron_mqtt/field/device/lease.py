@@ -130,14 +130,18 @@ class DeviceLease:
         self.lease_s = setpoint.lease_s
 
     def give_back_to_before(self) -> bool:
-        """Undo the last setpoint's hold, which was not done: whose power the device has holds it, no longer.
+        """Undo the last setpoint's hold, which was rejected: whose power the device has holds it, no longer.
+
+        It ends with the earlier of the two: part of what was rejected may have reached the hardware.
 
         Returns:
             Whether it was held before, and has not ended since; otherwise nothing changes.
         """
         if self._before is None or not self.is_running:
             return False
+        ends_at = self._ends_at
         self.holder, self._ends_at, self.lease_s = self._before
+        self._ends_at = min(ends_at, self._ends_at)
         return True
 
     def _begin(self, setpoint: Setpoint, now: float) -> float | str:

@@ -34,6 +34,10 @@ class NotSent(HeronError):
     """A setpoint was not sent to the device; says why."""
 
 
+class SentLater(NotSent):
+    """A setpoint waits until the device takes the next write, and is sent then."""
+
+
 def state_directory() -> Path:
     """Return where counts are kept that outlive a run."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "heron-mqtt"
@@ -173,7 +177,7 @@ class Commander:
             self._later = asyncio.create_task(
                 self._tell_later(wait_s, setpoint, context), name=f"later {self._label}"
             )
-            raise NotSent(
+            raise SentLater(
                 f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s"
             )
         self._check_budget(len(messages))

@@ -16,14 +16,14 @@ from contextlib import suppress
 from typing import Any
 
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
-from heron_mqtt.field.device import FieldDevice, SetpointRejected
+from heron_mqtt.field.device import FieldDevice, SetpointDeferred, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.device.rest_watch import RestWatch
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
-from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget
+from heron_mqtt.field.vendor.commands import Commander, NotSent, SentLater, WriteBudget
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.keepalives import Keepalive, KeepaliveTimers
@@ -195,7 +195,8 @@ class VendorDevice(FieldDevice):
         """Send a setpoint; returns whether anything was to be sent.
 
         Raises:
-            SetpointRejected: It is not sent (now).
+            SetpointDeferred: It is sent later.
+            SetpointRejected: It is not sent.
             BrokerError: The broker refused it.
         """
         try:
@@ -205,6 +206,8 @@ class VendorDevice(FieldDevice):
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
+        except SentLater as exc:
+            raise SetpointDeferred(str(exc)) from None
         except (PlaceTaken, NotSent, NotTaken, MessageError) as exc:
             raise SetpointRejected(str(exc)) from None
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from heron_mqtt.field.device.field_device import SetpointRejected
+from heron_mqtt.field.device import SetpointDeferred, SetpointRejected
 from support.clocked_device import ClockedSite, serve
 
 
@@ -89,3 +89,33 @@ def test_a_stop_that_breaks_one_off_leaves_no_lease() -> None:
         assert [value for what, value in site.device.done if what == "apply"] == [0.5]
 
     serve(broken_off)
+
+
+def test_of_two_leases_the_earlier_end_counts_for_one_that_is_rejected() -> None:
+    """Part of it may have reached the hardware: it was sent, and is not acknowledged."""
+
+    async def shorter(site: ClockedSite) -> None:
+        site.send(0.0, 30.0)
+        await asyncio.sleep(0.1)
+        rejecting(site)
+        site.send(0.5, 1.0)
+        await asyncio.sleep(1.1)
+        assert len(rests(site)) == 1
+
+    serve(shorter)
+
+
+def test_one_that_is_done_later_has_its_own_lease_and_is_renewed() -> None:
+    async def later(site: ClockedSite) -> None:
+        site.send(0.0, 30.0)
+        await asyncio.sleep(0.1)
+        site.device.fails["apply"] = SetpointDeferred("in 2 s")
+        site.send(0.5, 3.0)
+        await asyncio.sleep(2.0)
+        site.send(0.5, 3.0, renewal=True)
+        await asyncio.sleep(2.9)
+        assert rests(site) == []
+        await asyncio.sleep(0.2)
+        assert len(rests(site)) == 1
+
+    serve(later)
