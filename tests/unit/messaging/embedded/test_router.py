@@ -14,6 +14,7 @@ from heron_mqtt.messaging.embedded.server.accounts import Account
 from heron_mqtt.messaging.embedded.server.router import MAX_DENIED_TOLD, Router
 from heron_mqtt.messaging.embedded.server.session import BrokerMessage, ClientSession
 from heron_mqtt.messaging.embedded.stats import BrokerStats
+from support.waiting import until
 
 FAILURE = 0x80
 
@@ -207,6 +208,7 @@ async def test_what_is_kept_comes_with_the_subscription_and_says_so() -> None:
     site.publish(sender, "c", "not asked", retain=True)
     site.router.announce("a/broker", b"up")
     site.subscribe(one, ("a/#", 1), ("c", 1))
+    await until(lambda: len(site.wires["1"].published()) > 1, "what is kept, which comes in slices")
     assert sorted(site.wires["1"].published()) == [("a/b", "kept", 1, True), ("a/broker", "up", 0, True)]
     site.publish(sender, "a/b", "live", retain=True)
     site.router.announce("a/broker", b"down")
