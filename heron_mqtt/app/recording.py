@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heron_mqtt.app.named_files import named_files
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.stamping import utc_now
 from heron_mqtt.record.base import Recorder, RecorderGroup
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from heron_mqtt.record.csv_rows import CsvRecorder
     from heron_mqtt.record.recorder import RunRecorder
     from powergrid.scenario import LoadedScenario
+
+KEPT_WHOLE = ("profiles.file", "profiles.price_file", "network.source")
+"""Keys of the files that a record contains; of the others it has a hash."""
 
 AUTO = "auto"
 """``RunOptions.record``: a file in the default directory."""
@@ -78,17 +82,15 @@ def run_facts(loaded: LoadedScenario, *, role: str = "environment", **more: Any)
     if source.is_file():
         with suppress(OSError, UnicodeDecodeError):
             text = source.read_text(encoding="utf-8")
-    named = {"profiles.price_file": scenario.profiles.price_file, "profiles.file": scenario.profiles.file}
-    if scenario.network.source.endswith(".json"):
-        named["network.source"] = scenario.network.source
-    inputs = {key: path for key, name in named.items() if (path := loaded.path(name)).is_file()}
+    files = named_files(loaded, more.get("options", {}).get("policy"))
     return RunFacts(
         scenario=scenario.name,
         scenario_json=scenario.model_dump_json(),
         scenario_text=text,
         step_s=scenario.step_s,
         agents=tuple(scenario.microgrids),
-        inputs=inputs,
+        inputs={key: files[key] for key in KEPT_WHOLE if key in files},
+        files=files,
         role=role,
         **more,
     )

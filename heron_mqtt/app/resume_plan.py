@@ -12,7 +12,6 @@ whole of it. An event says where it was interrupted, and what its head was then.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import time
@@ -22,7 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.app.recording import run_facts
+from heron_mqtt.app.named_files import named_files
+from heron_mqtt.app.recording import KEPT_WHOLE, run_facts
 from heron_mqtt.app.replay_env import ReplayEnv
 from heron_mqtt.app.resumption import Resumption
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
@@ -35,6 +35,7 @@ from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.impairment import ImpairmentTable
+from heron_mqtt.record.facts import digest
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.recorder import versions_here
 from heron_mqtt.record.run_part import ResumedRecord
@@ -90,6 +91,7 @@ def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPla
                 record.meta.get("keeps_messages") == "1",
                 stops=_stops(record, loaded.scenario.topic_env_id),
                 parts=record.parts(),
+                notes=_not_compared(record, named_files(loaded, record.options.get("policy"))),
             )
             short = _shortfalls(record)
         resumed = _take_again(resumption, plan, done, short) if done else resumption
@@ -172,21 +174,58 @@ def _same_scenario(record: RecordFile, scenario: str | None) -> LoadedScenario:
     row = record.scenario.get("profiles", {}).get("start_row", 0)  # --start chose it
     profiles = loaded.scenario.profiles.model_copy(update={"start_row": row})
     loaded = loaded.model_copy(update={"scenario": loaded.scenario.model_copy(update={"profiles": profiles})})
-    facts = run_facts(loaded)
+    facts = run_facts(loaded, options={"policy": record.options.get("policy")})
     found = _difference(record.scenario, json.loads(facts.scenario_json))
     if found is not None:
         raise ConfigError(
             f"{loaded.source}: changed since the run of {record.path} began: {found}; put it back, or begin "
             "a new run"
         )
-    for row in record.query("SELECT name, sha256 FROM input_file"):
-        path = facts.inputs.get(row["name"])
-        if path is None or hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
-            raise ConfigError(
-                f"{loaded.source}: {row['name']}: the file has changed since the run of {record.path} began; "
-                "put it back, or begin a new run"
-            )
+    _check_files(record, loaded, facts.files)
     return loaded
+
+
+def _check_files(record: RecordFile, loaded: LoadedScenario, files: Mapping[str, Path]) -> None:
+    """See that the files of a scenario are those of the run.
+
+    Raises:
+        ConfigError: One is not; names key and file.
+    """
+    kept = {row["name"]: row["sha256"] for row in record.query("SELECT name, sha256 FROM input_file")}
+    recorded = record.files()
+    due = kept if recorded is None else kept | {key: one.sha256 for key, one in recorded.items()}
+    due |= _read_anew(record, due)
+    for key, sha256 in sorted(due.items()):
+        path = files.get(key)
+        if path is None or digest(path) != sha256:
+            gone = "" if recorded is None or key not in recorded else f" ({recorded[key].name})"
+            what = f"the file{gone} is gone" if path is None else f"the file has changed ({path})"
+            raise ConfigError(
+                f"{loaded.source}: {key}: {what} since the run of {record.path} began; put it back, or begin "
+                "a new run"
+            )
+
+
+def _read_anew(record: RecordFile, due: Mapping[str, str]) -> dict[str, str]:
+    """Return the hashes of mappings that were put in force during the run (``--watch``), by key."""
+    found = {}
+    for row in record.query("SELECT subject, data FROM event_row WHERE kind = 'mapping' ORDER BY id"):
+        agent, _, device = str(row["subject"]).partition("/")
+        sha256 = json.loads(row["data"] or "{}").get("sha256")
+        if sha256 is not None and (key := f"microgrids.{agent}.devices.{device}.mapping") in due:
+            found[key] = str(sha256)
+    return found
+
+
+def _not_compared(record: RecordFile, files: Mapping[str, Path]) -> tuple[str, ...]:
+    """Say which files could not be compared, as an older version kept no hashes of them."""
+    names = [path.name for key, path in files.items() if key not in KEPT_WHOLE]
+    if record.files() is not None or not names:
+        return ()
+    return (
+        f"resumed: {record.path} is of an older version, without hashes of files: whether "
+        f"{', '.join(dict.fromkeys(names))} changed since could not be compared",
+    )
 
 
 def _difference(recorded: Any, now: Any, key: str = "") -> str | None:
@@ -199,6 +238,8 @@ def _difference(recorded: Any, now: Any, key: str = "") -> str | None:
                 return found
         return None
     if recorded == now:
+        return None
+    if json.dumps(recorded) == json.dumps(now):  # not a number is not itself
         return None
     return f"{key} is {json.dumps(now)}, the record has {json.dumps(recorded)}"
 
@@ -363,4 +404,10 @@ def _take_again(
                 f"resumed: {len(apart)} steps cannot be repeated from the record ({apart[0]}): the models "
                 "were put where the record has them"
             )
-        return replace(resumption, state=env.reached(), observations=seen, finished=steps, notes=tuple(notes))
+        return replace(
+            resumption,
+            state=env.reached(),
+            observations=seen,
+            finished=steps,
+            notes=(*resumption.notes, *notes),
+        )

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from heron_mqtt.app.verify_devices import check_devices
+from heron_mqtt.app.verify_files import check_files
 from heron_mqtt.app.verify_grid import check_balance
 from heron_mqtt.errors import HeronError
 from heron_mqtt.record.reader import RecordFile
@@ -23,6 +24,7 @@ PHYSICS: tuple[tuple[str, RecordCheck], ...] = (
     ("setpoints and twins", check_devices),
 )
 RECORDED: tuple[tuple[str, RecordCheck], ...] = (
+    ("files of the scenario", check_files),
     ("authority", check_authority),
     ("leases", check_leases),
     ("trades", check_trades),

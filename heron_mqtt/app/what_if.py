@@ -11,8 +11,10 @@ from typing import Any
 
 from heron_mqtt.app.policies import actions_of, load_policy
 from heron_mqtt.app.replay_env import ReplayEnv
+from heron_mqtt.app.verify_files import files_changed
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import load_impairment
+from heron_mqtt.record.reader import RecordFile
 
 EXACT = 1e-9
 
@@ -30,6 +32,7 @@ class Comparison:
         first: Where the first difference beyond 1e-9 is; empty = there is none.
         apart: AGENT/DEVICE -> step in which the device left the record.
         unsure: Messages of which the record cannot tell whether they were in time.
+        changed: Models and policies that are other ones here than in the run, a line each.
         differences: By step and agent, reward replayed minus recorded, where beyond 1e-9.
     """
 
@@ -41,6 +44,7 @@ class Comparison:
     first: str = ""
     apart: dict[str, int] = field(default_factory=dict)
     unsure: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
     differences: list[tuple[int, str, float]] = field(default_factory=list)
 
     @property
@@ -89,6 +93,8 @@ def what_if(
         observations, rewards, _, _, infos = env.step(actions)
         compare_step(found, env, number, rewards, infos)
     env.close()
+    with RecordFile(run) as record:
+        found.changed = files_changed(record)
     found.apart = dict(env.exchange.apart_since)
     found.unsure = list(dict.fromkeys(env.deliveries.unsure))
     return found

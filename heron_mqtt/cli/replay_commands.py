@@ -105,6 +105,8 @@ def what_if(
         changes=_values(changes or []),
     )
     _print_comparison(run, found)
+    for line in found.changed:
+        typer.echo(f"what-if: {line}")
     nothing = not (policy or without_impairment or network or price or changes)
     raise SystemExit(0 if found.is_exact or not nothing else 1)
 

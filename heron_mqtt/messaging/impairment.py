@@ -5,7 +5,7 @@ docs/impaired-networks.md describes every key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -177,6 +177,21 @@ class NetworkFile(Table):
     """A file of config/networks/: the table and nothing else."""
 
     impairment: ImpairmentTable
+
+
+def impairment_file(name: str, find: Callable[[str], Path]) -> Path | None:
+    """Return the file that ``impairment`` of a scenario names: beside it, else a shipped one; None = no file.
+
+    Args:
+        name: As the scenario has it.
+        find: Finds a file that the scenario names.
+    """
+    if is_file(beside := find(name)):
+        return beside
+    try:
+        return _find(name)
+    except ConfigError:
+        return None
 
 
 def load_impairment(name: str | Path) -> ImpairmentTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,9 @@ class RunFacts:
         devices: For devices whose authority the scenario leaves open: emulated or simulated.
         agents: Names of the microgrids.
         options: Other options of the run, as plain JSON.
-        inputs: Files that the scenario names, by the key that names them (``profiles.file``).
+        inputs: Files that are kept whole, by the key of the scenario that names them (``profiles.file``).
+        files: Every file that the scenario names and that decides what happens, by its key: of these a hash
+            is kept.
         role: ``environment``, or the agents whose remote proxies these are.
     """
 
@@ -38,6 +41,7 @@ class RunFacts:
     agents: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
     role: str = "environment"
 
 
@@ -70,3 +74,26 @@ class StepFacts:
     rewards: Mapping[str, float]
     infos: Mapping[str, Mapping[str, Any]]
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file that a scenario names, as it was when the run began.
+
+    Attributes:
+        name: Of the file, without its folder.
+        sha256: Of its content, hex.
+    """
+
+    name: str
+    sha256: str
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hex.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from heron_mqtt.errors import DataError
 from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.record import chain, schema
+from heron_mqtt.record.facts import NamedFile
 from heron_mqtt.record.run_part import RESUMED, RunPart, is_abandoned
 
 MAX_INPUT_BYTES = 256 * 1024 * 1024  # of an input file unpacked: a record comes from elsewhere
@@ -124,6 +125,21 @@ class RecordFile:
     def scenario(self) -> dict[str, Any]:
         """The whole scenario."""
         return dict(json.loads(self.meta["scenario_json"]))
+
+    def files(self) -> dict[str, NamedFile] | None:
+        """Return the files that the scenario names, by key; None = an older version kept no hashes of them.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+        if (told := self.meta.get("files")) is None:
+            return None
+        try:
+            return {
+                str(key): NamedFile(str(f["name"]), str(f["sha256"])) for key, f in json.loads(told).items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise DataError(f"{self.path}: what it says of its files cannot be read") from None
 
     def summary(self) -> dict[str, Any] | None:
         """Return what the run said of itself at its end; None where it was killed before, or goes on.

@@ -26,7 +26,7 @@ from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.stamping import new_boot, utc_now
 from heron_mqtt.record.base import Observable, Recorder
 from heron_mqtt.record.device_log import TAKEN_UP, Columns, DeviceLog
-from heron_mqtt.record.facts import RunFacts, StepFacts
+from heron_mqtt.record.facts import RunFacts, StepFacts, digest
 from heron_mqtt.record.guard import guarded
 from heron_mqtt.record.message_log import MessageLog
 from heron_mqtt.record.run_part import RESUMED, ResumedRecord
@@ -349,6 +349,7 @@ def _meta(facts: RunFacts, now: datetime, keeps_messages: bool) -> dict[str, str
         "devices": facts.devices,
         "agents": _json_list(facts.agents),
         "options": _json(dict(facts.options)),
+        "files": _json({key: {"name": p.name, "sha256": digest(p)} for key, p in facts.files.items()}),
         "versions": _json(dict(versions_here())),
         "keeps_messages": str(int(keeps_messages)),
     }

@@ -20,6 +20,7 @@ from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.app.runner import _undisturbed, new_summary, run
 from heron_mqtt.app.verify import verify
 from heron_mqtt.app.what_if import what_if
+from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.record.reader import RecordFile
@@ -388,6 +389,74 @@ def test_a_changed_scenario_is_refused_by_the_key_that_changed(case: Case, cut: 
     other = write_scenario(tmp_path, {**RANDOM, "microgrids.MG2.devices.ess.max_e_mwh": 0.04})
     told = refusal(case, cut, other)
     assert "microgrids.MG2.devices.ess.spec.max_e_mwh is 0.04, the record has 0.03" in told
+
+
+POLICY = """from powergrid.agents.policy import AgentPolicy
+
+
+class Half(AgentPolicy):
+    def decide(self, view):
+        return {"p_ess": 0.001}
+"""
+
+
+def with_policy_files(folder: Path) -> tuple[Path, RunOptions]:
+    """Return a scenario that names a policy file, a module, a network and profiles of its own."""
+    (folder / "half.py").write_text(POLICY)
+    (folder / "half_module.py").write_text(POLICY)
+    (folder / "poor.toml").write_text("[impairment]\nrules = [{ delay_s = 0.001 }]\n")
+    shutil.copy(shipped_config() / "profiles/price_week.csv", folder / "prices.csv")
+    changes = {
+        "microgrids.MG3": ...,
+        "microgrids.MG1.policy": {"use": "half.py:Half"},
+        "microgrids.MG2.policy": {"use": "half_module:Half"},
+        "profiles.price_file": "prices.csv",
+        "impairment": "poor.toml",
+    }
+    return write_scenario(folder, changes), replace(OPTIONS, record=str(folder / "run.heron"))
+
+
+def test_a_file_that_was_edited_meanwhile_is_refused_by_its_key_and_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    scenario, options = with_policy_files(tmp_path)
+    run_until(plan_run(str(scenario), options), 2)
+    path = tmp_path / "run.heron"
+    for key, name in (
+        ("microgrids.MG1.policy.use", "half.py"),
+        ("microgrids.MG2.policy.use", "half_module.py"),
+        ("impairment", "poor.toml"),
+        ("profiles.price_file", "prices.csv"),
+    ):
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(before + "\n")
+        with pytest.raises(ConfigError, match=f"{key}: the file has changed .*{name}"):
+            plan_resumed(path, str(scenario), RunOptions(record="auto"))
+        if name == "half.py":
+            assert [line for line in what_if(path).changed if key in line and name in line]
+        (tmp_path / name).write_text(before)
+    assert what_if(path).changed == []
+    told = next(finding for finding in verify(path) if finding.name == "files of the scenario")
+    assert all(name in told.note for name in ("half.py", "half_module.py", "poor.toml", "prices.csv"))
+    plan = plan_resumed(path, str(scenario), RunOptions(record="auto"))
+    assert plan.resumed is not None
+    plan.resumed.record.lock.close()
+
+
+def test_what_could_not_be_compared_with_a_record_of_an_older_version_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    scenario, options = with_policy_files(tmp_path)
+    run_until(plan_run(str(scenario), options), 2)
+    older = tampered(tmp_path / "run.heron", tmp_path / "older.heron", "DELETE FROM meta WHERE key = 'files'")
+    plan = plan_resumed(forged(older), str(scenario), RunOptions(record="auto"))
+    assert plan.resumed is not None
+    plan.resumed.record.lock.close()
+    (line,) = [note for note in plan.resumed.notes if "could not be compared" in note]
+    assert "half.py, half_module.py" in line
+    assert "poor.toml" in line
 
 
 def test_a_changed_record_is_refused_with_the_row(case: Case, tmp_path: Path) -> None:
