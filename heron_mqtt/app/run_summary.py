@@ -84,6 +84,7 @@ class Summary:
                 told = part.summary
                 self.unknown_parts = told.get("unknown_parts", 0)
                 self.earlier_lost_rows += told.get("lost_rows", 0)
+            self.earlier_lost_rows += part.lost_rows
         messages = told.get("messages", {})
         self.earlier_messages = {name: messages.get(name, 0) for name in MESSAGE_COUNTS}
         self.messages = dict(self.earlier_messages)

@@ -15,6 +15,7 @@ from heron_mqtt.record.verify.chains import check_chains
 from heron_mqtt.record.verify.finding import Finding
 from heron_mqtt.record.verify.leases import check_authority, check_leases
 from heron_mqtt.record.verify.links import check_links
+from heron_mqtt.record.verify.rows import check_rows
 from heron_mqtt.record.verify.trades import check_trades
 
 RecordCheck = Callable[[RecordFile], Finding | Sequence[Finding]]
@@ -47,6 +48,7 @@ def verify(path: str | Path, head: str | None = None) -> list[Finding]:
     """
     with RecordFile(path) as record:
         found = _run("hash chain of every table", partial(check_chains, head=head), record)
+        found += _run("no row is missing", partial(check_rows, head=head), record)
         checks = RECORDED if record.meta.get("role") != "environment" else (*PHYSICS, *RECORDED)
         for name, check in checks:
             found += _run(name, check, record)

@@ -58,7 +58,7 @@ def _print_findings(path: Path, findings: list[Finding]) -> None:
     for finding in findings:
         if finding.first:
             console.print(f"FAILED {finding.name}: {finding.first}", soft_wrap=True)
-        elif finding.note:
+        if finding.note:
             console.print(f"{finding.name}: {finding.note}", soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from heron_mqtt.errors import DataError
 from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.record import chain, schema
 from heron_mqtt.record.facts import NamedFile
-from heron_mqtt.record.run_part import RESUMED, RunPart, is_abandoned
+from heron_mqtt.record.run_part import LOST, RESUMED, RunPart, is_abandoned
 
 MAX_INPUT_BYTES = 256 * 1024 * 1024  # of an input file unpacked: a record comes from elsewhere
 
@@ -154,7 +154,11 @@ class RecordFile:
 
     def lost_rows(self) -> int:
         """Return how many rows are missing, as far as parts of the run have told."""
-        return sum(int((part.summary or {}).get("lost_rows", 0)) for part in self.parts())
+        told = self.query("SELECT id, data FROM event_row WHERE kind IN ('summary', ?)", LOST)
+        try:
+            return sum(int(json.loads(row["data"] or "{}").get("lost_rows", 0)) for row in told)
+        except (ValueError, TypeError, AttributeError):
+            raise DataError(f"{self.path}: how many rows it lacks cannot be read") from None
 
     def parts(self) -> list[RunPart]:
         """Return the parts of the run: one, unless it was interrupted and resumed.
@@ -164,14 +168,18 @@ class RecordFile:
         """
         found: list[RunPart] = [RunPart()]
         for row in self.query(
-            "SELECT id, at_s, episode, step, kind, data FROM event_row WHERE kind IN (?, 'summary') "
+            "SELECT id, at_s, episode, step, kind, data FROM event_row WHERE kind IN (?, ?, 'summary') "
             "ORDER BY id",
             RESUMED,
+            LOST,
         ):
             try:
                 data = json.loads(row["data"] or "{}")
                 if row["kind"] == "summary":
                     found[-1] = replace(found[-1], summary=data)
+                    continue
+                if row["kind"] == LOST:
+                    found[-1] = replace(found[-1], lost_rows=int(data["lost_rows"]))
                     continue
                 rows = {str(name): int(count) for name, count in data["rows"].items()}
                 first = int(row["episode"]), int(row["step"])

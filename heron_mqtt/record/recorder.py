@@ -217,7 +217,11 @@ class RunRecorder(Recorder):
             counts.append({name: now[name] - before[name] for name in now})
         self._brokers.clear()
         self._late(None)
-        run = {"run": self.messages.run, "brokers": counts, "lost_rows": self._lost()}
+        run = {
+            "run": self.messages.run,
+            "brokers": counts,
+            "lost_rows": self._failures() + self._writer.lost_before,
+        }
         self.event("summary", self._facts.scenario, "the end of the record", {**run, **(summary or {})})
         self._writer.close()
         self._lock.close()
@@ -230,8 +234,10 @@ class RunRecorder(Recorder):
 
     def _lost(self) -> int:
         """Rows that are not in the file."""
-        failures = self.failures + self.messages.failures + self.devices.failures
-        return self._writer.losses.total + failures
+        return self._writer.losses.total + self._failures()
+
+    def _failures(self) -> int:
+        return self.failures + self.messages.failures + self.devices.failures
 
     # -- rows --------------------------------------------------------------------------------------
 

@@ -10,10 +10,13 @@ from typing import Any
 
 from heron_mqtt.record.write_lock import WriteLock
 
-__all__ = ["RESUMED", "ResumedRecord", "RunPart", "is_abandoned"]
+__all__ = ["LOST", "RESUMED", "ResumedRecord", "RunPart", "is_abandoned"]
 
 RESUMED = "resumed"
 """Kind of the event with which a part begins. Its data: ``rows`` and ``head`` of the record before it."""
+
+LOST = "lost"
+"""Kind of the event with which the writer ends a part of which it lost rows. Its data: ``lost_rows``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class RunPart:
         head: The hash of the record then (hex); empty for the first part.
         at_s: When it began, s since the record began.
         summary: What the run said of itself at the end of this part; None = it was killed.
+        lost_rows: Rows of this part that its writer could not write, beside those that the summary tells of.
     """
 
     first: tuple[int, int] = (0, 0)
@@ -33,6 +37,7 @@ class RunPart:
     head: str = ""
     at_s: float = -math.inf
     summary: Mapping[str, Any] | None = None
+    lost_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

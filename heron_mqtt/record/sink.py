@@ -61,6 +61,10 @@ class RecordSink(Protocol):
         """Take what an impaired network does to a message."""
 
     @property
+    def lost_before(self) -> int:
+        """Rows that were lost before they reached the writer of the file, which tells of its own."""
+
+    @property
     def rows(self) -> dict[str, int]:
         """Rows written, by table; final after ``close``."""
 

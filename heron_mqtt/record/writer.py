@@ -15,19 +15,22 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeGuard
 
 from heron_mqtt.record import chain, schema
 from heron_mqtt.record.message_rows import Made, MessageRows, Row
-from heron_mqtt.record.schema import MESSAGE, TABLES, RowTable
+from heron_mqtt.record.run_part import LOST
+from heron_mqtt.record.schema import EVENT, MESSAGE, TABLES, RowTable
 from heron_mqtt.record.sink import Losses
 
 log = logging.getLogger("heron_mqtt.record")
@@ -36,6 +39,8 @@ FLUSH_S = 0.05
 RETRY_S = 1.0  # after the disk refused a batch
 MAX_WAITING = 100_000  # rows: some 60 MB, or half an hour of the shipped day at full speed
 BATCH = 1_000
+RESERVE_BYTES = 256 * 1024
+"""What is kept of the disk for the end of the record: some pages of the log, with the summary."""
 
 Maker = Callable[[], Made | None]
 """Makes a row, in the writer's thread."""
@@ -160,6 +165,7 @@ class RecordWriter:
             name: _Head(_TABLES[name], rows, bytes.fromhex(head))
             for name, rows, head in self._connection.execute("SELECT table_name, rows, head FROM chain")
         }
+        self._reserve = _reserved(path.parent)
         self._thread = threading.Thread(target=self._work, name="record writer", daemon=True)
         self._thread.start()
 
@@ -208,6 +214,11 @@ class RecordWriter:
         self.later(partial(self._messages.crossed, at_s, stream, channel, message, what, delay_s))
 
     @property
+    def lost_before(self) -> int:
+        """See ``RecordSink``: what is lost here is told of by the event ``lost``."""
+        return 0
+
+    @property
     def rows(self) -> dict[str, int]:
         """Rows written so far, by table."""
         return {name: head.rows for name, head in self._heads.items()}
@@ -227,12 +238,37 @@ class RecordWriter:
         if self._thread.is_alive():
             self._tell("slow", f"{self.path}: the disk did not take the last rows within {within_s:g} s")
             return
-        self.losses.disk += sum(map(_rows_in, self._queue)) + len(self._batch)
+        self._tell_of_losses()
         try:
             self._connection.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.Error as exc:
             self._tell("close", f"{self.path}: {exc}; its log stays beside it, keep both")
         self._connection.close()
+
+    def _tell_of_losses(self) -> None:
+        """Write at the end how many rows are missing, where room was kept for it; the thread has ended.
+
+        Without it a record that its disk did not take looks like that of a run that was killed.
+        """
+        waiting = [*self._batch, *self._queue]
+        self._queue.clear()
+        end = [one for one in waiting[-1:] if _is_summary(one)]
+        self.losses.disk += sum(map(_rows_in, waiting)) - len(end)
+        if self._reserve is not None:
+            self._reserve.close()
+        if not self.losses.total and not end:
+            return
+        what = f"{self.losses.total} rows are missing: they could not be written"
+        data = json.dumps({"lost_rows": self.losses.total, **asdict(self.losses)})
+        try:
+            (last_s,) = self._connection.execute("SELECT max(at_s) FROM event_row").fetchone()
+            at_s = end[0][1][0] if end else last_s or 0.0
+            self._batch = [*end, (EVENT, (at_s, None, None, LOST, self.path.name, what, data))]
+            self._commit(is_end=True)
+        except (sqlite3.Error, UnicodeError) as exc:
+            self._undo()
+            self.losses.disk += len(end)
+            self._tell("end", f"{self.path}: {exc}; it does not say that rows are missing")
 
     # -- the writer's thread -----------------------------------------------------------------------
 
@@ -279,13 +315,13 @@ class RecordWriter:
         if made is not None:
             self._batch.append(made)
 
-    def _commit(self) -> None:
-        """Append the batch and move the heads, together or not at all."""
+    def _commit(self, *, is_end: bool = False) -> None:
+        """Append the batch and move the heads, together or not at all; the end has room in any file."""
         begun = time.monotonic()
         ready: dict[str, list[Row]] = {}
         heads = {name: (head.rows, head.value) for name, head in self._heads.items()}
         losses = Losses()
-        keeps_messages, keeps_all = self._room()
+        keeps_messages, keeps_all = (True, True) if is_end else self._room()
         for table, row in self._batch:
             if not keeps_all or (table is MESSAGE and not keeps_messages):
                 losses.size += 1
@@ -347,6 +383,23 @@ class RecordWriter:
         if kind not in self._reported:
             self._reported.add(kind)
             self._report(f"record {text}")
+
+
+def _reserved(folder: Path) -> IO[bytes] | None:
+    """Keep some room on the disk of a record, by a file without a name, which ends with this process."""
+    file = None
+    try:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when the room is needed
+        os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+    except OSError:
+        if file is not None:
+            file.close()
+        return None
+    return file
+
+
+def _is_summary(entry: object) -> TypeGuard[Made]:
+    return isinstance(entry, tuple) and entry[0].name == EVENT.name and entry[1][3] == "summary"
 
 
 def _rows_in(entry: object) -> int:

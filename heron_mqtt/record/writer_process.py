@@ -135,6 +135,11 @@ class WriterProcess:
         self._queue.append(entry)
 
     @property
+    def lost_before(self) -> int:
+        """See ``RecordSink``; those of the other process are known after ``close``."""
+        return self.losses.total
+
+    @property
     def rows(self) -> dict[str, int]:
         """Rows written, by table; known after ``close``."""
         return dict(self._ended.get("rows", {}))

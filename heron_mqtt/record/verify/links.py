@@ -131,7 +131,7 @@ def _compare_with_counts(
         found.note = "merged, or the run did not end by itself: not compared with the broker's counts"
         return
     counts: list[dict[str, Any]] = summary.get("brokers", [])
-    if not counts or summary.get("lost_rows"):
+    if not counts or summary.get("lost_rows") or part.lost_rows:
         found.note = "rows are missing from the record: not compared with the broker's counts"
         return
     lost = sum(one["lost"] for one in counts)

@@ -185,6 +185,43 @@ def test_that_an_action_came_too_late_cannot_be_forged(late: Path, tmp_path: Pat
         assert TWINS in broken(list(check_devices(changed)))
 
 
+NO_END = "DELETE FROM event_row WHERE kind = 'summary'"
+LOST = "UPDATE event_row SET data = json_set(data, '$.lost_rows', 7) WHERE kind = 'summary'"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (LOST, "7 rows are missing: 7 could not be written"),
+        ("DELETE FROM step_row WHERE step = 2", "step 2 of episode 1"),
+        ("DELETE FROM device_row WHERE step = 1", "device_row has"),
+        ("UPDATE event_row SET data = json_set(data, '$.steps', 8) WHERE kind = 'summary'", "step 6 and"),
+    ],
+)
+def test_rows_that_are_missing_are_counted(record: Path, tmp_path: Path, change: str, why: str) -> None:
+    changed = forged(tampered(record, tmp_path / "changed.heron", change))
+    found = next(one for one in verify(changed) if one.name == "no row is missing")
+    assert found.verdict == "FAILED"
+    assert found.failed > 0
+    assert why in found.first
+    assert f"{found.failed} rows are missing" in found.first
+    whole = next(one for one in verify(record) if one.name == "no row is missing")
+    assert (whole.verdict, whole.failed, whole.note) == ("ok", 0, "")
+    assert whole.checked == sum(rows for rows, _ in RecordFile(record).heads().values())
+
+
+def test_a_run_without_its_end_is_not_said_to_be_whole(record: Path, tmp_path: Path) -> None:
+    changed = forged(tampered(record, tmp_path / "killed.heron", NO_END))
+    found = next(one for one in verify(changed) if one.name == "no row is missing")
+    assert (found.verdict, found.failed) == ("-", 0)
+    assert "6 steps" in found.note
+    with RecordFile(changed) as killed:
+        head = killed.head
+    printed = next(one for one in verify(changed, head) if one.name == "no row is missing")
+    assert printed.verdict == "FAILED"  # a head is printed at the end
+    assert "the end of its run is missing" in printed.first
+
+
 def test_the_head_of_the_run_is_recognised_and_another_is_not(record: Path) -> None:
     (chains, *_) = verify(record)
     head = chains.note.split()[1].rstrip(":")

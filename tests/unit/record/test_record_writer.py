@@ -22,7 +22,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.recorder import FORMAT
 from heron_mqtt.record.schema import EVENT, MESSAGE
 from heron_mqtt.record.verify.chains import check_chains
-from heron_mqtt.record.writer import RecordLimits, RecordWriter
+from heron_mqtt.record.writer import RESERVE_BYTES, RecordLimits, RecordWriter
 
 META = {"format": FORMAT, "agents": "[]", "step_s": "1.0", "role": "environment"}
 
@@ -200,7 +200,39 @@ def test_a_value_that_sqlite_or_the_chain_does_not_take_costs_its_row_alone(
     assert writer.losses.malformed == 1
     with RecordFile(tmp_path / "run.heron") as record:
         assert check_chains(record).verdict == "ok"
-        assert [row["step"] for row in record.query("SELECT step FROM events")] == [1, 2]
+        assert [row["step"] for row in record.query("SELECT step FROM events WHERE kind = 'note'")] == [1, 2]
+        assert record.lost_rows() == 1
+
+
+def test_a_disk_that_is_full_to_the_end_takes_the_number_of_missing_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room is kept for it, and is given back to the disk for the last rows alone."""
+    writer = RecordWriter(tmp_path / "run.heron", META, {}, report=lambda text: None)
+    commit, reserve = writer._commit, writer._reserve
+    assert reserve is not None
+    assert os.fstat(reserve.fileno()).st_blocks * 512 >= RESERVE_BYTES
+
+    def full(**how: bool) -> None:
+        if not reserve.closed:
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(**how)
+
+    monkeypatch.setattr(writer, "_commit", full)
+    for n in range(20):
+        writer.add(EVENT, event(n))
+    writer.add_together([(EVENT, event(20)), (EVENT, event(21))])
+    writer.add(EVENT, (9.0, None, None, "summary", "small", "the end", '{"lost_rows": 3, "steps": 5}'))
+    writer.close()
+    assert writer.losses.disk == 22
+    with RecordFile(tmp_path / "run.heron") as record:
+        assert check_chains(record).verdict == "ok"
+        kinds = [row["kind"] for row in record.query("SELECT kind FROM events ORDER BY id")]
+        assert kinds == ["summary", "lost"]
+        assert record.lost_rows() == 25
+        (part,) = record.parts()
+        assert part.lost_rows == 22
+    assert [path.name for path in tmp_path.iterdir()] == ["run.heron"]
 
 
 KILLED = """
