@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from heron_mqtt.config import shipped_config, validate, validate_recorded
+from heron_mqtt.config import Table, shipped_config, validate, validate_recorded
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment, shipped_networks
+from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, Impairment, ImpairmentKind
 from powergrid.devices import DEVICES
 from powergrid.scenario import DeviceTable, MicrogridTable, Scenario, load_scenario
 from support.small_grid import scenario
@@ -209,3 +210,32 @@ def test_what_is_shipped_is_read_back_from_a_record() -> None:
         table = load_impairment(name)
         again = validate_recorded(ImpairmentTable, json.loads(table.model_dump_json()), name)
         assert again == table, name
+
+
+class RecordedSpikesTable(Table):
+    """A table of a kind that is not shipped."""
+
+    delay_s: float = 0.2
+    every: int = 5
+
+
+class RecordedSpikes(ImpairmentKind):
+    """Does nothing to any message; it has a table."""
+
+    name = "recorded_spikes"
+    table = RecordedSpikesTable
+
+    def affect(self, message: Impairment, draws: Sequence[float]) -> None:
+        """Leave it alone."""
+
+
+def test_the_table_of_an_added_kind_of_impairment_is_read_back_as_its_model() -> None:
+    with IMPAIRMENTS.added(RecordedSpikes):
+        rules = {"rules": [{"recorded_spikes": {"delay_s": 0.5}}]}
+        told = validate(Scenario, changed([((), {"impairment": rules})]), "scenario")
+        again = read_back(told)
+        assert again == told
+        assert isinstance(again.impairment, ImpairmentTable)
+        assert again.impairment.rules[0].more == {"recorded_spikes": RecordedSpikesTable(delay_s=0.5)}
+    with pytest.raises(ConfigError, match="recorded_spikes: no such kind of impairment here"):
+        read_back(told)

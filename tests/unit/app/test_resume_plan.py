@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.app.recording import Recording
-from heron_mqtt.app.resume_plan import _stops, plan_resumed
+from heron_mqtt.app.resume_plan import _read_anew, _stops, plan_resumed
 from heron_mqtt.app.run_plan import RunOptions, RunPlan, plan_run
 from heron_mqtt.app.run_summary import Summary
 from heron_mqtt.app.runner import _undisturbed, new_summary, run
@@ -442,6 +442,22 @@ def test_a_file_that_was_edited_meanwhile_is_refused_by_its_key_and_name(
     plan = plan_resumed(path, str(scenario), RunOptions(record="auto"))
     assert plan.resumed is not None
     plan.resumed.record.lock.close()
+
+
+def test_a_mapping_that_was_put_in_force_during_the_run_is_the_one_to_go_on_with(
+    case: Case, tmp_path: Path
+) -> None:
+    """``--watch`` reads a mapping anew: the hash of the beginning is then that of another one."""
+    put_in = (
+        "INSERT INTO event_row (at_s, kind, subject, what, data, hash) VALUES "
+        """(1.0, 'mapping', 'MG1/ess', 'read anew', '{"file": "box.toml", "sha256": "22"}', x''), """
+        """(2.0, 'mapping', 'MG1/ess', 'refused', '{"problems": []}', x''), """
+        """(3.0, 'mapping', 'MG1/pv', 'read anew', '{"file": "small.toml", "sha256": "33"}', x'')"""
+    )
+    ess, pv = (f"microgrids.MG1.devices.{name}.mapping" for name in ("ess", "pv"))
+    with RecordFile(tampered(case.cut, tmp_path / "watched.heron", put_in)) as record:
+        assert _read_anew(record, {ess: "11"}) == {ess: "22"}  # that of pv stands in the scenario itself
+        assert _read_anew(record, {ess: "11", pv: "11"}) == {ess: "22", pv: "33"}
 
 
 def test_what_could_not_be_compared_with_a_record_of_an_older_version_is_said(
