@@ -157,6 +157,12 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
             "nothing in its mapping limits its power setpoint: give the value min and max, in its own "
             "units, so that a wrong unit or scale cannot reach it"
         )
+    for name, inputs in mapping.stop_needs.items():
+        instead = "its release" if mapping.releases_by_messages else "the 0 that was computed last"
+        yield (
+            f"0 needs {', '.join(inputs)} of the device (setpoint.values.{name}): while that is not known, "
+            f"or is 0 in a division, a stop sends {instead}; let another value without it carry the 0"
+        )
     if table.send != "always" or table.min_interval_s or table.max_writes_per_day:
         limit = f", at most {table.max_writes_per_day} in 24 hours" if table.max_writes_per_day else ""
         pause = f", every {table.min_interval_s:g} s at most" if table.min_interval_s else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from heron_mqtt.field.emergency_stop import is_at_rest
+from heron_mqtt.field.emergency_stop import is_at_rest, is_reactive_at_rest
 
 KW_PER_MW = 1e3
 LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told to rest, before it is told again
@@ -51,9 +51,14 @@ class RestWatch:
         self._pause = GrowingPause()
         self._reported: set[bool | None] = set()  # each kind of trouble: whether the power was known; refused
 
-    def is_at_rest(self, p_mw: float | None) -> bool | None:
-        """Whether a power, MW, is next to 0; None = it is not known."""
-        return None if p_mw is None else is_at_rest(p_mw, self.power_range_mw)
+    def is_at_rest(self, p_mw: float | None, q_mvar: float | None = None) -> bool | None:
+        """Whether a power, MW, is next to 0, and a reactive power, Mvar, too, if known; None = not known."""
+        if p_mw is None:
+            return None
+        return is_at_rest(p_mw, self.power_range_mw) and self._is_reactive_at_rest(q_mvar)
+
+    def _is_reactive_at_rest(self, q_mvar: float | None) -> bool:
+        return q_mvar is None or is_reactive_at_rest(q_mvar, self.power_range_mw)
 
     def note_told(self, now_s: float) -> None:
         """Take note that the hardware was told now."""
@@ -63,6 +68,11 @@ class RestWatch:
         """Forget what was wrong: it is at rest, or need not be any more."""
         self._reported.clear()
         self._pause.reset()
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether something was wrong, and it has not been at rest since."""
+        return bool(self._reported)
 
     def note_refusal(self, why: str) -> None:
         """Take note that the hardware has not accepted the stop that it was told."""
@@ -75,6 +85,7 @@ class RestWatch:
         p_mw: float | None,
         now_s: float,
         *,
+        q_mvar: float | None = None,
         settle_s: float = 0.0,
         why_unknown: str = "",
         why: str = "an emergency stop is in force",
@@ -85,12 +96,13 @@ class RestWatch:
         Args:
             p_mw: MW, positive = injected; None = it is not known.
             now_s: By the clock of ``note_told``.
+            q_mvar: Reactive power, Mvar; None = it is not known, and does not count.
             settle_s: How long after it was told its measurements may still be of before.
             why_unknown: For people, why its power is not known.
             why: For people, why it is to rest.
             what: For people, what is done about it.
         """
-        rests = self.is_at_rest(p_mw)
+        rests = self.is_at_rest(p_mw, q_mvar)
         if rests:
             self.forget()
             return False
@@ -101,7 +113,7 @@ class RestWatch:
         if is_known not in self._reported:
             self._reported.add(is_known)
             self._report(
-                f"{why}, and its power is not 0: {what}"
+                f"{why}, and its {self._what_flows(p_mw)} is not 0: {what}"
                 if is_known
                 else f"{why}, and whether it is at 0 is not known: its power: {why_unknown}"
             )
@@ -110,17 +122,22 @@ class RestWatch:
         self._pause.grow()
         return True
 
-    def left_with(self, p_mw: float | None, *, has_taken_it: bool) -> str | None:
+    def _what_flows(self, p_mw: float | None) -> str:
+        return "reactive power" if self.is_at_rest(p_mw) else "power"
+
+    def left_with(self, p_mw: float | None, *, has_taken_it: bool, q_mvar: float | None = None) -> str | None:
         """Return what is wrong with hardware that nothing watches from now on, for people; None = nothing.
 
         Args:
             p_mw: Its power when it was measured last, MW; None = not known.
             has_taken_it: Whether it has accepted the stop.
+            q_mvar: Its reactive power then, Mvar; None = not known.
         """
-        if has_taken_it and self.is_at_rest(p_mw):
+        if has_taken_it and self.is_at_rest(p_mw, q_mvar):
             return None
         taken = "" if has_taken_it else " that it has not taken"
-        gave = f"it gave {KW_PER_MW * (p_mw or 0.0):g} kW when it was measured last"
+        reactive = "" if self._is_reactive_at_rest(q_mvar) else f" and {KW_PER_MW * (q_mvar or 0.0):g} kvar"
+        gave = f"it gave {KW_PER_MW * (p_mw or 0.0):g} kW{reactive} when it was measured last"
         known = "its power is not known" if p_mw is None else gave
         return f"an emergency stop is in force{taken}, and {known}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -10,16 +11,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
-from heron_mqtt.errors import HeronError
+from heron_mqtt.errors import BrokerError, HeronError, MessageError
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.link import NotTaken
 from heron_mqtt.field.vendor.outgoing import DeviceCommand, RegisterCommand
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
-from heron_mqtt.field.vendor.setpoint_writer import ZERO
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging.topics import escape
 
@@ -41,6 +43,19 @@ class SentLater(NotSent):
 def state_directory() -> Path:
     """Return where counts are kept that outlive a run."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "heron-mqtt"
+
+
+class PartlyTaken(NotSent):
+    """A setpoint of which a part was taken, or may have been, and a part was not; says why.
+
+    Args:
+        text: For people.
+        was_heard: Whether something was refused; else something was not answered.
+    """
+
+    def __init__(self, text: str, *, was_heard: bool = True) -> None:
+        self.was_heard = was_heard
+        super().__init__(text)
 
 
 class WriteBudget:
@@ -116,6 +131,7 @@ class Commander:
         lease_runs: Whether a setpoint that has waited may still be sent: its lease is not over.
         monotonic: For intervals, s.
         label: For messages.
+        on_part: Told why, where a setpoint that waited or was on its way turns out to be taken in part.
     """
 
     def __init__(
@@ -126,6 +142,7 @@ class Commander:
         within_s: float,
         lease_runs: Callable[[], bool],
         label: str = "",
+        on_part: Callable[[str], None] = lambda why: None,
         budget: WriteBudget | None = None,
         monotonic: Callable[[], float] = steady_s,
     ) -> None:
@@ -144,12 +161,19 @@ class Commander:
         self._told: frozenset[tuple[Any, ...]] = frozenset()
         self._last_at = float("-inf")
         self._later: asyncio.Task[None] | None = None
+        self._on_part = on_part
+        self._taken = 0  # commands to registers of what is being sent, so far
+        self._sendings = 0  # by which what is late knows whether something newer was sent
+        self._zero: list[DeviceCommand] = []  # the last stop that could be computed
+        self.parts = 0
+        """How many messages the last setpoint went out in."""
 
     async def tell(self, setpoint: Setpoint, context: MessageContext, *, renewal: bool = False) -> bool:
         """Send a setpoint, or as much of it as is new; returns whether anything was sent.
 
         Raises:
             NotSent: It is not sent (now), says why.
+            PartlyTaken: The device holds a part of it, or may.
             MessageError: Something that the messages need is not known.
             BrokerError: The broker refused it.
             NotTaken: The device refused it, or does not answer.
@@ -165,6 +189,8 @@ class Commander:
         table = self._mapping.setpoint
         assert table is not None
         messages, values = self._mapping.write(setpoint, context)
+        if self._mapping.stop_needs:
+            self._remember_zero(context)
         meanings = frozenset(m.meaning for m in messages)
         if table.send == "change":
             messages = [m for m in messages if m.meaning not in self._told]
@@ -182,38 +208,88 @@ class Commander:
             )
         self._check_budget(len(messages))
         self.values = values
+        self.parts = len(messages)
+        moves = setpoint.p_mw != 0.0
         try:
-            await self._send(messages)
+            await self._send_whole(messages)
+        except PartlyTaken:
+            moves = True  # the mode of this one may have put an old power in force
+            raise
         finally:  # what failed may have reached the device
-            if setpoint.p_mw != 0.0:
+            if moves:
                 self.moved_at = self._monotonic()
         self._told = meanings
         return True
 
-    async def stop(self, context: MessageContext) -> None:
+    async def stop(self, context: MessageContext) -> str | None:
         """Send a setpoint of 0, whatever was sent before, and however often.
 
+        Returns:
+            What was sent instead, because 0 cannot be computed, and why; for people. None = it was sent.
+
         Raises:
-            MessageError: Something that the messages need is not known.
+            MessageError: Something that the messages need is not known, and nothing can be sent instead.
             BrokerError: The broker refused it.
             NotTaken: The device refused it, or does not answer.
         """
         await self._end_later()
-        messages, self.values = self._mapping.write(ZERO, context)
+        instead: str | None = None
+        try:
+            messages, self.values = self._mapping.stop(context)
+        except MessageError as exc:
+            messages, instead = self._instead_of_zero(context, exc, with_release=True)
+            self.values = {}
         self._told = frozenset()
-        await self._send(messages)
+        await self._send_to_the_end(messages)
+        return instead
 
-    async def release(self, context: MessageContext) -> None:
+    async def release(self, context: MessageContext) -> str | None:
         """Hand the device back to its own control, whatever was sent before.
 
+        Returns:
+            As with ``stop``, where it is handed back by a setpoint of 0.
+
         Raises:
-            MessageError: Something that the messages need is not known.
+            MessageError: Something that the messages need is not known, and nothing can be sent instead.
             BrokerError: The broker refused it.
             NotTaken: The device refused it, or does not answer.
         """
         await self._end_later()
         self.forget()
-        await self._send([_releasing(message) for message in self._mapping.release(context)])
+        if self._mapping.releases_by_messages:
+            await self._send([_releasing(message) for message in self._mapping.release(context)])
+            return None
+        instead: str | None = None
+        try:
+            messages = self._mapping.release(context)
+        except MessageError as exc:
+            messages, instead = self._instead_of_zero(context, exc, with_release=False)
+        await self._send_to_the_end([m if m.is_tried else _releasing(m) for m in messages])
+        return instead
+
+    def _remember_zero(self, context: MessageContext) -> None:
+        with contextlib.suppress(MessageError):
+            self._zero = self._mapping.stop(context)[0]
+
+    def _instead_of_zero(
+        self, context: MessageContext, why: MessageError, *, with_release: bool
+    ) -> tuple[list[DeviceCommand], str]:
+        """Return what is sent where 0 cannot be computed, and what that is, for people.
+
+        Raises:
+            MessageError: Nothing can be.
+        """
+        if with_release and self._mapping.releases_by_messages:
+            with contextlib.suppress(MessageError):
+                messages = [_releasing(message) for message in self._mapping.release(context)]
+                return messages, f"0 cannot be computed ({why}): its release is sent instead"
+        if self._zero:
+            return self._zero, f"0 cannot be computed ({why}): the 0 that was computed last is sent instead"
+        try:
+            messages = self._mapping.stop_in_part(context)
+        except MessageError:
+            raise why from None
+        return messages, f"0 cannot be computed ({why}): what of it can be is sent alone"
 
     def forget(self) -> None:
         """Know of no setpoint that the device holds: the next one is sent in full."""
@@ -242,10 +318,27 @@ class Commander:
                 f"({kept} are kept for the release); the next at {self._budget.free_again()}"
             )
 
+    async def _send_whole(self, messages: list[DeviceCommand]) -> None:
+        """Send the messages of a setpoint.
+
+        Raises:
+            PartlyTaken: One of them was not taken, and another was, or may have been.
+            BrokerError, NotTaken: None was.
+        """
+        try:
+            await self._send(messages)
+        except NotTaken as exc:
+            is_first = self._taken == 0 and exc.was_heard
+            if exc.in_part or not (is_first or len(messages) == 1):
+                raise PartlyTaken(str(exc), was_heard=exc.was_heard) from None
+            raise
+        except BrokerError as exc:
+            if len(messages) > 1:
+                raise PartlyTaken(str(exc)) from None
+            raise
+
     async def _send(self, messages: list[DeviceCommand]) -> None:
-        self._last_at = self._monotonic()
-        if self._budget is not None and messages:
-            self._budget.add(len(messages))
+        self._begin_sending(len(messages))
         sending: list[asyncio.Future[None]] = []
         for message in messages:
             if message.pause_s:
@@ -253,12 +346,58 @@ class Commander:
             if isinstance(message, RegisterCommand):
                 # One that is refused ends it: the next builds on it.
                 await unless_cancelled(self._publish(message))
+                self._taken += 1
             else:
                 sending.append(self._publish(message))
-        if sending:
-            done, _ = await asyncio.wait(sending, timeout=self._within_s)
-            for each in done:
-                each.result()
+        await self._wait_for_broker(sending)
+
+    async def _send_to_the_end(self, messages: list[DeviceCommand]) -> None:
+        """Send the messages of a stop: one that is refused does not keep back the next.
+
+        Raises:
+            BrokerError: The broker refused one.
+            NotTaken: The device refused one that is not only tried, or does not answer.
+        """
+        self._begin_sending(len(messages))
+        sending: list[asyncio.Future[None]] = []
+        refusal: NotTaken | None = None
+        for message in messages:
+            if message.pause_s:
+                await asyncio.sleep(message.pause_s)
+            if not isinstance(message, RegisterCommand):
+                sending.append(self._publish(message))
+                continue
+            try:
+                await unless_cancelled(self._publish(message))
+            except NotTaken as exc:
+                if not exc.was_heard:
+                    raise
+                refusal = refusal or (None if message.is_tried else exc)
+        await self._wait_for_broker(sending)
+        if refusal is not None:
+            raise refusal
+
+    def _begin_sending(self, writes: int) -> None:
+        self._sendings += 1
+        self._taken = 0
+        self._last_at = self._monotonic()
+        if self._budget is not None and writes:
+            self._budget.add(writes)
+
+    async def _wait_for_broker(self, sending: list[asyncio.Future[None]]) -> None:
+        if not sending:
+            return
+        done, pending = await asyncio.wait(sending, timeout=self._within_s)
+        for each in done:
+            each.result()
+        if len(sending) > 1:
+            for each in pending:
+                each.add_done_callback(partial(self._came_late, self._sendings))
+
+    def _came_late(self, sending: int, sent: asyncio.Future[None]) -> None:
+        """Notice that a message of a setpoint did not arrive, whose others did."""
+        if sending == self._sendings and not sent.cancelled() and (exc := sent.exception()) is not None:
+            self._on_part(str(exc))
 
     async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: MessageContext) -> None:
         try:
@@ -269,6 +408,8 @@ class Commander:
             await self._tell(setpoint, context)
         except HeronError as exc:
             log.warning("%s: a setpoint that waited was not sent: %s", self._label, exc)
+            if isinstance(exc, PartlyTaken):
+                self._on_part(str(exc))
         finally:
             if self._later is asyncio.current_task():
                 self._later = None

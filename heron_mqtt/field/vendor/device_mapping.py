@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from keyword import iskeyword
 from typing import Any, Literal
 
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
@@ -28,7 +28,7 @@ from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.quantities import Quantity
 from heron_mqtt.field.vendor.register_map import RegisterMap
 from heron_mqtt.field.vendor.register_tables import ModbusTable
-from heron_mqtt.field.vendor.setpoint_writer import ZERO, SetpointWriter
+from heron_mqtt.field.vendor.setpoint_writer import SetpointWriter
 from heron_mqtt.field.vendor.sparkplug_node import SparkplugNode, state_topic
 from heron_mqtt.field.vendor.tables import (
     FieldTable,
@@ -256,6 +256,41 @@ class DeviceMapping:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
         return self._writer.encode(setpoint, context)
 
+    def stop(self, context: MessageContext) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
+        """Return the messages of an emergency stop in their order, and the values in them.
+
+        Raises:
+            MessageError: Something that the messages need is not known, or gives no number.
+        """
+        assert self._writer is not None
+        return self._writer.stop(context)
+
+    def stop_in_part(self, context: MessageContext) -> list[DeviceCommand]:
+        """Return what of a stop can be computed.
+
+        Raises:
+            MessageError: Nothing can.
+        """
+        assert self._writer is not None
+        return self._writer.stop_in_part(context)
+
+    def releases_to_zero(self, context: MessageContext) -> bool:
+        """Whether what hands the device back is no more than a setpoint of 0; where not known, not."""
+        try:
+            return self._writer is not None and self._writer.releases_to_zero(context)
+        except MessageError:
+            return False
+
+    @property
+    def stop_needs(self) -> dict[str, list[str]]:
+        """The values without which 0 cannot be sent, each with the inputs of the device that it needs."""
+        return {} if self._writer is None else self._writer.stop_needs
+
+    @property
+    def releases_by_messages(self) -> bool:
+        """Whether messages of its own hand the device back; else a setpoint of 0 does, or nothing."""
+        return self._writer is not None and self._writer.has_release
+
     def release(self, context: MessageContext | None = None) -> list[DeviceCommand]:
         """Return the messages that hand the device back to its own control.
 
@@ -267,7 +302,7 @@ class DeviceMapping:
             return []
         if self._writer.has_release:
             return self._writer.release(context)
-        return self._writer.encode(ZERO, context)[0]
+        return self._writer.stop(context)[0]
 
     # -- compiling ---------------------------------------------------------------------------------
 

@@ -18,10 +18,12 @@ class NotTaken(HeronError):
     Args:
         text: For people.
         was_heard: Whether the device may have heard and refused it; False = nothing was answered.
+        in_part: Whether it has taken a part of it, or may have.
     """
 
-    def __init__(self, text: str, *, was_heard: bool = True) -> None:
+    def __init__(self, text: str, *, was_heard: bool = True, in_part: bool = False) -> None:
         self.was_heard = was_heard
+        self.in_part = in_part
         super().__init__(text)
 
 

@@ -189,8 +189,7 @@ class ModbusLink:
 
     async def _write(self, command: RegisterCommand, not_after: float) -> None:
         async with self._writing:
-            for write in command.writes:
-                await self._put(write, not_after)
+            await self._put_all(command, not_after)
             if not command.releases:
                 self._set_to |= dict(_places(command))
                 self._unproven.clear()
@@ -199,6 +198,25 @@ class ModbusLink:
                     await self._compare(write)
             if command.releases:
                 await self._require_released(command)
+
+    async def _put_all(self, command: RegisterCommand, not_after: float) -> None:
+        """Write what is to be written.
+
+        Raises:
+            NotTaken: The device has refused something, or not answered; in part, if it may hold some of it.
+        """
+        refusal: NotTaken | None = None
+        for i, write in enumerate(command.writes):
+            try:
+                await self._put(write, not_after)
+            except NotTaken as exc:
+                may_have_it = not exc.was_heard and len(command.writes) > 1
+                exc.in_part = i > 0 or may_have_it
+                if not (command.goes_on and exc.was_heard):
+                    raise
+                refusal = refusal or exc
+        if refusal is not None:
+            raise refusal
 
     async def _put(self, write: RegisterWrite, not_after: float) -> None:
         loop = asyncio.get_running_loop()
@@ -282,7 +300,7 @@ class ModbusLink:
             raise NotTaken(f"{', '.join(write.names)}: cannot be read back: {exc}") from None
         if tuple(words) != write.words:
             held = f"the device holds {_hex(words)} where {_hex(write.words)} was written"
-            raise NotTaken(f"{', '.join(write.names)}: {held}")
+            raise NotTaken(f"{', '.join(write.names)}: {held}", in_part=True)
 
 
 def _hex(words: Sequence[int]) -> str:

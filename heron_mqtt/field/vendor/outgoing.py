@@ -19,6 +19,7 @@ class Outgoing:
         qos: 0, 1 or 2.
         retain: Whether the broker keeps it.
         pause_s: How long to wait before it, s.
+        is_tried: The same is sent again later on: it may be refused.
         meaning: What it tells the device, without what differs in every message (its number, the time, the
             lease): two messages of one meaning set the same.
     """
@@ -29,6 +30,7 @@ class Outgoing:
     retain: bool = False
     pause_s: float = 0.0
     meaning: tuple[Any, ...] = field(default=(), compare=False)
+    is_tried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,22 @@ class RegisterCommand:
     """Registers of a device to write, ready to be sent.
 
     Attributes:
-        writes: The requests, in their order; one that is refused ends it.
+        writes: The requests, in their order; one that is refused ends it, unless it goes on.
         read_back: Read the registers afterwards, and take other words for a refusal.
         releases: It hands the device back: what a setpoint has written must not stand there afterwards.
+        goes_on: It is of a stop: what is refused does not keep back what follows.
         pause_s: As with ``Outgoing``.
+        is_tried: As with ``Outgoing``.
         meaning: As with ``Outgoing``.
     """
 
     writes: tuple[RegisterWrite, ...]
     read_back: bool = False
     releases: bool = False
+    goes_on: bool = False
     pause_s: float = 0.0
     meaning: tuple[Any, ...] = field(default=(), compare=False)
+    is_tried: bool = False
 
 
 DeviceCommand = Outgoing | RegisterCommand

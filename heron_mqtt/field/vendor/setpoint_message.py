@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from heron_mqtt.errors import ConfigError, MessageError
@@ -69,6 +70,22 @@ class SetpointMessage:
         self.sent = values.packed(n for n in in_it if n in values.names)
         """The values that stand in it, or are packed in one that does."""
         self._lasting = values.lasting(self.names)
+
+    def carries(self, powers: Collection[str]) -> bool:
+        """Whether one of these values stands in it."""
+        return bool(self.sent & set(powers))
+
+    def part(self, command: DeviceCommand, powers: Collection[str]) -> DeviceCommand | None:
+        """Return what of it holds these values, to be sent at once; None = nothing of it does.
+
+        Registers that go in one request stay together.
+        """
+        if not isinstance(command, RegisterCommand):
+            return replace(command, pause_s=0.0) if self.carries(powers) else None
+        assert self._table.registers is not None
+        names = {n for n, text in self._table.registers.items() if placeholders([text]) & set(powers)}
+        writes = tuple(w for w in command.writes if names.intersection(w.names))
+        return replace(command, writes=writes, pause_s=0.0) if writes else None
 
     def applies(self, values: Mapping[str, RenderedValue], setpoint: Setpoint) -> bool:
         """Whether it is to be sent."""

@@ -33,6 +33,17 @@ class SetpointValue:
         self._decimals = 0 if table.quantity == "seq" else table.decimals
 
     @property
+    def is_number(self) -> bool:
+        """Whether it is a number for a power of 0, as far as that can be computed without the device."""
+        if self.table.pack is not None or self.formula is None:
+            return True
+        try:
+            raw = self.formula.evaluate(dict.fromkeys(self.formula.names, 0.0))
+        except MessageError:  # a division by what is measured, and the like
+            return True
+        return not isinstance(raw, str | bool)
+
+    @property
     def is_fleeting(self) -> bool:
         """Whether it differs in every message without meaning anything else."""
         return self.table.quantity in {"seq", "lease_s", "uid"}
@@ -51,6 +62,9 @@ class SetpointValue:
         if self.formula is None:
             raw: Any = float(getattr(setpoint, str(table.quantity)) or 0.0)  # a safe state has no seq
         else:
+            lacking = [name for name in self.formula.names if name not in known]
+            if lacking:
+                raise MessageError(f"{lacking[0]} of the device is not known yet")
             raw = self.formula.evaluate(known)
             if isinstance(raw, str | bool):
                 return RenderedValue(raw, as_text(raw))
@@ -241,8 +255,28 @@ class SetpointValues:
         found = {name: value.beyond(p_mw) for name, value in (carries or values).items()}
         return [f"setpoint.values.{name}: {why}" for name, why in found.items() if why is not None]
 
-    def render(self, setpoint: Setpoint, context: MessageContext) -> dict[str, RenderedValue]:
-        """Return every value of a setpoint.
+    def powers(self) -> frozenset[str]:
+        """Return the values that are made of the power and are numbers; all made of it, if none is one."""
+        made = [name for name in self._values if "p_mw" in self.quantities([name])[0]]
+        numbers = [n for n in made if self._values[n].table.words is None and self._values[n].is_number]
+        return frozenset(numbers or made)
+
+    def measured_by(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return which of these values, and those that they are made of, need inputs of the device: which."""
+        made_of = self.quantities(names)[1]
+        found = {}
+        for name in sorted(made_of):
+            formula = self._values[name].formula
+            known = {*self._values, *QUANTITIES}
+            inputs = [] if formula is None else sorted(set(formula.names) - known)
+            if inputs:
+                found[name] = inputs
+        return found
+
+    def render(
+        self, setpoint: Setpoint, context: MessageContext, *, in_part: bool = False
+    ) -> dict[str, RenderedValue]:
+        """Return every value of a setpoint; ``in_part``: without those that cannot be computed.
 
         Raises:
             MessageError: One is not finite, or its formula has none.
@@ -252,9 +286,6 @@ class SetpointValues:
         known |= {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
         values: dict[str, RenderedValue] = {}
         for name, value in self._values.items():
-            lacking = [] if value.formula is None else [n for n in value.formula.names if n not in known]
-            if lacking:
-                raise MessageError(f"setpoint.values.{name}: {lacking[0]} of the device is not known yet")
             try:
                 if value.table.quantity == "uid":
                     uid = context.built_ins.new_uid()
@@ -264,6 +295,9 @@ class SetpointValues:
                 else:
                     values[name] = value.render(setpoint, known)
             except MessageError as exc:
+                if in_part:
+                    known.pop(name, None)  # nor what an input of that name is
+                    continue
                 raise MessageError(f"setpoint.values.{name}: {exc}") from None
             known[name] = values[name].json
         return values

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
-from heron_mqtt.field.vendor.outgoing import DeviceCommand, NotExpressible
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, NotExpressible, RegisterCommand
 from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.field.vendor.problems import Problems
@@ -41,6 +42,7 @@ class SetpointWriter:
             ]
             for key, messages in (("messages", table.messages), ("release", releases))
         )
+        self._powers = self.values.powers() if not problems else frozenset()
         self._check_use(problems)
         if not problems:
             self._check_zero(problems)
@@ -120,6 +122,55 @@ class SetpointWriter:
                         f"makes of {p_mw:g} MW; let its min, max and table have 0, or send another message"
                     )
 
+    def stop(self, context: MessageContext) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
+        """Return the messages of an emergency stop: a setpoint of 0 in the order that brings 0 first.
+
+        What holds the power comes at once. Where the setpoint sends something else before it, as the mode
+        that drives the device, the whole setpoint follows: a device may take a power in that mode alone.
+
+        Raises:
+            MessageError: As with ``encode``.
+        """
+        values = self.values.render(ZERO, context)
+        applying = [m for m in self._messages if m.applies(values, ZERO)]
+        commands, _ = self.encode(ZERO, context)
+        at_once = [part for m in applying if (part := m.part(m.write(values, context), self._powers))]
+        whole = [replace(c, goes_on=True) if isinstance(c, RegisterCommand) else c for c in commands]
+        n, begins_with = len(at_once), [each for c in at_once for each in _contents(c)]
+        if [each for c in whole for each in _contents(c)][: len(begins_with)] == begins_with:
+            return [*(replace(c, pause_s=0.0) for c in whole[:n]), *whole[n:]], values
+        return [*(replace(c, is_tried=True) for c in at_once), *whole], values
+
+    def releases_to_zero(self, context: MessageContext) -> bool:
+        """Whether the release tells the device nothing but what a setpoint of 0 does: it is to be at 0 then.
+
+        Raises:
+            MessageError: Something of them cannot be computed.
+        """
+        if not self._releases:
+            return self.table.release == "zero"
+        zero = {each for c in self.encode(ZERO, context)[0] for each in _effects(c)}
+        return all(each in zero for c in self.release(context) for each in _effects(c))
+
+    def stop_in_part(self, context: MessageContext) -> list[DeviceCommand]:
+        """Return what of a stop can be computed and holds a power, or a word that is made of one.
+
+        Raises:
+            MessageError: Nothing can.
+        """
+        values = self.values.render(ZERO, context, in_part=True)
+        made = [name for name in self.values.names if "p_mw" in self.values.quantities([name])[0]]
+        known = [m for m in self._messages if m.names <= values.keys() and m.names & set(made)]
+        found = [m.write(values, context) for m in known if m.applies(values, ZERO)]
+        if not found:
+            raise MessageError("nothing of a setpoint of 0 can be computed")
+        return [replace(c, pause_s=0.0) for c in found]
+
+    @property
+    def stop_needs(self) -> dict[str, list[str]]:
+        """The values of a stop that need what the device measures, each with the inputs."""
+        return self.values.measured_by(name for m in self._messages for name in m.names)
+
     def release(self, context: MessageContext) -> list[DeviceCommand]:
         """Return the messages that hand the device back.
 
@@ -132,3 +183,15 @@ class SetpointWriter:
         if not applying:
             raise NotExpressible("no message hands the device back: the 'when' of each leaves it out")
         return [m.write(values, context) for m in applying]
+
+
+def _contents(command: DeviceCommand) -> tuple[Any, ...]:
+    """Return what a message does to the device, one after the other, whenever it is sent."""
+    return command.writes if isinstance(command, RegisterCommand) else (command.meaning,)
+
+
+def _effects(command: DeviceCommand) -> list[Any]:
+    """Return what a message sets, each register by itself."""
+    if isinstance(command, RegisterCommand):
+        return [(w.area, w.address + i, word) for w in command.writes for i, word in enumerate(w.words)]
+    return [(command.topic, command.payload)]

@@ -114,6 +114,11 @@ class StopProof:
         is_unmoved = unmoved_since >= self._commander.moved_at + self._settle_s
         return telemetry.p_mw if is_of_after and is_unmoved else None
 
+    def known_q_mvar(self, now_s: float) -> float | None:
+        """Return the reactive power that it said last, Mvar; None = it is not known."""
+        telemetry = self._state.telemetry(now_s, self._stale_after_s)
+        return None if telemetry is None else telemetry.q_mvar
+
     def is_taken(self) -> bool:
         """Whether the device has accepted the stop that it was told, where it answers setpoints."""
         if self._mapping.confirmed_by != "answer" or not self._mapping.answers:
@@ -129,7 +134,13 @@ class StopProof:
                 if p_mw is not None
                 else self._state.why("p_mw", now_s) or "it has said none since the stop"
             )
-            return self._rest.must_be_told_again(p_mw, now_s, settle_s=self._settle_s, why_unknown=why)
+            return self._rest.must_be_told_again(
+                p_mw,
+                now_s,
+                q_mvar=self.known_q_mvar(now_s),
+                settle_s=self._settle_s,
+                why_unknown=why,
+            )
         answer = self._reply.answer
         if answer is None and now_s < self._rest.told_at + self._within_s:
             return False

@@ -18,12 +18,12 @@ from typing import Any
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointDeferred, SetpointRejected
 from heron_mqtt.field.device.lease import Holder
-from heron_mqtt.field.device.rest_watch import RestWatch
+from heron_mqtt.field.device.rest_watch import KW_PER_MW, LEAVES_POWER_S, GrowingPause, RestWatch
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
-from heron_mqtt.field.vendor.commands import Commander, NotSent, SentLater, WriteBudget
+from heron_mqtt.field.vendor.commands import Commander, NotSent, PartlyTaken, SentLater, WriteBudget
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.keepalives import Keepalive, KeepaliveTimers
@@ -125,10 +125,12 @@ class VendorDevice(FieldDevice):
             lease_runs=lambda: self._lease.is_running,
             label=self.label,
             budget=budget,
+            on_part=self._take_back_soon,
             monotonic=self._monotonic,
         )
         self._confirmation = Confirmation(mapping, self._count_problem)
         self._tried_to_hand_back = False  # at the end, which is short
+        self._left_at_the_end: str | None = None  # for people, of one that was handed back with 0
         self._end_problem = ""  # why it was not told of the end, for people
         self._silence_watch = SilenceWatch(
             mapping,
@@ -160,6 +162,9 @@ class VendorDevice(FieldDevice):
             stale_after_s=stale_after_s,
             answer_within_s=self._within_s,
         )
+        self._hold_off, self._held_off_until, self._held_off_because = GrowingPause(), -math.inf, ""
+        self._rests_at_zero = False  # it was handed back with 0, and has to be at 0
+        self._power.power_range_mw = power_range_mw
         self._level: Level | None = None
         self._rises = False  # to a level that sends, once its gates pass
         self._keepalives = KeepaliveTimers(mapping.keepalives, self._send_keepalive, self.label)
@@ -199,17 +204,51 @@ class VendorDevice(FieldDevice):
             SetpointRejected: It is not sent.
             BrokerError: The broker refused it.
         """
+        if not renewal and self._monotonic() < self._held_off_until:
+            raise SetpointRejected(self._held_off_because)
         try:
             if self._claim is not None:
                 self._claim.take(self._state.learned)
             self._is_driven = True  # also where sending fails half way
+            self._rests_at_zero, self._p_mw_at_rest = False, None
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
         except SentLater as exc:
             raise SetpointDeferred(str(exc)) from None
+        except PartlyTaken as exc:
+            # A renewal without an answer says the same as before: the device holds the one or the other.
+            if renewal and not exc.was_heard:
+                raise SetpointRejected(str(exc)) from None
+            raise SetpointRejected(await self._take_back(str(exc))) from None
         except (PlaceTaken, NotSent, NotTaken, MessageError) as exc:
             raise SetpointRejected(str(exc)) from None
+
+    async def _take_back(self, why: str) -> str:
+        """End a setpoint that the device may hold in part only; returns for people what was done.
+
+        What it holds is a mixture: the mode of this setpoint with the power of another one, for example.
+        Called with the device's lock held.
+        """
+        self._lease.end()
+        self._held_off_until = self._monotonic() + self._hold_off.s
+        self._held_off_because = (
+            f"the device took a setpoint in part, less than {self._hold_off.s:g} s ago: none is sent: {why}"
+        )
+        self._hold_off.grow()
+        await self._make_safe(f"a setpoint was taken in part: {why}")
+        how = "its release" if self._mapping.releases_by_messages else "a setpoint of 0"
+        done = f"{how} could not be sent and is sent again" if self._owes_end else f"it was sent {how}"
+        return f"{why}; it may have taken a part of the setpoint: {done}"
+
+    def _take_back_soon(self, why: str) -> None:
+        self._spawn(self._take_back_later(why))
+
+    async def _take_back_later(self, why: str) -> None:
+        async with self._busy:
+            if self._is_driven and not self.stopped:
+                done = await self._take_back(why)
+                self._broker.stats.report("device", self.label, done)
 
     def _clipped(self, setpoint: Setpoint) -> Setpoint:
         """Return a setpoint within the nameplate; the device itself may know no bounds."""
@@ -228,17 +267,26 @@ class VendorDevice(FieldDevice):
         except TimeoutError:
             what = f"nothing on {', '.join(self._confirmation.topics)} within {within_s:g} s"
             if self.confirm != "sent":
-                raise SetpointRejected(f"not acknowledged: {what}") from None
+                raise SetpointRejected(await self._after_refusal(f"not acknowledged: {what}")) from None
             log.debug("%s: %s of a setpoint", self.label, what)
         answer = self._confirmation.answer
         if answer is not None and not answer.accepted:
-            raise SetpointRejected(f"rejected by the device: {answer.reason}")
+            raise SetpointRejected(await self._after_refusal(f"rejected by the device: {answer.reason}"))
+        self._hold_off.reset()
         # What was measured before the answer is not of this setpoint. Renewals wait behind it: it must not
         # take a good part of the lease.
         if self.confirm == "answer" and within_s <= SETTLE_SHARE * lease_s:
             with suppress(TimeoutError):  # it is acknowledged, with what was measured before
                 left_s = until - self._monotonic()
                 await self._confirmation.wait_for_power(min(left_s, self._settle_s + POWER_AFTER_ANSWER_S))
+
+    async def _after_refusal(self, why: str) -> str:
+        """Return why a setpoint is rejected, once nothing of it is left in the device.
+
+        Of several messages the answer may be to one, and another taken.
+        """
+        is_of_several = self.confirm == "answer" and self._commander.parts > 1
+        return await self._take_back(why) if is_of_several else why
 
     async def renew(self, setpoint: Setpoint) -> None:
         """Send it again, so that a timer in the device begins anew."""
@@ -256,20 +304,27 @@ class VendorDevice(FieldDevice):
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
                 self._stop_proof.begin(self._monotonic())  # what it says at once may come before we know it
-                await self._commander.stop(self._context())  # also where it is another one's
+                # Also where it is another one's.
+                self._report_instead(await self._commander.stop(self._context()))
                 if self._mapping.registers is not None:  # read while they were written, it is of before
                     self._stop_proof.note_told(self._monotonic())
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
                 self._is_driven = self._owes_end = False
-        elif self._is_driven or self._is_held_by_stop or self._owes_end:  # a stop may have reached it in part
+        elif self.is_driven or self._owes_end or self._is_watched:  # a stop may have reached it in part
             self._owes_end = True
             if self._claim_place("it is not handed back"):
-                await self._commander.release(self._context())
+                self._report_instead(await self._commander.release(self._context()))
                 if not self._offline():  # else it has not heard it
                     self._stop_proof.note_released(self._monotonic())
+                self._rests_at_zero = self._mapping.releases_to_zero(self._context())
+                self._stop_proof.note_told(self._monotonic())
             self._is_driven = self._is_held_by_stop = self._owes_end = False
             if self._claim is not None and not (self.is_settable or self._rises):
                 self._claim.close()  # it is only watched from now on: another one may drive it
+
+    def _report_instead(self, instead: str | None) -> None:
+        if instead is not None:
+            self._count_problem("setpoint", instead)
 
     def _claim_place(self, otherwise: str) -> bool:
         """Whether the device is this environment's to tell; else says what follows."""
@@ -297,8 +352,34 @@ class VendorDevice(FieldDevice):
         """Whether the device has still to be told of a stop or an end, or is not at 0 in a stop."""
         # Having taken the stop is not being at 0.
         if self._owes_end or not self.stopped:
-            return self._owes_end
-        return not (self._has_taken_stop() and self._rest.is_at_rest(self._p_mw_in_stop()))
+            return self._owes_end or self._left_rest
+        q_mvar = self._stop_proof.known_q_mvar(self._monotonic())
+        return not (self._has_taken_stop() and self._rest.is_at_rest(self._p_mw_in_stop(), q_mvar))
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether its power has to show that a lease is over: it was sent 0, and not its own control."""
+        return self._rests_at_zero and not (self.stopped or self._owes_end or self.is_driven)
+
+    @property
+    def _left_rest(self) -> bool:
+        return self._is_watched and self._power.is_at_rest(self._p_mw_at_rest) is False
+
+    @property
+    def _left_rest_for_long(self) -> bool:
+        return self._left_rest and self._monotonic() >= self._rest.told_at + self._settle_s + LEAVES_POWER_S
+
+    def _left_with_power(self) -> str:
+        p_mw = self._p_mw_at_rest
+        if p_mw is None:
+            return "it was handed back with 0, and had power since"
+        return f"it was handed back with 0, and gave {KW_PER_MW * p_mw:g} kW when it was measured last"
+
+    def _note_power(self, p_mw: float | None) -> None:
+        """Take note of its power after a lease, as far as it is of after it was sent 0."""
+        if self._is_watched and p_mw is not None:
+            p_mw = self._stop_proof.known_p_mw(self._monotonic(), was_told=True, is_offline=self._offline())
+        super()._note_power(p_mw)
 
     def _p_mw_in_stop(self) -> float | None:
         """Return the power that is known in a stop, MW, positive = injected; None = none."""
@@ -368,7 +449,10 @@ class VendorDevice(FieldDevice):
         """
         if self.stopped and (self._is_held_by_stop or self._owes_end):
             has_taken_it = not self._owes_end and self._has_taken_stop()
-            left = self._rest.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it)
+            q_mvar = self._stop_proof.known_q_mvar(self._monotonic())
+            left = self._rest.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it, q_mvar=q_mvar)
+        elif self._left_at_the_end is not None:
+            left = self._left_at_the_end
         else:
             left = "it was not handed back, and may hold its last setpoint" if self.is_driven else None
         return f"{left}: {self._end_problem}" if left is not None and self._end_problem else left
@@ -572,7 +656,10 @@ class VendorDevice(FieldDevice):
     async def _hand_back(self) -> None:
         """Hand the device back at the end: no lease is renewed any more. In a stop it stays where it is."""
         is_held = self._is_held_by_stop and self.stopped and not self._owes_end
-        if not (self._is_driven or self._owes_end or (self._is_held_by_stop and not is_held)):
+        if self._is_watched and (self._power.is_in_trouble or self._left_rest_for_long):
+            self._left_at_the_end = self._left_with_power()
+        is_at_hand = self._is_driven or (self._is_held_by_stop and not is_held)
+        if not (is_at_hand or self._owes_end or self._left_at_the_end is not None):
             return
         if not (self._link.connected or self._link.connects_to_send):
             self._end_problem = f"no connection to {self._link.peer}"

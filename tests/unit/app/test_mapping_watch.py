@@ -83,6 +83,30 @@ def test_check_says_of_a_mapping_that_nothing_bounds_what_it_tells(
     assert len(said) == (not is_bounded)
 
 
+def test_check_names_what_a_0_needs_of_the_device() -> None:
+    assert not any("0 needs" in note for note in mapping_notes(mapping({})))
+    table = {
+        "telemetry": [
+            {
+                "topic": "read",
+                "fields": {"p_mw": {"unit": "W", "path": "p"}},
+                "inputs": {"volts": {"path": "v"}},
+            }
+        ],
+        "setpoint": {
+            "values": {"w": {"quantity": "p_mw", "unit": "W"}, "a": {"formula": "w / volts"}},
+            "messages": [{"topic": "set", "payload": "{a}"}],
+            "release": "zero",
+        },
+    }
+    made = load_mapping(table, agent="MG1", device="ess", source="test")
+    [note] = [note for note in mapping_notes(made) if "0 needs" in note]
+    assert note.startswith(
+        "0 needs volts of the device (setpoint.values.a): while that is not known, or is 0"
+    )
+    assert "a stop sends the 0 that was computed last" in note
+
+
 @pytest.mark.parametrize(
     ("p_mw", "limits"),
     [

@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.errors import BrokerError, MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns, problem
-from heron_mqtt.field.vendor.commands import Commander, NotSent, WriteBudget, budget_of, state_directory
+from heron_mqtt.field.vendor.commands import (
+    Commander,
+    NotSent,
+    PartlyTaken,
+    WriteBudget,
+    budget_of,
+    state_directory,
+)
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.outgoing import Outgoing
 from heron_mqtt.field.vendor.payload_filling import MessageContext
@@ -29,18 +37,27 @@ class Rig:
         self, messages: list[dict[str, Any]], budget: WriteBudget | None = None, **setpoint: Any
     ) -> None:
         values: dict[str, Any] = {"w": {"quantity": "p_mw", "unit": "W", "decimals": 0}}
+        if "{a}" in str(messages):
+            values["a"] = {"formula": "w / volts", "decimals": 0}
         if "{n}" in str(messages):
             values["n"] = {"quantity": "seq"}
         if "{t}" in str(messages):
             values["t"] = {"quantity": "lease_s", "unit": "s", "decimals": 0}
         table = {
             "setpoint": {"values": values, "messages": messages, **setpoint},
-            "telemetry": [{"topic": "read", "format": "text", "fields": {"p_mw": {"unit": "W"}}}],
+            "telemetry": [
+                {"topic": "read", "format": "text", "fields": {"p_mw": {"unit": "W"}}},
+                {"topic": "volts", "format": "text", "inputs": {"volts": {}}},
+            ],
         }
         self.now = 0.0
         self.lease_runs = True
         self.sent: list[str] = []
         self.sent_at: list[float] = []  # by the loop's clock
+        self.fails: dict[str, Exception] = {}
+        self.held: set[str] = set()
+        self.waiting: list[asyncio.Future[None]] = []
+        self.parts: list[str] = []
         self.mapping = load_mapping(table, agent="MG1", device="ess", source="test")
         self.commander = Commander(
             self.mapping,
@@ -48,6 +65,7 @@ class Rig:
             within_s=1.0,
             lease_runs=lambda: self.lease_runs,
             budget=budget,
+            on_part=self.parts.append,
             monotonic=lambda: self.now,
         )
         self.context = MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id"))
@@ -56,7 +74,13 @@ class Rig:
         self.sent.append(message.payload.decode())
         self.sent_at.append(asyncio.get_running_loop().time())
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        text = message.payload.decode()
+        if text in self.held:
+            self.waiting.append(done)
+        elif text in self.fails:
+            done.set_exception(self.fails[text])
+        else:
+            done.set_result(None)
         return done
 
     async def tell(self, watts: float, seq: int = 0, *, renewal: bool = False) -> bool:
@@ -305,3 +329,57 @@ def test_a_used_up_budget_says_at_which_full_hour_writes_are_free_again() -> Non
     assert budget.used == 2
     now_s[0] += 1.0
     assert (budget.used, budget.free_again()) == (1, "01:00 UTC")
+
+
+async def test_of_several_messages_one_that_the_broker_refuses_leaves_a_part_and_says_so() -> None:
+    rig = Rig([{"topic": "p", "payload": "mode"}, {"topic": "p", "payload": "{w}"}], release="zero")
+    rig.fails = {"5": BrokerError("refused")}
+    with pytest.raises(PartlyTaken, match="refused"):
+        await rig.tell(5)
+    alone = Rig([{"topic": "p", "payload": "{w}"}], release="zero")
+    alone.fails = {"5": BrokerError("refused")}
+    with pytest.raises(BrokerError, match="refused"):
+        await alone.tell(5)
+
+
+async def test_a_message_that_is_known_to_be_lost_only_later_leaves_a_part_too() -> None:
+    rig = Rig([{"topic": "p", "payload": "mode"}, {"topic": "p", "payload": "{w}"}], release="zero")
+    rig.commander._within_s = 0.01
+    rig.held = {"5"}
+    await rig.tell(5)
+    rig.waiting.pop().set_exception(BrokerError("too late"))
+    await asyncio.sleep(0)
+    assert rig.parts == ["too late"]
+    await rig.tell(5, 1)
+    await rig.tell(6, 2)
+    rig.waiting.pop().set_exception(BrokerError("of an older one"))
+    await asyncio.sleep(0)
+    assert rig.parts == ["too late"]
+
+
+@pytest.mark.parametrize(
+    ("release", "told", "sent"),
+    [
+        ([{"topic": "p", "payload": "auto"}], True, ["auto"]),
+        ("zero", True, ["mode", "amps 0"]),
+        ("zero", False, None),
+    ],
+)
+async def test_where_0_cannot_be_computed_its_release_or_the_last_0_is_sent(
+    release: Any, told: bool, sent: list[str] | None
+) -> None:
+    """The amps of a power, at a voltage that is 0 by now."""
+    rig = Rig([{"topic": "p", "payload": "mode"}, {"topic": "p", "payload": "amps {a}"}], release=release)
+    if told:
+        rig.context = MessageContext(rig.context.built_ins, {"volts": 50.0})
+        await rig.tell(100)
+    rig.context = MessageContext(rig.context.built_ins, {"volts": 0.0})
+    rig.sent.clear()
+    if sent is None:
+        with pytest.raises(MessageError, match="a division by zero"):
+            await rig.commander.stop(rig.context)
+        return
+    instead = await rig.commander.stop(rig.context)
+    assert instead is not None
+    assert "0 cannot be computed (setpoint.values.a: w / volts: a division by zero)" in instead
+    assert sorted(set(rig.sent)) == sorted(sent)

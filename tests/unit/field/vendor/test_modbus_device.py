@@ -557,7 +557,7 @@ async def test_in_a_stop_an_unknown_power_is_told_apart_from_one_that_is_not_0(
     await site.gateway.ask(0.002, 30.0)
     site.box.put(100, 0x8000, 0, area="input")  # the power is not available any more
     site.gateway.stop(True)
-    await until(lambda: site.box[11] == 0 and site.box[10] == 2, "zero power")
+    await until(lambda: len(site.box.writes()) == 5, "zero power, the mode, and zero power in it")
     site.box.requests.clear()
     await until(lambda: any("at 0 is not known" in r for r in site.reports), "the report")
     assert confirms[-1]["safe"] is False
@@ -648,3 +648,140 @@ async def test_a_connection_that_is_dropped_in_mid_answer_is_made_anew(make: Any
     site.box.lies.drop = False
     site.box.put(100, *i32(900), area="input")
     await until(lambda: site.last.get("p_mw") == pytest.approx(0.0009), "telemetry again")
+
+
+# -- a setpoint that is taken in part, and 0 that comes first ---------------------------------------
+
+
+async def test_a_setpoint_that_is_taken_in_part_is_taken_back_at_once_and_held_off(make: Any) -> None:
+    site = await make()
+    await until(lambda: site.last, "telemetry")
+    site.box.put(10, 0, 400, 0)  # an old power stands in the box
+    site.box.lies.refuse = {11: 3}
+    rejected = (await site.gateway.ask(0.002, 10.0))["rejected"]
+    assert "it may have taken a part of the setpoint" in rejected
+    assert site.box.writes()[:3] == [(10, [2]), (11, [200, 10]), (11, [0])], "the release follows at once"
+    site.box.lies.refuse = {}
+    site.box.requests.clear()
+    again = (await site.gateway.ask(0.002, 10.0))["rejected"]
+    assert "the device took a setpoint in part, less than 5 s ago: none is sent" in again
+    assert not any(address == 10 and words == [2] for address, words in site.box.writes())
+
+
+async def test_one_that_is_refused_before_anything_was_written_changes_nothing(make: Any) -> None:
+    site = await make()
+    await site.gateway.ask(0.002, 10.0)
+    site.box.requests.clear()
+    site.box.lies.refuse = {10: 3}
+    rejected = (await site.gateway.ask(0.001, 10.0))["rejected"]
+    assert "part" not in rejected
+    assert site.box.writes() == [(10, [2])]
+
+
+async def test_a_second_write_without_an_answer_is_taken_back_too(make: Any) -> None:
+    site = await make(
+        with_setpoint(
+            messages=[{"registers": {"mode": "forced", "lease": "{t}"}}, {"registers": {"power": "{p}"}}]
+        )
+    )
+    await until(lambda: site.last, "telemetry")
+    put_once = site.link._put_once
+
+    async def unanswered(write: RegisterWrite) -> None:
+        if write.names == ("power",) and write.words != (0,):
+            raise NotTaken("power: no answer", was_heard=False)
+        await put_once(write)
+
+    site.link._put_once = unanswered
+    rejected = (await site.gateway.ask(0.002, 10.0))["rejected"]
+    assert "power: no answer; it may have taken a part of the setpoint: it was sent its release" in rejected
+    assert [site.box[10], site.box[11]] == [0, 0]
+    assert site.last["safe"] is True
+
+
+PAUSED = with_setpoint(
+    messages=[
+        {"registers": {"mode": "forced"}},
+        {"registers": {"power": "{p}", "lease": "{t}"}, "pause_s": 0.3},
+    ],
+)
+
+
+async def test_in_a_stop_the_power_comes_before_the_mode_and_without_its_pause(make: Any) -> None:
+    site = await make(PAUSED)
+    await site.gateway.ask(0.002, 30.0)
+    site.box.requests.clear()
+    site.gateway.stop(True)
+    await until(lambda: len(site.box.writes()) == 3, "the whole stop")
+    assert site.box.writes() == [(11, [0, 1]), (10, [2]), (11, [0, 1])]
+
+
+async def test_a_stop_of_which_a_part_is_refused_goes_on_and_stays_owed(make: Any) -> None:
+    messages = [{"registers": {"mode": "forced", "lease": 9, "power": "{p}"}}]
+    site = await make(with_setpoint(messages=messages, values={"p": TABLE["setpoint"]["values"]["p"]}))
+    await site.gateway.ask(0.002, 30.0)
+    site.box.requests.clear()
+    site.box.lies.refuse = {10: 4}
+    site.gateway.stop(True)
+    await until(lambda: len(site.box.writes()) >= 4, "the whole stop")
+    assert site.box.writes()[:4] == [(11, [0]), (10, [2]), (12, [9]), (11, [0])]
+    await until(lambda: site.last["safe"] is False, "it says so")
+    site.box.lies.refuse = {}
+    site.box.put(100, *i32(0), area="input")
+    await until(lambda: site.last["safe"] is True, "the stop that is repeated", within_s=5.0)
+
+
+# -- after a lease, and reactive power --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("release", ["zero", [{"registers": {"power": 0}}]])
+async def test_after_a_release_to_0_its_power_has_to_show_it_and_its_end_names_it(
+    make: Any, monkeypatch: pytest.MonkeyPatch, release: Any
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.2)
+    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.2)
+    site = await make(with_setpoint(release=release))
+    site.box.put(100, *i32(0), area="input")
+    await site.gateway.ask(0.002, 0.3)
+    await until(lambda: site.device.is_safe and site.last["safe"] is True, "the end of the lease")
+    site.box.put(11, 200)  # a write that the box executes late
+    site.box.put(100, *i32(2000), area="input")
+    await until(lambda: site.last["safe"] is False, "telemetry that says so")
+    await until(lambda: site.box[11] == 0, "it is told again")
+    await until(lambda: site.last["safe"] is False, "its power, which it still says")
+    await site.end()
+    assert site.device.left_undone == "it was handed back with 0, and gave 2 kW when it was measured last"
+
+
+async def test_after_a_release_to_its_own_control_its_power_proves_nothing(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.05)
+    site = await make()
+    await site.gateway.ask(0.002, 0.3)
+    await until(lambda: site.device.is_safe and site.last["safe"] is True, "the end of the lease")
+    site.box.requests.clear()
+    await asyncio.sleep(0.3)  # of its own power, 1.5 kW
+    assert (site.last["safe"], site.box.writes()) == (True, [])
+    await site.end()
+    assert site.device.left_undone is None
+
+
+async def test_in_a_stop_reactive_power_is_not_at_rest_and_the_end_names_it(make: Any) -> None:
+    table = {
+        **TABLE,
+        "registers": {**TABLE["registers"], "vars": {"address": 102, "area": "input", "type": "int32"}},
+    }
+    table["quantities"] = {**TABLE["quantities"], "q_mvar": {"formula": "vars", "unit": "var"}}
+    site = await make(table)
+    site.box.put(100, *i32(0), *i32(3000), area="input")
+    await site.gateway.ask(0.002, 30.0)
+    site.gateway.stop(True)
+    await until(lambda: site.box[11] == 0 and site.last.get("q_mvar") == 0.003, "the stop")
+    assert site.last["safe"] is False
+    site.box.put(102, *i32(1900), area="input")  # of 10 kVA: what filters have
+    await until(lambda: site.last["safe"] is True, "its rest")
+    site.box.put(102, *i32(-3000), area="input")
+    await until(lambda: site.last["safe"] is False, "its vars")
+    await site.end()
+    assert "it gave 0 kW and -3 kvar when it was measured last" in site.device.left_undone

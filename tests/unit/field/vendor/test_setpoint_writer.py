@@ -245,3 +245,50 @@ def test_a_formula_is_a_number_or_a_word_and_takes_no_unit() -> None:
     made, _ = writer({"p": P, "f": {"formula": "'on' if p > 0 else false"}}, ["{f}", "{f}!"])
     assert texts(made) == ['["on","on!"]']
     assert texts(made, Setpoint(p_mw=0.0, lease_s=1.0)) == ['[false,"false!"]']
+
+
+def stop_texts(made: SetpointWriter, **inputs: Any) -> list[tuple[str, float]]:
+    return [
+        (m.payload.decode(), m.pause_s) for m in made.stop(context(**inputs))[0] if isinstance(m, Outgoing)
+    ]
+
+
+def test_a_stop_sends_the_power_first_and_without_a_pause_and_then_the_whole() -> None:
+    way = {"quantity": "p_mw", "unit": "W", "words": WORDS}
+    made, found = writer({"p": P, "way": way}, "forced {way}", {"payload": "{p}", "pause_s": 3.0})
+    assert not found
+    assert stop_texts(made) == [("0", 0.0), ("forced rest", 0.0), ("0", 3.0)]
+    made, _ = writer(
+        {"p": P, "way": way}, {"payload": "{p}", "pause_s": 3.0}, {"payload": "{way}", "pause_s": 1.0}
+    )
+    assert stop_texts(made) == [("0", 0.0), ("rest", 1.0)], "the order of the mapping begins with it"
+    made, _ = writer({"way": way}, "mode", {"payload": "{way}", "pause_s": 2.0})
+    assert stop_texts(made) == [("rest", 0.0), ("mode", 0.0), ("rest", 2.0)], "a word alone is the power"
+
+
+def test_of_a_stop_that_cannot_be_computed_what_carries_power_can_be_sent_alone() -> None:
+    values = {"p": P, "a": {"formula": "p / volts", "decimals": 1}}
+    made, found = writer(values, "forced", "amps {a}", "watts {p}", inputs=("volts",))
+    assert not found
+    assert made.stop_needs == {"a": ["volts"]}
+    for inputs in ({"volts": 0.0}, {}):
+        with pytest.raises(MessageError):
+            made.stop(context(**inputs))
+        assert [m.payload for m in made.stop_in_part(context(**inputs)) if isinstance(m, Outgoing)] == [
+            b"watts 0"
+        ]
+    alone, _ = writer({"p": P, "a": values["a"]}, "amps {a}", inputs=("volts",))
+    with pytest.raises(MessageError, match="nothing of a setpoint of 0"):
+        alone.stop_in_part(context())
+
+
+def test_a_release_that_is_no_more_than_a_setpoint_of_0_is_one() -> None:
+    for release, is_zero in (
+        ("zero", True),
+        (None, False),
+        ([{"topic": "set", "payload": "w 0"}], True),
+        ([{"topic": "set", "payload": "auto"}], False),
+        ([{"topic": "set", "payload": "w 0"}, {"topic": "set", "payload": "auto"}], False),
+    ):
+        made, _ = writer({"p": P}, "forced", "w {p}", release=release)
+        assert made.releases_to_zero(context()) is is_zero

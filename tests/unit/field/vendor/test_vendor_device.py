@@ -1328,6 +1328,34 @@ async def test_without_a_confirmation_a_setpoint_that_was_sent_counts(make: Any)
     assert "rejected" not in await site.answered(site.send(0.001))
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_of_several_messages_a_rejected_one_or_none_answered_has_the_rest_taken_back(
+    make: Any, is_silent: bool
+) -> None:
+    messages = [{"topic": "box/mode", "payload": "forced"}, *PLAIN["setpoint"]["messages"]]
+    setpoint = {
+        **PLAIN["setpoint"],
+        "messages": messages,
+        "release": [{"topic": "box/mode", "payload": "auto"}],
+    }
+    site = await make(
+        {**PLAIN, "setpoint": {**setpoint, "answers": [{"topic": "box/ack", "error": {"path": "e"}}]}}
+    )
+    site.wire.says("box/state", {"p": 0})
+    if not is_silent:
+        site.wire.answer = lambda topic, text: site.wire.says(
+            "box/ack", {"e": "no"} if topic == "box/set" else {}
+        )
+    told = await site.answered(site.send(0.001))
+    why = "not acknowledged: nothing on box/ack within 0.1 s" if is_silent else "rejected by the device: no"
+    assert told["rejected"] == f"{why}; it may have taken a part of the setpoint: it was sent its release"
+    assert site.wire.sent[-1] == ("box/mode", "auto")
+    assert told["safe"] is True
+    count = len(site.wire.sent)
+    assert "none is sent" in (await site.answered(site.send(0.001)))["rejected"]
+    assert len(site.wire.sent) == count
+
+
 @pytest.mark.parametrize("first_accepts", [True, False])
 async def test_of_several_answers_a_rejection_stands(make: Any, first_accepts: bool) -> None:
     answers = [{"topic": "box/ack", "error": {"path": key}} for key in ("a", "b")]
