@@ -47,6 +47,7 @@ class SunSpecDevice(FieldDevice):
         super().__init__(*args, **kwargs)
         self._inverter = inverter
         self._told: SafeState | None = None  # what it was told last; None: a setpoint, or nothing yet
+        self._stop_may_have_come = False  # one that it may not have heard, before any setpoint
         self._told_by = 0  # the connection that it was told over
         self._has_written = False
         self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
@@ -56,7 +57,9 @@ class SunSpecDevice(FieldDevice):
         self._rest = RestWatch(
             self._power_range_mw(), lambda what: self._broker.stats.report("device", self.label, what)
         )
-        self._p_mw: float | None = None  # in a stop: what it has measured since it was told of it
+        # In a stop: what it has measured since it was told of it.
+        self._p_mw: float | None = None
+        self._q_mvar: float | None = None
 
     @property
     def owes_safe_state(self) -> bool:
@@ -64,7 +67,7 @@ class SunSpecDevice(FieldDevice):
         if not self.stopped:
             return self._owes
         is_untold = self._inverter.is_controlled and (self._owes or self._told != "zero")
-        return is_untold or not self._rest.is_at_rest(self._p_mw)
+        return is_untold or not self._rest.is_at_rest(self._p_mw, self._q_mvar)
 
     @property
     def is_settable(self) -> bool:
@@ -76,6 +79,7 @@ class SunSpecDevice(FieldDevice):
         if not self._inverter.is_controlled:
             return
         self._owes, self._told, self._heeds_left = False, None, False
+        self._stop_may_have_come = False
         try:
             self._has_written = True
             await self._set(setpoint)
@@ -114,15 +118,17 @@ class SunSpecDevice(FieldDevice):
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
         try:
+            if self._stop_may_have_come and not self.stopped:
+                self._stop_may_have_come, self._heeds_left = False, True  # its registers say whether it has
             if self._heeds_left:
                 await self._heed_what_was_left()
             if self._owes or self._told is not None:
                 await self._stay_safe()
             telemetry = await self._inverter.measure()
         except (ModbusFault, SunSpecError) as exc:
-            self._watch_rest(None, str(exc))
+            self._watch_rest(None, why_unknown=str(exc))
             raise
-        self._watch_rest(telemetry.p_mw)
+        self._watch_rest(telemetry.p_mw, telemetry.q_mvar)
         if self._has_written and not self._owes:
             try:
                 await self._inverter.heartbeat()
@@ -131,14 +137,14 @@ class SunSpecDevice(FieldDevice):
                     raise
         return telemetry
 
-    def _watch_rest(self, p_mw: float | None, why_unknown: str = "") -> None:
+    def _watch_rest(self, p_mw: float | None, q_mvar: float | None = None, *, why_unknown: str = "") -> None:
         """Look, in a stop, whether the inverter follows what its registers hold."""
         if not (self.stopped and self.is_safe):
             return
-        self._p_mw = p_mw
+        self._p_mw, self._q_mvar = p_mw, q_mvar
         if self._told == "zero" and not self._owes:
             now_s = self._monotonic()
-            self._owes = self._rest.must_be_told_again(p_mw, now_s, why_unknown=why_unknown)
+            self._owes = self._rest.must_be_told_again(p_mw, now_s, q_mvar=q_mvar, why_unknown=why_unknown)
         if self.owes_safe_state:
             self.rest_lost()
         else:
@@ -146,13 +152,15 @@ class SunSpecDevice(FieldDevice):
 
     async def go_safe(self, reason: str) -> None:
         """Go to the safe state; at an emergency stop that is zero power in any case."""
-        self._p_mw = None
+        self._p_mw = self._q_mvar = None
         self._rest.forget()
         if not self._inverter.is_controlled:
             return
+        self._stop_may_have_come = self.stopped and (self._stop_may_have_come or not self._has_written)
         self._owes, self._heeds_left = True, False
         self._has_written = True
         await self._be_safe()
+        self._stop_may_have_come = self._stop_may_have_come and self._owes
 
     def nameplate(self) -> dict[str, Any]:
         """Return what the inverter says about itself."""
@@ -191,8 +199,10 @@ class SunSpecDevice(FieldDevice):
             return
         if self._owes:
             await self._be_safe()
-        self._p_mw = (await self._inverter.measure()).p_mw
-        if (left := self._rest.left_with(self._p_mw, has_taken_it=not self._owes)) is not None:
+        measured = await self._inverter.measure()
+        self._p_mw, self._q_mvar = measured.p_mw, measured.q_mvar
+        left = self._rest.left_with(self._p_mw, has_taken_it=not self._owes, q_mvar=self._q_mvar)
+        if left is not None:
             raise SunSpecError(left)
         log.warning("%s: %s", self.label, self._rest.kept(self._p_mw))
 
@@ -206,6 +216,9 @@ class SunSpecDevice(FieldDevice):
         self._heeds_left = False
         self._owes = self._is_owed(left)
         self._has_written = left is not None
+        if not self._owes:
+            self.rest_reached()
+            self._tell_holder()
         if self._owes:
             what = "a setpoint" if left == "setpoint" else "zero power"
             log.warning("%s: %s of an earlier controller is in force, and is ended", self.label, what)

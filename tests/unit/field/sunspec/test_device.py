@@ -653,3 +653,30 @@ async def test_an_inverter_that_holds_zero_and_gives_power_is_reported_once_and_
         "an emergency stop is in force, and its power is not 0: the stop is sent again"
     ]
     assert site.device.owes_safe_state
+
+
+async def test_a_stop_that_came_and_went_while_it_was_away_writes_nothing_to_one_never_driven() -> None:
+    for was_heard in (False, True):
+        it = await bridged(safe_zero=False)
+        it.stop()
+        it.registers.fault = SILENCE
+        with pytest.raises(ModbusFault):
+            await it.device.go_safe("emergency stop")
+        it.registers.fault = None
+        it.registers.take_written()
+        if was_heard:  # and its answer was lost
+            await it.device._inverter.hold_zero()
+            it.registers.take_written()
+        it.stop(False)
+        await it.device.measure()
+        assert it.points() == (OFF if was_heard else [])
+        assert not it.device.owes_safe_state
+
+
+async def test_in_a_stop_reactive_power_is_not_at_rest() -> None:
+    it = await bridged()
+    it.stop()
+    await it.device.go_safe("emergency stop")
+    for q_mvar, rests in ((0.0, True), (0.009, True), (0.011, False), (-0.011, False), (None, True)):
+        it.device._watch_rest(0.0, q_mvar)  # of 50 kW
+        assert it.device.owes_safe_state is not rests
