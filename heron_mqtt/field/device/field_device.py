@@ -134,9 +134,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._untold: tuple[tuple[str | None, int] | None, str] | None = None  # a rejection, and of what
         self._rests = True  # the hardware took the last safe state that it was told of
         self._power = RestWatch((None, None), self._report)
-        self._p_mw_at_rest: float | None = (
-            None  # measured since it was told of the safe state; NaN = it failed
-        )
+        self._p_mw_at_rest: float | None = None  # measured since it was told to rest; NaN = that failed
+        self._q_mvar_at_rest: float | None = None
         self._has_rested = self._is_set_elsewhere = False  # at 0 since then; with power long after that
         self._told_safe: bool | None = None  # of the stop in force
         self._thread: ThreadPoolExecutor | None = None
@@ -205,7 +204,9 @@ class FieldDevice(PresentDevice, abc.ABC):
 
         One that ``watches_its_rest`` says ``rest_reached`` once it was.
         """
-        return not self._rests or (self._is_watched and self._power.is_at_rest(self._p_mw_at_rest) is False)
+        return not self._rests or (
+            self._is_watched and self._power.is_at_rest(self._p_mw_at_rest, self._q_mvar_at_rest) is False
+        )
 
     @property
     def _is_watched(self) -> bool:
@@ -331,7 +332,11 @@ class FieldDevice(PresentDevice, abc.ABC):
         so is one that its power does not show.
         """
         p_mw = self._p_mw_at_rest if self.stopped and self._is_watched else None
-        left = None if p_mw is None else self._power.left_with(_number(p_mw), has_taken_it=True)
+        left = (
+            None
+            if p_mw is None
+            else self._power.left_with(_number(p_mw), has_taken_it=True, q_mvar=self._q_mvar_at_rest)
+        )
         if self.is_safe and self._rests and left is None:
             return None
         self.is_safe = True
@@ -446,10 +451,10 @@ class FieldDevice(PresentDevice, abc.ABC):
                 self._untold = (answered, rejected)
             return
         except Exception as exc:
-            self._note_power(math.nan)
+            self._note_power(math.nan, None)
             await self._failed("measure", exc)
             return
-        self._note_power(None if telemetry is None else telemetry.p_mw)
+        self._note_power(*((None, None) if telemetry is None else (telemetry.p_mw, telemetry.q_mvar)))
         if telemetry is None:
             self._untold = None if rejected is None else (answered, rejected)
             return
@@ -758,7 +763,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Tell the hardware to go to the safe state, and say so; called with the device's lock held."""
         self.is_safe = True
         self._rests = self._has_rested = False
-        self._p_mw_at_rest = None
+        self._p_mw_at_rest = self._q_mvar_at_rest = None
         self._power.note_told(self._monotonic())
         try:
             async with asyncio.timeout(None if self.watches_its_rest else GO_SAFE_S) as bound:
@@ -775,12 +780,12 @@ class FieldDevice(PresentDevice, abc.ABC):
         await self._publish_telemetry()
         self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
 
-    def _note_power(self, p_mw: float | None) -> None:
-        """Take note of what was measured, MW; NaN = that failed. It shows whether the hardware rests."""
+    def _note_power(self, p_mw: float | None, q_mvar: float | None) -> None:
+        """Take note of what was measured, MW and Mvar; NaN = that failed. It shows whether the hardware rests."""
         if not (self.is_safe and self._is_watched):
             return
-        self._p_mw_at_rest = p_mw
-        if self._power.is_at_rest(p_mw):
+        self._p_mw_at_rest, self._q_mvar_at_rest = p_mw, q_mvar
+        if self._power.is_at_rest(p_mw, q_mvar):
             self._has_rested, self._is_set_elsewhere = True, False
             self._power.forget()
         if self.stopped and self._told_safe not in {None, self._rests and not self.owes_safe_state}:
@@ -792,9 +797,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         What has been at 0 and has power long after it was told of the end of a lease was set by something
         else, by hand for example, and is left to it; in a stop nothing may set it.
         """
-        if not (self.is_safe and self._is_watched) or self._power.is_at_rest(self._p_mw_at_rest):
+        now_s, p_mw, q_mvar = self._monotonic(), self._p_mw_at_rest, self._q_mvar_at_rest
+        if not (self.is_safe and self._is_watched) or self._power.is_at_rest(p_mw, q_mvar):
             return
-        now_s, p_mw = self._monotonic(), self._p_mw_at_rest
         if not self._rests:
             if now_s >= self._power.told_at + GO_SAFE_AGAIN_S:
                 await self._tell_to_rest("it was not told")
@@ -807,7 +812,11 @@ class FieldDevice(PresentDevice, abc.ABC):
         else:
             why = "an emergency stop is in force" if self.stopped else "it holds no setpoint"
             if self._power.must_be_told_again(
-                *(_number(p_mw), now_s), why=why, why_unknown="see its fault", what="it is told again"
+                *(_number(p_mw), now_s),
+                q_mvar=q_mvar,
+                why=why,
+                why_unknown="see its fault",
+                what="it is told again",
             ):
                 await self._tell_to_rest("it does not stay in its safe state")
 

@@ -113,6 +113,22 @@ def test_power_that_comes_back_is_not_safe_and_ends(how: str) -> None:
     serve(came_late, Hardware)
 
 
+def test_reactive_power_that_flows_is_not_at_rest_either() -> None:
+    async def reactive(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, "stop")
+        site.device.measured = Telemetry(p_mw=0.0, q_mvar=0.3)
+        await asyncio.sleep(1.1)
+        assert site.last["safe"] is True, "a fifth of the nameplate is next to none"
+        site.device.measured = Telemetry(p_mw=0.0, q_mvar=0.6)
+        await asyncio.sleep(1.1)
+        assert (site.last["safe"], site.said["confirm"][-1]["safe"]) == (False, False)
+        await asyncio.sleep(5.0)
+        assert site.device.rests == 2
+
+    serve(reactive, Hardware)
+
+
 @pytest.mark.parametrize("how", ["stop", "lease"])
 def test_hardware_that_takes_its_safe_state_and_ignores_it_is_told_at_growing_intervals(how: str) -> None:
     async def ignores(site: ClockedSite) -> None:
