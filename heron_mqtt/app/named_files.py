@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from heron_mqtt.app.vendor_adapters import mapping_file
@@ -69,15 +69,25 @@ def policy_file(name: str, directory: Path) -> Path | None:
     if module.endswith(".py"):
         return directory / module
     found = sys.modules.get(module)
-    spec = None if found is None else found.__spec__
-    if spec is None:
-        sys.path.insert(0, str(Path.cwd()))  # as for --policy
-        try:
-            with suppress(Exception):  # a package above it is imported: what it raises is not about files
-                spec = importlib.util.find_spec(module)
-        finally:
-            sys.path.pop(0)
+    spec = _found_unimported(module) if found is None else found.__spec__
     return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
+
+
+def _found_unimported(module: str) -> ModuleSpec | None:
+    """Return where a module is, and run nothing of it or its packages: its name may come from a record."""
+    top, *inner = module.split(".")
+    sys.path.insert(0, str(Path.cwd()))  # as for --policy
+    try:
+        spec = importlib.util.find_spec(top)
+        for part in inner:
+            if spec is None or spec.submodule_search_locations is None:
+                return None
+            spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+    except (ImportError, ValueError):  # no name of a module
+        return None
+    finally:
+        sys.path.pop(0)
+    return spec
 
 
 def changed_here(record: RecordFile, loaded: LoadedScenario) -> list[str]:

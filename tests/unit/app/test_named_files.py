@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from heron_mqtt.app.named_files import named_files, policy_file
 from heron_mqtt.app.recording import run_facts
 from heron_mqtt.config import shipped_config
@@ -29,6 +31,21 @@ def test_a_policy_is_found_by_file_and_by_module() -> None:
     assert policy_file("no_such_module_here:Class", Path()) is None
     loaded = scenario_from_dict(scenario())
     assert named_files(loaded, "powergrid.agents.policy:X")["--policy"] == found
+
+
+def test_where_a_module_is_is_found_without_running_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record comes from elsewhere, and verify looks for the policies that it names."""
+    package = tmp_path / "unrun_package"
+    package.mkdir()
+    for name in ("__init__.py", "inside.py"):
+        (package / name).write_text("raise SystemExit('run')\n")
+    monkeypatch.chdir(tmp_path)
+    assert policy_file("unrun_package.inside:Class", Path()) == package / "inside.py"
+    assert policy_file("unrun_package.other:Class", Path()) is None
+    assert policy_file("..:Class", Path()) is None
+    assert policy_file(":Class", Path()) is None
 
 
 def test_logins_and_certificates_are_not_among_the_files(tmp_path: Path) -> None:
