@@ -781,7 +781,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
 
     def _note_power(self, p_mw: float | None, q_mvar: float | None) -> None:
-        """Take note of what was measured, MW and Mvar; NaN = that failed. It shows whether the hardware rests."""
+        """Take note of what was measured, MW, Mvar; NaN = that failed. It shows whether hardware rests."""
         if not (self.is_safe and self._is_watched):
             return
         self._p_mw_at_rest, self._q_mvar_at_rest = p_mw, q_mvar

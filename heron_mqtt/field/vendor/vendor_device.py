@@ -375,11 +375,14 @@ class VendorDevice(FieldDevice):
             return "it was handed back with 0, and had power since"
         return f"it was handed back with 0, and gave {KW_PER_MW * p_mw:g} kW when it was measured last"
 
-    def _note_power(self, p_mw: float | None) -> None:
-        """Take note of its power after a lease, as far as it is of after it was sent 0."""
+    def _note_power(self, p_mw: float | None, q_mvar: float | None) -> None:
+        """Take note of its power after a lease, as far as it is of after it was sent 0.
+
+        Of its reactive power that is not known.
+        """
         if self._is_watched and p_mw is not None:
             p_mw = self._stop_proof.known_p_mw(self._monotonic(), was_told=True, is_offline=self._offline())
-        super()._note_power(p_mw)
+        super()._note_power(p_mw, None)
 
     def _p_mw_in_stop(self) -> float | None:
         """Return the power that is known in a stop, MW, positive = injected; None = none."""
