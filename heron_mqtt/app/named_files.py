@@ -13,13 +13,15 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from heron_mqtt.app.vendor_adapters import mapping_file
 from heron_mqtt.input_files import is_file
 from heron_mqtt.messaging.impairment import impairment_file
 from heron_mqtt.record.facts import digest
-from heron_mqtt.record.reader import RecordFile
 from powergrid.scenario import LoadedScenario
+
+if TYPE_CHECKING:
+    from heron_mqtt.record.reader import RecordFile
 
 POLICY_OPTION = "--policy"
 
@@ -51,9 +53,12 @@ def _named(loaded: LoadedScenario, policy: str | None) -> Iterator[tuple[str, Pa
                 yield f"microgrids.{agent}.policy.use", path
         for name, device in microgrid.devices.items():
             where = f"microgrids.{agent}.devices.{name}"
-            path = mapping_file(loaded, agent, name)
-            if path is not None:
-                yield f"{where}.mapping", path
+            if device.mapping is not None:
+                from heron_mqtt.app.vendor_adapters import mapping_file  # not for a run without mappings
+
+                path = mapping_file(loaded, agent, name)
+                if path is not None:
+                    yield f"{where}.mapping", path
             model = getattr(device.spec, "file", None)  # of an FMU, or of a kind of one's own
             if isinstance(model, str):
                 yield f"{where}.file", loaded.path(model)
