@@ -137,6 +137,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._p_mw_at_rest: float | None = None  # measured since it was told to rest; NaN = that failed
         self._q_mvar_at_rest: float | None = None
         self._has_rested = self._is_set_elsewhere = False  # at 0 since then; with power long after that
+        self._has_measured = False  # it shows its power, so that not showing it means something
         self._told_safe: bool | None = None  # of the stop in force
         self._thread: ThreadPoolExecutor | None = None
         self._at: tuple[int | None, int | None] = (None, None)
@@ -331,12 +332,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         A safe state that the hardware was not told of, because that failed or was cancelled, is tried again;
         so is one that its power does not show.
         """
-        p_mw = self._p_mw_at_rest if self.stopped and self._is_watched else None
-        left = (
-            None
-            if p_mw is None
-            else self._power.left_with(_number(p_mw), has_taken_it=True, q_mvar=self._q_mvar_at_rest)
-        )
+        left = self._left_with()
         if self.is_safe and self._rests and left is None:
             return None
         self.is_safe = True
@@ -358,6 +354,20 @@ class FieldDevice(PresentDevice, abc.ABC):
             return f"it could not go to the safe state, and may hold its last setpoint: {why}"
         self._rests = self._rests or not self.watches_its_rest
         return left
+
+    def _left_with(self) -> str | None:
+        """Return what its power says against its being at rest, for people; None = nothing.
+
+        After a lease that counts once it was told again: until then it may be on its way to 0.
+        """
+        p_mw = self._p_mw_at_rest
+        if p_mw is None or not self._is_watched:
+            return None
+        if self.stopped:
+            return self._power.left_with(_number(p_mw), has_taken_it=True, q_mvar=self._q_mvar_at_rest)
+        if self._power.is_in_trouble and self._power.is_at_rest(p_mw, self._q_mvar_at_rest) is False:
+            return f"it holds no setpoint, and {self._power.shown(_number(p_mw), self._q_mvar_at_rest)}"
+        return None
 
     def _tell_holder_at_the_end(self) -> None:
         """Say that the lease is free; where that fails the goodbye must still be said."""
@@ -454,10 +464,12 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._note_power(math.nan, None)
             await self._failed("measure", exc)
             return
-        self._note_power(*((None, None) if telemetry is None else (telemetry.p_mw, telemetry.q_mvar)))
-        if telemetry is None:
+        if telemetry is None:  # of one that has shown its power before, that is not known to be at 0
+            self._note_power(math.nan if self._has_measured else None, None)
             self._untold = None if rejected is None else (answered, rejected)
             return
+        self._has_measured = True
+        self._note_power(telemetry.p_mw, telemetry.q_mvar)
         if rejected is None and self._untold is not None and self._untold[0] == answered:
             rejected = self._untold[1]  # nothing could be measured when it was rejected
         self._untold = None
@@ -534,6 +546,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             return
         self._at = (setpoint.episode, setpoint.step)
         rejected: str | None = "emergency stop" if self.stopped else None
+        owes = self.is_safe and not self._rests
         if rejected is None:
             self._lease.hold(setpoint)
             self._lease_end.moved()
@@ -546,17 +559,25 @@ class FieldDevice(PresentDevice, abc.ABC):
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
                 self._held = None
-                self._is_undone = not isinstance(exc, SetpointDeferred)
-                if self._is_undone and self._lease.give_back_to_before():
-                    self._lease_end.moved()
-                    if self._lease.is_running:  # else its end is told once the hardware was told of it
-                        self._tell_holder()
+                if not isinstance(exc, SetpointDeferred):
+                    self._undo()
             except Exception as exc:
                 await self._failed("apply", exc)
                 return
         if answered is not None:
             self._answered = answered
         await self._publish_telemetry(answers=True, rejected=rejected)
+        if owes and self._is_undone and not self.is_safe:  # its lease would put off what is still owed
+            self._lease.end()
+            await self._make_safe("the setpoint was rejected, and the safe state of before is still owed")
+
+    def _undo(self) -> None:
+        """Let the newest setpoint, which was not done, give what was done before it no more time."""
+        self._is_undone = True
+        if self._lease.give_back_to_before():
+            self._lease_end.moved()
+            if self._lease.is_running:  # else its end is told once the hardware was told of it
+                self._tell_holder()
 
     async def _apply(self, setpoint: Setpoint) -> None:
         """Let the hardware do it; a stop, or the end of the lease, does not wait until it has.
@@ -815,7 +836,7 @@ class FieldDevice(PresentDevice, abc.ABC):
                 *(_number(p_mw), now_s),
                 q_mvar=q_mvar,
                 why=why,
-                why_unknown="see its fault",
+                why_unknown="see its fault, if it has one; it measures none",
                 what="it is told again",
             ):
                 await self._tell_to_rest("it does not stay in its safe state")

@@ -136,10 +136,14 @@ class RestWatch:
         if has_taken_it and self.is_at_rest(p_mw, q_mvar):
             return None
         taken = "" if has_taken_it else " that it has not taken"
+        return f"an emergency stop is in force{taken}, and {self.shown(p_mw, q_mvar)}"
+
+    def shown(self, p_mw: float | None, q_mvar: float | None = None) -> str:
+        """Return for people what was measured last, MW and Mvar; None = not known."""
+        if p_mw is None:
+            return "its power is not known"
         reactive = "" if self._is_reactive_at_rest(q_mvar) else f" and {KW_PER_MW * (q_mvar or 0.0):g} kvar"
-        gave = f"it gave {KW_PER_MW * (p_mw or 0.0):g} kW{reactive} when it was measured last"
-        known = "its power is not known" if p_mw is None else gave
-        return f"an emergency stop is in force{taken}, and {known}"
+        return f"it gave {KW_PER_MW * p_mw:g} kW{reactive} when it was measured last"
 
     def kept(self, p_mw: float | None) -> str:
         """Return for people that hardware at rest, with this power, MW, is left as the stop has it."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.errors import NotHandedBack
-from heron_mqtt.field.device import FieldDevice
+from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import Setpoint, Telemetry
 from heron_mqtt.messaging.memory import InMemoryBroker
 from support.clocked_device import Clocked, ClockedSite, serve
@@ -199,27 +199,62 @@ def test_hardware_whose_power_cannot_be_measured_is_not_known_to_rest_in_a_stop(
     serve(unmeasured, Hardware)
 
 
+def test_hardware_that_had_power_in_a_stop_and_then_measures_none_is_not_known_to_rest() -> None:
+    async def silent(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, "stop")
+        site.device.measured = None
+        await asyncio.sleep(100.0)
+        assert [c["safe"] for c in site.said["confirm"]] == [False], "nothing has shown that it rests"
+        site.device.measured = REST
+        await asyncio.sleep(1.1)
+        assert [c["safe"] for c in site.said["confirm"]] == [False, True]
+
+    serve(silent, Hardware)
+
+
+def test_a_rejected_setpoint_does_not_put_off_the_safe_state_that_is_still_owed() -> None:
+    async def rejects(site: ClockedSite) -> None:
+        site.device.fails["safe"] = OSError("the bus is busy")
+        await ended(site, "lease")
+        site.device.fails["apply"] = SetpointRejected("not now")
+        site.send(0.4, 100.0)
+        await asyncio.sleep(0.1)
+        assert (site.last["p_mw"], site.last["safe"]) == (0.5, False)
+        del site.device.fails["safe"]
+        await asyncio.sleep(2.0)
+        assert (site.device.rests, site.last["p_mw"], site.last["safe"]) == (1, 0.0, True)
+        assert site.said["lease"][-1]["state"] == "free"
+
+    serve(rejects, Hardware)
+
+
 @pytest.mark.parametrize(
     ("how", "why"),
     [
         ("cannot be told", "it could not go to the safe state, and may hold its last setpoint: no answer"),
         ("ignores a stop", "an emergency stop is in force, and it gave 500 kW when it was measured last"),
+        ("ignores the end", "it holds no setpoint, and it gave 500 kW when it was measured last"),
     ],
 )
 def test_a_program_whose_hardware_does_not_rest_at_its_end_says_so(how: str, why: str) -> None:
     async def left(site: ClockedSite) -> None:
-        site.device.stays = how == "ignores a stop"
-        site.send(0.5)
+        site.device.stays = how != "cannot be told"
+        site.send(0.5, 2.0)
         await asyncio.sleep(0.1)
         if how == "cannot be told":
             site.device.fails["safe"] = OSError("no answer")
-        else:
+        elif how == "ignores a stop":
             site.stop()
             await asyncio.sleep(0.1)
+        else:
+            await asyncio.sleep(20.0)
+        told = site.device.rests
         assert site.running is not None
         site.running.cancel()
         with pytest.raises(NotHandedBack, match=f"^MG1/ess: {why}$"):
             await site.running
+        assert site.device.rests == told + (how != "cannot be told"), "it is told once more"
         assert site.said["status"][-1]["state"] == "offline"
         assert site.said["lease"][-1]["state"] == ("held" if how == "cannot be told" else "free")
 
