@@ -132,6 +132,7 @@ class Commander:
         monotonic: For intervals, s.
         label: For messages.
         on_part: Told why, where a setpoint that waited or was on its way turns out to be taken in part.
+        on_unsent: Told why, where one that waited is not sent.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Commander:
         lease_runs: Callable[[], bool],
         label: str = "",
         on_part: Callable[[str], None] = lambda why: None,
+        on_unsent: Callable[[str], None] = lambda why: None,
         budget: WriteBudget | None = None,
         monotonic: Callable[[], float] = steady_s,
     ) -> None:
@@ -162,6 +164,7 @@ class Commander:
         self._last_at = float("-inf")
         self._later: asyncio.Task[None] | None = None
         self._on_part = on_part
+        self._on_unsent = on_unsent
         self._taken = 0  # commands to registers of what is being sent, so far
         self._sendings = 0  # by which what is late knows whether something newer was sent
         self._zero: list[DeviceCommand] = []  # the last stop that could be computed
@@ -403,13 +406,16 @@ class Commander:
         try:
             await asyncio.sleep(wait_s)
             if not self._lease_runs():  # it went on while the machine slept, and this timer did not
-                log.warning("%s: a setpoint that waited was not sent: its lease is over", self._label)
+                self._on_unsent("its lease is over")
                 return
             await self._tell(setpoint, context)
+        except SentLater:
+            pass  # the timer was early: it waits on
+        except PartlyTaken as exc:
+            log.warning("%s: a setpoint that waited was taken in part: %s", self._label, exc)
+            self._on_part(str(exc))
         except HeronError as exc:
-            log.warning("%s: a setpoint that waited was not sent: %s", self._label, exc)
-            if isinstance(exc, PartlyTaken):
-                self._on_part(str(exc))
+            self._on_unsent(str(exc))
         finally:
             if self._later is asyncio.current_task():
                 self._later = None

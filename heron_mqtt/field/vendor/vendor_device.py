@@ -126,6 +126,7 @@ class VendorDevice(FieldDevice):
             label=self.label,
             budget=budget,
             on_part=self._take_back_soon,
+            on_unsent=self._not_sent_later,
             monotonic=self._monotonic,
         )
         self._confirmation = Confirmation(mapping, self._count_problem)
@@ -241,6 +242,11 @@ class VendorDevice(FieldDevice):
         done = f"{how} could not be sent and is sent again" if self._owes_end else f"it was sent {how}"
         return f"{why}; it may have taken a part of the setpoint: {done}"
 
+    def _not_sent_later(self, why: str) -> None:
+        """Note that a setpoint that waited will not be sent: the device has the one before, or none."""
+        self._count_problem("setpoint", f"a setpoint that waited was not sent: {why}")
+        self._undo()
+
     def _take_back_soon(self, why: str) -> None:
         self._spawn(self._take_back_later(why))
 
@@ -319,7 +325,7 @@ class VendorDevice(FieldDevice):
                 self._rests_at_zero = self._mapping.releases_to_zero(self._context())
                 self._stop_proof.note_told(self._monotonic())
             self._is_driven = self._is_held_by_stop = self._owes_end = False
-            if self._claim is not None and not (self.is_settable or self._rises):
+            if self._claim is not None and not self._is_ours:
                 self._claim.close()  # it is only watched from now on: another one may drive it
 
     def _report_instead(self, instead: str | None) -> None:
@@ -358,8 +364,17 @@ class VendorDevice(FieldDevice):
 
     @property
     def _is_watched(self) -> bool:
-        """Whether its power has to show that a lease is over: it was sent 0, and not its own control."""
-        return self._rests_at_zero and not (self.stopped or self._owes_end or self.is_driven)
+        """Whether its power has to show that a lease is over: it was sent 0, and not its own control.
+
+        Not of one that is only watched from then on: another one may drive it.
+        """
+        is_told = self._owes_end or self.is_driven
+        return self._rests_at_zero and self._is_ours and not (self.stopped or is_told)
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is told anything, or will be without being asked: no other one is to drive it."""
+        return self.is_settable or self._rises
 
     @property
     def _left_rest(self) -> bool:

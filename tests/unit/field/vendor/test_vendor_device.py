@@ -1027,6 +1027,50 @@ async def test_a_setpoint_that_waited_and_is_being_sent_ends_with_its_lease(make
     assert site.wire.sent[-1] == (last or ("box/mode", "auto")), site.wire.sent
 
 
+async def test_a_setpoint_that_waited_in_vain_gives_the_one_before_no_more_time(
+    make: Any,
+) -> None:
+    setpoint = {**RELEASED["setpoint"], "min_interval_s": 0.2}
+    site = await make({**RELEASED, "setpoint": setpoint})
+    site.wire.says("box/state", {"p": 0})
+    site.send(0.001, 0.5)
+    await until(lambda: site.wire.set_to() == [1000], "the first")
+    site.wire.says("box/state", {"p": 1000})
+    assert "sent in" in (await site.answered(site.send(0.009)))["rejected"]
+    site.wire.delivers = False
+    rejected = site.broker.stats.rejected
+    await until(lambda: site.broker.stats.rejected > rejected, "the one that is not sent is counted")
+    site.wire.delivers = True
+    site.send(0.009, renewal=True)
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "the end of the first one's lease")
+    assert site.wire.set_to() == [1000]
+
+
+@pytest.mark.parametrize("has_stop", [False, True])
+async def test_in_shadow_a_box_that_was_handed_back_with_0_is_left_to_who_drives_it_then(
+    make: Any, monkeypatch: pytest.MonkeyPatch, has_stop: bool
+) -> None:
+    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.1)
+    monkeypatch.setattr("heron_mqtt.field.device.field_device.GO_SAFE_AGAIN_S", 0.1)
+    site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "release": "zero"}})
+    site.level("full")
+    site.send(0.001)
+    await until(lambda: site.wire.set_to() == [1000], "the setpoint")
+    site.level("shadow")
+    await until(lambda: site.wire.set_to() == [1000, 0], "its release")
+    if has_stop:
+        site.stop()
+        site.wire.says("box/state", {"p": 3000})
+        await until(lambda: site.telemetry and site.telemetry[-1].get("stopped") is True, "the stop")
+        site.stop(False)
+    before = len(site.telemetry)
+    site.wire.says("box/state", {"p": 3000})
+    await until(lambda: len(site.telemetry) > before + 25, "half a second of its power")
+    assert site.wire.set_to() == [1000, 0]
+    await site.end()
+    assert site.device.left_undone is None
+
+
 async def test_a_keepalive_carries_no_setpoint_that_was_not_sent(make: Any) -> None:
     setpoint = {**RELEASED["setpoint"], "min_interval_s": 5.0}
     hold = {"topic": "box/hold", "payload": "{p}", "period_s": 0.1, "while": "driven"}
