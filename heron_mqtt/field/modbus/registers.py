@@ -213,10 +213,10 @@ class ModbusConnection:
         """Have the line to ourselves until no second answer can be taken for the next request's."""
         try:
             await unnumbered.settle(answer)
-        except AmbiguousAnswer:
+        except AmbiguousAnswer as exc:
             self._lose(turn.unit, is_silence=False)
-            why = "two different answers came, and RTU frames do not say which request they are of"
-            raise ModbusFault(f"{what}: {why}") from None
+            why = "and RTU frames do not say which request they are of"
+            raise ModbusFault(f"{what}: {exc}, {why}") from None
         except asyncio.CancelledError:
             self._lose(turn.unit, is_silence=True)
             raise

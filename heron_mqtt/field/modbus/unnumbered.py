@@ -20,6 +20,7 @@ log = logging.getLogger("heron_mqtt.modbus")
 PROBATION = 3  # so many answers of a connection are looked at for a second one
 QUIET_S = 0.05  # without a frame, before what was answered counts
 LONGEST_QUIET_S = 0.5
+QUIET_WITHIN_S = 2.0  # longer is not waited for: others have to be asked, and stopped, too
 READS_BITS, READS_WORDS, WRITES_ONE, WRITES_SEVERAL = {1, 2}, {3, 4}, {5, 6}, {15, 16}
 ERROR = 0x80  # bit of the function in an exception
 
@@ -36,7 +37,7 @@ class Frame(Protocol):
 
 
 class AmbiguousAnswer(Exception):
-    """Two different answers came that both fit the request."""
+    """Nothing tells which request an answer is of; says why."""
 
 
 class UnnumberedAnswers:
@@ -51,7 +52,9 @@ class UnnumberedAnswers:
         self._address = address
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._request: Frame | None = None
-        self._strays: list[Frame] = []  # since the request that could have answered it, too
+        self._strays: list[
+            tuple[object, ...]
+        ] = []  # what else could have answered the request; of two one differs
         self._heard_at = self._answered_at = -math.inf
         self._settled = 0
         self._lag_s: float | None = None  # of the latest frame that nothing had asked for
@@ -75,8 +78,8 @@ class UnnumberedAnswers:
         if is_awaited and fits:
             self._answered_at = now_s
             return True
-        if fits:
-            self._strays.append(frame)
+        if fits and len(self._strays) < 2 and _said(frame) not in self._strays:
+            self._strays.append(_said(frame))
         self._note_stray(now_s)
         return False
 
@@ -94,19 +97,24 @@ class UnnumberedAnswers:
         """Wait until no second answer is to be expected any more.
 
         Raises:
-            AmbiguousAnswer: One came that is not the same.
+            AmbiguousAnswer: One came that is not the same, or something comes all the time.
         """
         if self._lag_s is None and self._settled >= PROBATION:
             return
+        until_s = self._clock() + QUIET_WITHIN_S
         while True:
             quiet_s = min(LONGEST_QUIET_S, max(QUIET_S, 2.0 * (self._lag_s or 0.0)))
             left_s = self._heard_at + quiet_s - self._clock()
             if left_s <= 0.0:
                 break
+            if self._clock() >= until_s:
+                raise AmbiguousAnswer(
+                    f"answers that nothing asked for come all the time, {QUIET_WITHIN_S:g} s long"
+                )
             await asyncio.sleep(left_s)
         self._settled += 1
-        if any(_said(stray) != _said(answer) for stray in self._strays):
-            raise AmbiguousAnswer
+        if any(stray != _said(answer) for stray in self._strays):
+            raise AmbiguousAnswer("two different answers came")
 
 
 def answers(request: Frame, frame: Frame) -> bool:

@@ -13,6 +13,7 @@ from heron_mqtt.field.modbus.place import SerialLine, TcpAddress
 from heron_mqtt.field.modbus.registers import ModbusConnection, ModbusFault, Registers
 from heron_mqtt.field.modbus.unnumbered import AmbiguousAnswer, UnnumberedAnswers, answers
 from support.modbus_box import ModbusBox
+from support.virtual import run_virtual
 from support.waiting import until
 
 UNITS = {1: {"holding": {10: [1, 2, 3, 4, 5, 6]}, "coil": {0: [1, 0, 1]}}}
@@ -49,6 +50,31 @@ def test_an_answer_is_of_the_function_the_size_and_the_place_that_were_asked(
 ) -> None:
     assert answers(request_, fits)
     assert not answers(request_, does_not)
+
+
+def test_a_line_that_is_never_quiet_is_not_waited_for_without_end() -> None:
+    """Another master polls the same unit, or a box sends of itself: others have to be asked, too."""
+
+    async def chatters() -> None:
+        told = UnnumberedAnswers("box")
+        told.begin()
+        told.asked(Pdu(3, count=1))
+        assert told.take(Pdu(3, registers=[1]), is_awaited=True)
+
+        async def chatter() -> None:
+            while True:
+                await asyncio.sleep(0.4)
+                told.take(Pdu(3, registers=[1]), is_awaited=False)
+
+        chattering = asyncio.create_task(chatter())
+        told.take(Pdu(3, registers=[1]), is_awaited=False)
+        await asyncio.sleep(0.45)
+        async with asyncio.timeout(3.0):
+            with pytest.raises(AmbiguousAnswer, match="all the time, 2 s long"):
+                await told.settle(Pdu(3, registers=[1]))
+        chattering.cancel()
+
+    run_virtual(chatters())
 
 
 async def test_two_answers_that_differ_are_none() -> None:
