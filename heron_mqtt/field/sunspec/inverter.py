@@ -42,6 +42,7 @@ log = logging.getLogger("heron_mqtt.sunspec")
 W_PER_MW = 1e6
 SAME_WITHIN_S = 5.0  # one that answered so lately is no other one, if it was lost and found in between
 IN_PLACE_S = 0.5  # a stop waits so long to be told that its registers are where they were
+_FOUND = ("_models", "_static", "nameplate", "_has_timer", "_control", "_operation")  # by one look at it
 BEATS_MISSED = 3  # so many heartbeats on end that were not taken are a fault
 
 
@@ -385,7 +386,19 @@ class Inverter:
     # -- finding out -------------------------------------------------------------------------------
 
     async def _look_around(self) -> None:
-        """Read everything that does not change while connected."""
+        """Read everything that does not change while connected.
+
+        Where that ends half way, as a stop breaks it off, what was known before holds: the old places of its
+        models go with the old control, by which the stop looks whether it is still there.
+        """
+        before = {name: vars(self)[name] for name in _FOUND if name in vars(self)}
+        try:
+            await self._find_out()
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    async def _find_out(self) -> None:
         found = await find_models(self._registers)
         self._models = found
         if not any(model in found for model in MEASURING):
@@ -400,7 +413,7 @@ class Inverter:
         control = None if self._settings.read_only else await self._chosen_control()
         if control is not None:
             self._has_timer = await control.has_timer()
-        self._control = control  # only now, with its layout: a stop may come before all was read
+        self._control = control
         self._operation = None
         if control is not None:
             await self._look_at_operation()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -756,6 +758,26 @@ async def test_after_a_restart_with_moved_models_nothing_is_written_where_they_w
     await getattr(site.inverter, ask)()
     told = ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
     assert site.points() == (told if ask == "hold_zero" else ["WMaxLim_Ena=0"]), "and nothing else"
+
+
+@pytest.mark.parametrize("broken_off_at", ["read_nameplate", "choose_control", "active_functions"])
+async def test_a_look_that_a_stop_breaks_off_leaves_no_half_of_what_it_found(
+    monkeypatch: pytest.MonkeyPatch, broken_off_at: str
+) -> None:
+    """New places beside the old control: the new ones were looked at, and the old ones written."""
+    moved = {1: PV[1], 101: {}, **{model: PV[model] for model in PV if model != 1}}
+    site = await connected(PV)
+    await site.inverter.set(0.01, 0.0, 5.0)
+    site.points()
+    site.registers.silent_s = 0.5
+    site.reconnect(moved)
+    with monkeypatch.context() as patched:
+        broken_off = Mock(side_effect=asyncio.CancelledError)
+        patched.setattr(f"heron_mqtt.field.sunspec.inverter.{broken_off_at}", broken_off)
+        with pytest.raises(asyncio.CancelledError):
+            await site.inverter.measure()
+    await site.inverter.hold_zero()
+    assert site.points() == ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"], "and nothing else"
 
 
 async def test_whether_zero_is_held_is_not_looked_at_anew_where_it_was_just_told() -> None:
