@@ -166,8 +166,9 @@ class Commander:
         self._on_part = on_part
         self._on_unsent = on_unsent
         self._taken = 0  # commands to registers of what is being sent, so far
-        self._sendings = 0  # by which what is late knows whether something newer was sent
         self._zero: list[DeviceCommand] = []  # the last stop that could be computed
+        self.sendings = 0
+        """How often something was sent: what is late knows by it whether something newer was."""
         self.parts = 0
         """How many messages the last setpoint went out in."""
 
@@ -381,7 +382,7 @@ class Commander:
             raise refusal
 
     def _begin_sending(self, writes: int) -> None:
-        self._sendings += 1
+        self.sendings += 1
         self._taken = 0
         self._last_at = self._monotonic()
         if self._budget is not None and writes:
@@ -395,11 +396,11 @@ class Commander:
             each.result()
         if len(sending) > 1:
             for each in pending:
-                each.add_done_callback(partial(self._came_late, self._sendings))
+                each.add_done_callback(partial(self._came_late, self.sendings))
 
     def _came_late(self, sending: int, sent: asyncio.Future[None]) -> None:
         """Notice that a message of a setpoint did not arrive, whose others did."""
-        if sending == self._sendings and not sent.cancelled() and (exc := sent.exception()) is not None:
+        if sending == self.sendings and not sent.cancelled() and (exc := sent.exception()) is not None:
             self._on_part(str(exc))
 
     async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: MessageContext) -> None:

@@ -248,11 +248,11 @@ class VendorDevice(FieldDevice):
         self._undo()
 
     def _take_back_soon(self, why: str) -> None:
-        self._spawn(self._take_back_later(why))
+        self._spawn(self._take_back_later(why, self._commander.sendings))
 
-    async def _take_back_later(self, why: str) -> None:
-        async with self._busy:
-            if self._is_driven and not self.stopped:
+    async def _take_back_later(self, why: str, sending: int) -> None:
+        async with self._busy:  # for which a newer setpoint may have waited, too
+            if self._is_driven and not self.stopped and self._commander.sendings == sending:
                 done = await self._take_back(why)
                 self._broker.stats.report("device", self.label, done)
 

@@ -1071,6 +1071,32 @@ async def test_in_shadow_a_box_that_was_handed_back_with_0_is_left_to_who_drives
     assert site.device.left_undone is None
 
 
+async def test_a_message_that_is_lost_late_takes_back_no_newer_setpoint(make: Any) -> None:
+    mode = {"topic": "box/mode", "payload": "remote"}
+    messages = [mode, RELEASED["setpoint"]["messages"][0]]
+    site = await make({**RELEASED, "setpoint": {**RELEASED["setpoint"], "messages": messages}})
+    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    publish = site.wire.publish_raw
+
+    def first_is_lost(topic: str, payload: bytes, **options: Any) -> asyncio.Future[None]:
+        done = publish(topic, payload, **options)
+        return lost if len(site.wire.sent) == 1 else done
+
+    site.wire.publish_raw = first_is_lost
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    async with site.device._busy:  # as while it measures
+        newer = site.send(0.002)
+        await asyncio.sleep(0.01)
+        lost.set_exception(MessageExpired("not acknowledged in time"))
+        await asyncio.sleep(0.01)
+    site.wire.says("box/state", {"p": 2000})
+    await site.answered(newer)
+    await site.settled()
+    assert site.wire.set_to() == [1000, 2000]
+    assert ("box/mode", "auto") not in site.wire.sent
+
+
 async def test_a_keepalive_carries_no_setpoint_that_was_not_sent(make: Any) -> None:
     setpoint = {**RELEASED["setpoint"], "min_interval_s": 5.0}
     hold = {"topic": "box/hold", "payload": "{p}", "period_s": 0.1, "while": "driven"}
