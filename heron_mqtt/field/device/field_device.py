@@ -133,13 +133,13 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._is_undone = False  # the newest setpoint was rejected: what was done before it is not extended
         self._untold: tuple[tuple[str | None, int] | None, str] | None = None  # a rejection, and of what
         self._rests = True  # the hardware took the last safe state that it was told of
-        self._power = RestWatch((None, None), self._report)
+        self._rest_watch = RestWatch((None, None), self._report)
         self._p_mw_at_rest: float | None = None  # measured since it was told to rest; NaN = that failed
         self._q_mvar_at_rest: float | None = None
         self._has_rested = self._is_set_elsewhere = False  # at 0 since then; with power long after that
         self._has_measured = False  # it shows its power, so that not showing it means something
         self._told_safe: bool | None = None  # of the stop in force
-        self._thread: ThreadPoolExecutor | None = None
+        self._own_thread: ThreadPoolExecutor | None = None
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
         self._told_holder: Holder | None = None
@@ -206,13 +206,14 @@ class FieldDevice(PresentDevice, abc.ABC):
         One that ``watches_its_rest`` says ``rest_reached`` once it was.
         """
         return not self._rests or (
-            self._is_watched and self._power.is_at_rest(self._p_mw_at_rest, self._q_mvar_at_rest) is False
+            self._is_watched
+            and self._rest_watch.is_at_rest(self._p_mw_at_rest, self._q_mvar_at_rest) is False
         )
 
     @property
     def _is_watched(self) -> bool:
         """Whether its power has to show that it is in the safe state, which it was told of."""
-        return not self.watches_its_rest and self.is_settable and self._power.told_at > -math.inf
+        return not self.watches_its_rest and self.is_settable and self._rest_watch.told_at > -math.inf
 
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work that blocks, in this device's own thread, and return its result.
@@ -221,10 +222,12 @@ class FieldDevice(PresentDevice, abc.ABC):
         What comes next through here, as the safe state, is done after it. With ``asyncio.to_thread`` it would
         be done beside it, and an old setpoint could reach the hardware last.
         """
-        if self._thread is None:  # a thread, as the libraries of vendors wait for hardware in the call itself
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"device {self.label}")
+        if (
+            self._own_thread is None
+        ):  # a thread, as the libraries of vendors wait for hardware in the call itself
+            self._own_thread = ThreadPoolExecutor(1, thread_name_prefix=f"device {self.label}")
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, functools.partial(work, *args, **kwargs)
+            self._own_thread, functools.partial(work, *args, **kwargs)
         )
 
     @property
@@ -299,8 +302,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             left = await self._end_work()
             self._tell_holder_at_the_end()
             await self._leave()
-            if self._thread is not None:
-                self._thread.shutdown(wait=False)
+            if self._own_thread is not None:
+                self._own_thread.shutdown(wait=False)
             if left is not None and not self.watches_its_rest:
                 raise NotHandedBack(f"{self.label}: {left}")
 
@@ -364,9 +367,12 @@ class FieldDevice(PresentDevice, abc.ABC):
         if p_mw is None or not self._is_watched:
             return None
         if self.stopped:
-            return self._power.left_with(_number(p_mw), has_taken_it=True, q_mvar=self._q_mvar_at_rest)
-        if self._power.is_in_trouble and self._power.is_at_rest(p_mw, self._q_mvar_at_rest) is False:
-            return f"it holds no setpoint, and {self._power.shown(_number(p_mw), self._q_mvar_at_rest)}"
+            return self._rest_watch.left_with(_number(p_mw), has_taken_it=True, q_mvar=self._q_mvar_at_rest)
+        if (
+            self._rest_watch.is_in_trouble
+            and self._rest_watch.is_at_rest(p_mw, self._q_mvar_at_rest) is False
+        ):
+            return f"it holds no setpoint, and {self._rest_watch.shown(_number(p_mw), self._q_mvar_at_rest)}"
         return None
 
     def _tell_holder_at_the_end(self) -> None:
@@ -502,7 +508,7 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     def _birth(self) -> dict[str, Any]:
         birth = super()._birth()
-        self._power.power_range_mw = (birth.get("p_min_mw"), birth.get("p_max_mw"))
+        self._rest_watch.power_range_mw = (birth.get("p_min_mw"), birth.get("p_max_mw"))
         return birth
 
     # -- setpoints ---------------------------------------------------------------------------------
@@ -777,7 +783,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Go to the safe state and say so; called with the device's lock held."""
         log.log(level, "%s: %s, going to the safe state", self.label, reason)
         self._held = None
-        self._power.forget()
+        self._rest_watch.forget()
         await self._tell_to_rest(reason)
 
     async def _tell_to_rest(self, reason: str) -> None:
@@ -785,7 +791,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self.is_safe = True
         self._rests = self._has_rested = False
         self._p_mw_at_rest = self._q_mvar_at_rest = None
-        self._power.note_told(self._monotonic())
+        self._rest_watch.note_told(self._monotonic())
         try:
             async with asyncio.timeout(None if self.watches_its_rest else GO_SAFE_S) as bound:
                 done = self.go_safe(reason)
@@ -806,9 +812,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         if not (self.is_safe and self._is_watched):
             return
         self._p_mw_at_rest, self._q_mvar_at_rest = p_mw, q_mvar
-        if self._power.is_at_rest(p_mw, q_mvar):
+        if self._rest_watch.is_at_rest(p_mw, q_mvar):
             self._has_rested, self._is_set_elsewhere = True, False
-            self._power.forget()
+            self._rest_watch.forget()
         if self.stopped and self._told_safe not in {None, self._rests and not self.owes_safe_state}:
             self._confirm_stop()
 
@@ -819,20 +825,20 @@ class FieldDevice(PresentDevice, abc.ABC):
         else, by hand for example, and is left to it; in a stop nothing may set it.
         """
         now_s, p_mw, q_mvar = self._monotonic(), self._p_mw_at_rest, self._q_mvar_at_rest
-        if not (self.is_safe and self._is_watched) or self._power.is_at_rest(p_mw, q_mvar):
+        if not (self.is_safe and self._is_watched) or self._rest_watch.is_at_rest(p_mw, q_mvar):
             return
         if not self._rests:
-            if now_s >= self._power.told_at + GO_SAFE_AGAIN_S:
+            if now_s >= self._rest_watch.told_at + GO_SAFE_AGAIN_S:
                 await self._tell_to_rest("it was not told")
         elif p_mw is None:
             return
-        elif not self.stopped and self._has_rested and now_s > self._power.told_at + INSIST_S:
+        elif not self.stopped and self._has_rested and now_s > self._rest_watch.told_at + INSIST_S:
             if not self._is_set_elsewhere:
                 self._is_set_elsewhere = True
                 self._report("it holds no setpoint, and its power is not 0: something else has set it")
         else:
             why = "an emergency stop is in force" if self.stopped else "it holds no setpoint"
-            if self._power.must_be_told_again(
+            if self._rest_watch.must_be_told_again(
                 *(_number(p_mw), now_s),
                 q_mvar=q_mvar,
                 why=why,

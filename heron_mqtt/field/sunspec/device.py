@@ -54,7 +54,7 @@ class SunSpecDevice(FieldDevice):
         self._owes = self._is_owed(inverter.found)
         self._again_at, self._pause = -math.inf, GrowingPause()  # when a doubted release is written again
         self._doubted = False  # it acknowledged its safe state, and its registers did not show it
-        self._rest = RestWatch(
+        self._stop_watch = RestWatch(
             self._power_range_mw(), lambda what: self._broker.stats.report("device", self.label, what)
         )
         # In a stop: what it has measured since it was told of it.
@@ -67,7 +67,7 @@ class SunSpecDevice(FieldDevice):
         if not self.stopped:
             return self._owes
         is_untold = self._inverter.is_controlled and (self._owes or self._told != "zero")
-        return is_untold or not self._rest.is_at_rest(self._p_mw, self._q_mvar)
+        return is_untold or not self._stop_watch.is_at_rest(self._p_mw, self._q_mvar)
 
     @property
     def is_settable(self) -> bool:
@@ -102,7 +102,7 @@ class SunSpecDevice(FieldDevice):
             await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
         finally:
             if self.nameplate() != before:
-                self._rest.power_range_mw = self._power_range_mw()
+                self._stop_watch.power_range_mw = self._power_range_mw()
                 await self._say(self._birth())
 
     def _holder_to_tell(self) -> Holder | None:
@@ -144,7 +144,9 @@ class SunSpecDevice(FieldDevice):
         self._p_mw, self._q_mvar = p_mw, q_mvar
         if self._told == "zero" and not self._owes:
             now_s = self._monotonic()
-            self._owes = self._rest.must_be_told_again(p_mw, now_s, q_mvar=q_mvar, why_unknown=why_unknown)
+            self._owes = self._stop_watch.must_be_told_again(
+                p_mw, now_s, q_mvar=q_mvar, why_unknown=why_unknown
+            )
         if self.owes_safe_state:
             self.rest_lost()
         else:
@@ -153,7 +155,7 @@ class SunSpecDevice(FieldDevice):
     async def go_safe(self, reason: str) -> None:
         """Go to the safe state; at an emergency stop that is zero power in any case."""
         self._p_mw = self._q_mvar = None
-        self._rest.forget()
+        self._stop_watch.forget()
         if not self._inverter.is_controlled:
             return
         self._stop_may_have_come = self.stopped and (self._stop_may_have_come or not self._has_written)
@@ -201,10 +203,10 @@ class SunSpecDevice(FieldDevice):
             await self._be_safe()
         measured = await self._inverter.measure()
         self._p_mw, self._q_mvar = measured.p_mw, measured.q_mvar
-        left = self._rest.left_with(self._p_mw, has_taken_it=not self._owes, q_mvar=self._q_mvar)
+        left = self._stop_watch.left_with(self._p_mw, has_taken_it=not self._owes, q_mvar=self._q_mvar)
         if left is not None:
             raise SunSpecError(left)
-        log.warning("%s: %s", self.label, self._rest.kept(self._p_mw))
+        log.warning("%s: %s", self.label, self._stop_watch.kept(self._p_mw))
 
     @property
     def _wanted(self) -> SafeState:
@@ -268,7 +270,7 @@ class SunSpecDevice(FieldDevice):
             await (self._inverter.hold_zero() if wanted == "zero" else self._inverter.release())
             self._told, self._told_by = wanted, self._inverter.connections
             if self.stopped:
-                self._rest.note_told(self._monotonic())
+                self._stop_watch.note_told(self._monotonic())
             if not await self._took(wanted):
                 self._again_at = self._monotonic() + self._pause.s
                 self._pause.grow()

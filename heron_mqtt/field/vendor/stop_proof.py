@@ -42,7 +42,7 @@ class StopProof:
         self._mapping = mapping
         self._state = state
         self._commander = commander
-        self._rest = rest
+        self._stop_watch = rest
         self._reply = Confirmation(mapping, count_problem)  # beside that of a setpoint, which may still wait
         self._stale_after_s = stale_after_s
         self._within_s = answer_within_s
@@ -55,21 +55,21 @@ class StopProof:
     def begin(self, now_s: float) -> None:
         """Take note that the device is being told of the stop: what counts comes from now on."""
         self._reply.begin(None, math.inf)
-        self._rest.note_told(now_s)
+        self._stop_watch.note_told(now_s)
 
     def note_told(self, now_s: float) -> None:
         """Take note that it has been told, where only what is measured from now on counts."""
-        self._rest.note_told(now_s)
+        self._stop_watch.note_told(now_s)
 
     def end(self) -> None:
         """Take note that the stop is over."""
-        self._rest.forget()
+        self._stop_watch.forget()
         self._reply.end()
 
     def take_power(self, p_mw: float, measured_at: float) -> None:
         """Take in a power that the device has measured, MW."""
         self._measured_at = measured_at
-        if self._rest.is_at_rest(p_mw):
+        if self._stop_watch.is_at_rest(p_mw):
             self._rested_at = measured_at
 
     def take_answer(
@@ -109,7 +109,7 @@ class StopProof:
         # What it reports on change alone may stand since before the stop. A setpoint that moved it since
         # would have been reported, given time.
         holds_since = now_s - self._state.age_s("p_mw", now_s)
-        is_of_after = holds_since >= self._rest.told_at + self._settle_s
+        is_of_after = holds_since >= self._stop_watch.told_at + self._settle_s
         unmoved_since = max(self._measured_at, holds_since - LEAVES_POWER_S)
         is_unmoved = unmoved_since >= self._commander.moved_at + self._settle_s
         return telemetry.p_mw if is_of_after and is_unmoved else None
@@ -134,7 +134,7 @@ class StopProof:
                 if p_mw is not None
                 else self._state.why("p_mw", now_s) or "it has said none since the stop"
             )
-            return self._rest.must_be_told_again(
+            return self._stop_watch.must_be_told_again(
                 p_mw,
                 now_s,
                 q_mvar=self.known_q_mvar(now_s),
@@ -142,8 +142,8 @@ class StopProof:
                 why_unknown=why,
             )
         answer = self._reply.answer
-        if answer is None and now_s < self._rest.told_at + self._within_s:
+        if answer is None and now_s < self._stop_watch.told_at + self._within_s:
             return False
         silence = f"no answer on {', '.join(self._reply.topics)} within {self._within_s:g} s"
-        self._rest.note_refusal(silence if answer is None else answer.reason)
+        self._stop_watch.note_refusal(silence if answer is None else answer.reason)
         return True

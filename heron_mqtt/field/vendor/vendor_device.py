@@ -151,21 +151,21 @@ class VendorDevice(FieldDevice):
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
         self._caught_up_at = -math.inf
-        self._rest = RestWatch(
+        self._stop_watch = RestWatch(
             power_range_mw, lambda what: self._broker.stats.report("device", self.label, what)
         )
         self._stop_proof = StopProof(
             mapping,
             self._state,
             self._commander,
-            self._rest,
+            self._stop_watch,
             self._count_problem,
             stale_after_s=stale_after_s,
             answer_within_s=self._within_s,
         )
         self._hold_off, self._held_off_until, self._held_off_because = GrowingPause(), -math.inf, ""
         self._rests_at_zero = False  # it was handed back with 0, and has to be at 0
-        self._power.power_range_mw = power_range_mw
+        self._rest_watch.power_range_mw = power_range_mw
         self._level: Level | None = None
         self._rises = False  # to a level that sends, once its gates pass
         self._keepalives = KeepaliveTimers(mapping.keepalives, self._send_keepalive, self.label)
@@ -360,7 +360,7 @@ class VendorDevice(FieldDevice):
         if self._owes_end or not self.stopped:
             return self._owes_end or self._left_rest
         q_mvar = self._stop_proof.known_q_mvar(self._monotonic())
-        return not (self._has_taken_stop() and self._rest.is_at_rest(self._p_mw_in_stop(), q_mvar))
+        return not (self._has_taken_stop() and self._stop_watch.is_at_rest(self._p_mw_in_stop(), q_mvar))
 
     @property
     def _is_watched(self) -> bool:
@@ -378,11 +378,14 @@ class VendorDevice(FieldDevice):
 
     @property
     def _left_rest(self) -> bool:
-        return self._is_watched and self._power.is_at_rest(self._p_mw_at_rest) is False
+        return self._is_watched and self._rest_watch.is_at_rest(self._p_mw_at_rest) is False
 
     @property
     def _left_rest_for_long(self) -> bool:
-        return self._left_rest and self._monotonic() >= self._rest.told_at + self._settle_s + LEAVES_POWER_S
+        return (
+            self._left_rest
+            and self._monotonic() >= self._stop_watch.told_at + self._settle_s + LEAVES_POWER_S
+        )
 
     def _left_with_power(self) -> str:
         p_mw = self._p_mw_at_rest
@@ -468,7 +471,7 @@ class VendorDevice(FieldDevice):
         if self.stopped and (self._is_held_by_stop or self._owes_end):
             has_taken_it = not self._owes_end and self._has_taken_stop()
             q_mvar = self._stop_proof.known_q_mvar(self._monotonic())
-            left = self._rest.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it, q_mvar=q_mvar)
+            left = self._stop_watch.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it, q_mvar=q_mvar)
         elif self._left_at_the_end is not None:
             left = self._left_at_the_end
         else:
@@ -674,7 +677,7 @@ class VendorDevice(FieldDevice):
     async def _hand_back(self) -> None:
         """Hand the device back at the end: no lease is renewed any more. In a stop it stays where it is."""
         is_held = self._is_held_by_stop and self.stopped and not self._owes_end
-        if self._is_watched and (self._power.is_in_trouble or self._left_rest_for_long):
+        if self._is_watched and (self._rest_watch.is_in_trouble or self._left_rest_for_long):
             self._left_at_the_end = self._left_with_power()
         is_at_hand = self._is_driven or (self._is_held_by_stop and not is_held)
         if not (is_at_hand or self._owes_end or self._left_at_the_end is not None):
@@ -718,7 +721,7 @@ class VendorDevice(FieldDevice):
         if (left := self.left_undone) is not None:
             self._broker.stats.report("device", self.label, f"nothing watches it any more: {left}")
         else:
-            log.warning("%s: %s", self.label, self._rest.kept(self._p_mw_in_stop()))
+            log.warning("%s: %s", self.label, self._stop_watch.kept(self._p_mw_in_stop()))
 
     async def _on_estop(self, message: Received) -> None:
         was = self.stopped
