@@ -115,6 +115,7 @@ class Inverter:
         self._identity = ("", "", "")
         self._is_another = False
         self._is_moved = False  # its models are not where they were: it is looked at first
+        self._is_unsure = False  # what answered last, in a look that ended half way, may be another one
         self._static: dict[int, Block] = {}
         self._clips = False
         self._told: set[str] = set()
@@ -396,7 +397,9 @@ class Inverter:
             await self._find_out()
         except BaseException:
             vars(self).update(before)
+            self._is_unsure = True
             raise
+        self._is_unsure = False
 
     async def _find_out(self) -> None:
         found = await find_models(self._registers)
@@ -510,7 +513,7 @@ class Inverter:
         if self._is_another or self._is_moved:
             await self._after_reconnection()
             return
-        was_heard = registers.silent_s < SAME_WITHIN_S
+        was_heard = registers.silent_s < SAME_WITHIN_S and not self._is_unsure
         await registers.connect()
         if registers.connections == self._connection:
             return

@@ -780,6 +780,23 @@ async def test_a_look_that_a_stop_breaks_off_leaves_no_half_of_what_it_found(
     assert site.points() == ["WMaxLimPct=0", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"], "and nothing else"
 
 
+async def test_what_answered_a_look_that_was_broken_off_does_not_count_as_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = await connected(PV)
+    site.registers.silent_s = 60.0
+    site.reconnect(OTHER)
+    with monkeypatch.context() as patched:
+        broken_off = Mock(side_effect=asyncio.CancelledError)
+        patched.setattr("heron_mqtt.field.sunspec.inverter.read_nameplate", broken_off)
+        with pytest.raises(asyncio.CancelledError):
+            await site.inverter.measure()
+    site.registers.silent_s = 0.1  # since the other one answered
+    with pytest.raises(SunSpecError, match="another inverter answers"):
+        await site.inverter.hold_zero()
+    assert site.points() == []
+
+
 async def test_whether_zero_is_held_is_not_looked_at_anew_where_it_was_just_told() -> None:
     site = await connected(PV)
     await site.inverter.hold_zero()
