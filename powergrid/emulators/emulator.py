@@ -200,7 +200,7 @@ class Emulator(FieldDevice):
         log.warning("%s: fault on demand: %s for %d steps", self.label, fault.kind, fault.steps)
         self._faults.begin(fault)
         if fault.kind == "reboot":
-            await self._say(self._stamped(Status(state="offline", reason="rebooting")))
+            self._say(self._stamped(Status(state="offline", reason="rebooting")))
 
     def on_run_state(self, run_state: RunState) -> Awaitable[None] | None:
         """Let the faults of the step begin and end."""
@@ -246,7 +246,7 @@ class Emulator(FieldDevice):
         self._lease.end()
         self.is_safe = True
         self.go_safe("rebooted")
-        await self._say(self._birth())
+        self._say(self._birth())
         self._tell_holder()
         await self._publish_telemetry()  # until it has measured it is sent nothing
 

@@ -468,7 +468,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             return
         except Exception as exc:
             self._note_power(math.nan, None)
-            await self._failed("measure", exc)
+            self._failed("measure", exc)
             return
         if telemetry is None:  # of one that has shown its power before, that is not known to be at 0
             self._note_power(math.nan if self._has_measured else None, None)
@@ -504,7 +504,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         if answers:
             self._safe_after_s = None  # told to one that listens
         if self._rests or self.watches_its_rest:
-            await self._recovered()  # else it cannot be brought to rest
+            self._recovered()  # else it cannot be brought to rest
 
     def _birth(self) -> dict[str, Any]:
         birth = super()._birth()
@@ -568,7 +568,7 @@ class FieldDevice(PresentDevice, abc.ABC):
                 if not isinstance(exc, SetpointDeferred):
                     self._undo()
             except Exception as exc:
-                await self._failed("apply", exc)
+                self._failed("apply", exc)
                 return
         if answered is not None:
             self._answered = answered
@@ -663,7 +663,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         except _BrokenOff:
             pass  # what comes first says what holds now
         except Exception as exc:
-            await self._failed("renew", exc)
+            self._failed("renew", exc)
 
     async def _give_back(self, release: Setpoint) -> None:
         """End the lease for its owner and go to the safe state; of another sender it changes nothing."""
@@ -801,9 +801,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._rests = not self.owes_safe_state
         except Exception as exc:
             is_late = isinstance(exc, TimeoutError) and bound.expired()
-            await self._failed(
-                "go_safe", NotReady(f"it took longer than {GO_SAFE_S:g} s") if is_late else exc
-            )
+            self._failed("go_safe", NotReady(f"it took longer than {GO_SAFE_S:g} s") if is_late else exc)
         await self._publish_telemetry()
         self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
 
@@ -872,7 +870,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._forget_setpoints()
             self._at = (state.episode, None)
             self.begin_episode(state)
-        await self._say(self._birth())
+        self._say(self._birth())
         # who waits for this episode may have come after the last telemetry, and wants it before it begins
         await self._speak_again()
         heard = self.on_run_state(state)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
-from heron_mqtt.errors import Displaced, HeronError, NameTaken
+from heron_mqtt.errors import BrokerError, Displaced, HeronError, NameTaken
 from heron_mqtt.messages import NO_RUN, UNNAMED_KIND, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
@@ -63,6 +63,7 @@ class PresentDevice:
         self._presence: Announcement | None = None
         self._guard = PresenceGuard(broker, self._status_channel(), self._stamper.boot)
         self._unsaid: dict[str, Any] | None = None  # what is to be said once there is a presence
+        self._saying: asyncio.Task[None] | None = None
         self._fault: str | None = None
         self._name_taken = asyncio.Event()
         self._taken_by: Displaced | None = None
@@ -114,34 +115,48 @@ class PresentDevice:
             presence.disown()
             return
         await self._guard.watch(presence)
-        if self._unsaid is not None:  # an episode began, or something failed, while that connected
-            await self._presence.update(self._unsaid)
+        await self._say_newest()  # an episode began, or something failed, while that connected
 
     async def _leave(self) -> None:
         """Say that it is gone, unless another device has its name."""
         self._guard.close()
+        if self._saying is not None:
+            self._saying.cancel()
         if self._presence is not None:
             await self._presence.withdraw()
         await self._ownership.release()
 
-    async def _failed(self, what: str, exc: Exception) -> None:
+    def _failed(self, what: str, exc: Exception) -> None:
         """Say that the device is faulty; the log has the traceback, unless it is an error with a name."""
         reason = f"{what} failed: {type(exc).__name__}: {exc}"[:500]
         if reason != self._fault:
             self._fault = reason
             log.error("%s: %s", self.label, reason, exc_info=None if isinstance(exc, HeronError) else exc)
-            await self._say(self._stamped(Status(state="fault", reason=reason, kind=self.kind)))
+            self._say(self._stamped(Status(state="fault", reason=reason, kind=self.kind)))
 
-    async def _recovered(self) -> None:
+    def _recovered(self) -> None:
         if self._fault is not None:
             self._fault = None
-            await self._say(self._birth())
+            self._say(self._birth())
 
-    async def _say(self, message: dict[str, Any]) -> None:
-        if self._presence is None:
-            self._unsaid = message
-        else:
-            await self._presence.update(message)
+    def _say(self, message: dict[str, Any]) -> None:
+        """Say something of itself, in place of what was not said yet.
+
+        It is not waited for: without a connection that lasts, and a lease ends meanwhile.
+        """
+        self._unsaid = message
+        if self._presence is not None and (self._saying is None or self._saying.done()):
+            self._saying = asyncio.get_running_loop().create_task(
+                self._say_newest(), name=f"status {self.label}"
+            )
+
+    async def _say_newest(self) -> None:
+        while self._presence is not None and (message := self._unsaid) is not None:
+            self._unsaid = None
+            try:
+                await self._presence.update(message)
+            except BrokerError as exc:
+                self._broker.stats.report("device", self.label, f"its status could not be said: {exc}")
 
     def _status_channel(self) -> str:
         return topics.device(self.agent_id, self.name, "status")

@@ -103,7 +103,7 @@ class SunSpecDevice(FieldDevice):
         finally:
             if self.nameplate() != before:
                 self._stop_watch.power_range_mw = self._power_range_mw()
-                await self._say(self._birth())
+                self._say(self._birth())
 
     def _holder_to_tell(self) -> Holder | None:
         """Return whose setpoints are followed; the last one's until the inverter has taken their end.

@@ -649,7 +649,7 @@ class VendorDevice(FieldDevice):
         trouble = self._present_trouble()
         if trouble != self._trouble:
             self._trouble = trouble
-            self._spawn(self._say(self._birth()))
+            self._say(self._birth())
 
     def _birth(self) -> dict[str, Any]:
         if self._trouble is None:

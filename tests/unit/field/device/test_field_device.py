@@ -1135,7 +1135,7 @@ def test_a_fault_that_lasts_is_said_once_and_what_is_said_before_the_birth_is_sa
         broker = OpenMemoryBroker()
         device = Clocked(broker, period_s=0.5)
         site = ClockedSite(broker, device)
-        await device._failed("measure", OSError("bus"))
+        device._failed("measure", OSError("bus"))
         assert device._unsaid is not None
         device.fails["measure"] = OSError("bus")
         site.running = asyncio.create_task(device.run())

@@ -213,6 +213,26 @@ def test_hardware_that_had_power_in_a_stop_and_then_measures_none_is_not_known_t
     serve(silent, Hardware)
 
 
+@pytest.mark.parametrize("how", ["lease", "stop"])
+def test_a_fault_that_no_broker_takes_holds_up_no_safe_state(how: str) -> None:
+    """Without a connection a status is not acknowledged before it is back; the lease ends before that."""
+
+    async def away(site: ClockedSite) -> None:
+        presence = site.device._presence
+        assert presence is not None
+        site.send(0.5, 2.0)
+        await asyncio.sleep(0.1)
+        presence.update = lambda _: asyncio.sleep(1e6)  # type: ignore[method-assign]
+        site.device.fails["measure"] = OSError("no answer")
+        await asyncio.sleep(1.1)
+        if how == "stop":
+            site.stop()
+        await asyncio.sleep(0.1 if how == "stop" else 1.0)
+        assert site.device.rests == 1
+
+    serve(away, Hardware)
+
+
 def test_a_rejected_setpoint_does_not_put_off_the_safe_state_that_is_still_owed() -> None:
     async def rejects(site: ClockedSite) -> None:
         site.device.fails["safe"] = OSError("the bus is busy")
