@@ -14,11 +14,13 @@ from heron_mqtt.app.operator_client.environments import MAX_NAMES
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.errors import MessageError
 from heron_mqtt.json_object import Json
-from heron_mqtt.messages import Action, Observation, RunState, parse_known_fields
+from heron_mqtt.messages import Action, LeaseState, Observation, RunState, parse_known_fields
 
 SILENT_S = 1.6
 """A device that says it is online and has said nothing for so long is silent: red within 2 s on a page."""
 STEPS = 20
+BY_HAND = "by hand"
+SENDER_LENGTH = 100  # of a sender, at most
 GAPS, SEVERAL = 5, 1.5  # how many of its gaps are remembered, and how many times the longest one is silence
 
 
@@ -67,6 +69,8 @@ class DeviceLive:
     """When its lease was last begun or renewed."""
     lease_s: float | None = None
     sender: str | None = None
+    lease: LeaseState | None = None
+    """Whose setpoints it follows, by its own word; None = it has not said."""
     setpoints: int = 0
     fallbacks: int = 0
     why: str | None = None
@@ -118,7 +122,7 @@ class DeviceLive:
         self.heard_at_s = at_s
         if isinstance(lease_s, int | float) and math.isfinite(lease_s):
             self.lease_s = float(lease_s)
-        self.sender = str(fields.get("sender") or "by hand")[:100]
+        self.sender = str(fields.get("sender") or BY_HAND)[:SENDER_LENGTH]
         if fields.get("release"):
             self.setpoint_mw, self.lease_s = None, None
         elif not fields.get("renewal") and isinstance(p_mw, int | float) and math.isfinite(p_mw):
@@ -129,17 +133,31 @@ class DeviceLive:
             )
 
     def told_mw(self, now_s: float) -> float | None:
-        """Return its setpoint, MW, positive = injected; a setpoint whose lease is over is none."""
-        lease_s = self.lease_s
-        return None if lease_s is None or self.heard_at_s + lease_s <= now_s else self.setpoint_mw
+        """Return its setpoint, MW, positive = injected; one that it does not follow (any more) is none."""
+        return None if self.lease_left_s(now_s) is None else self.setpoint_mw
+
+    def lease_left_s(self, now_s: float) -> float | None:
+        """Return how long what it was told last still holds, s, > 0; None if it does not.
+
+        In a stop, and while another leads it, a setpoint comes with a lease and is rejected.
+        """
+        if self.lease_s is None or not self._is_followed():
+            return None
+        left_s = self.heard_at_s + self.lease_s - now_s
+        return left_s if left_s > 0.0 else None
+
+    def _is_followed(self) -> bool:
+        lease = self.lease
+        if lease is None:
+            return True
+        return lease.state == "held" and (lease.holder or BY_HAND)[:SENDER_LENGTH] == self.sender
 
     def as_json(self, now_s: float) -> Json:
         """Return it, without its points."""
-        left_s = None if self.lease_s is None else self.heard_at_s + self.lease_s - now_s
-        holds = left_s is not None and left_s > 0.0
+        left_s = self.lease_left_s(now_s)
         return {
             "setpoint_mw": self.told_mw(now_s),
-            "lease_left_s": round(left_s, 1) if holds and left_s is not None else None,
+            "lease_left_s": None if left_s is None else round(left_s, 1),
             "setpoints": self.setpoints,
             "fallbacks": self.fallbacks,
             "why": self.why,
@@ -193,6 +211,9 @@ class MicrogridsLive:
             case ["devices", agent, name, "setpoint"] if not (heard.retained or is_repeated):
                 if (device := self.device(agent, name)) is not None:
                     device.note_setpoint(fields, heard.at_s)
+            case ["devices", agent, name, "lease"] if not is_repeated:
+                if (device := self.device(agent, name)) is not None:
+                    device.lease = parse_known_fields(LeaseState, fields)[0]
             case ["run", "state"] if not heard.retained:
                 self._note_run(parse_known_fields(RunState, fields)[0], heard.at_s)
             case _:

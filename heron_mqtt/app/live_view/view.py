@@ -172,7 +172,7 @@ class LiveView:
             reader = readers.get(topic)
             if reader is not None and not retained and reader.take_plain(payload, at_s):
                 note_payload(reader.heard, payload, at_s, unix_s)
-            elif (heard := self._observer.heard(message)) is not None:
+            elif (heard := self._observer.heard(message, at_s)) is not None:
                 reader = self._take(heard)
                 if reader is not None:
                     if len(readers) >= MAX_NAMES:

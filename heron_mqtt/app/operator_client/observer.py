@@ -134,8 +134,9 @@ class Observer:
         return WatchingConnection(options, events, will, self._on_messages)
 
     def _hand_over(self, messages: list[RawMessage]) -> None:
+        at_s = asyncio.get_running_loop().time()
         for message in messages:
-            if (heard := self.heard(message)) is not None:
+            if (heard := self.heard(message, at_s)) is not None:
                 self._on_message(heard)
 
     async def __aenter__(self) -> Self:
@@ -188,23 +189,27 @@ class Observer:
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Hand a message over."""
-        self._on_message(self._heard(topic, payload, retained))
+        self._on_message(self._heard(topic, payload, retained, asyncio.get_running_loop().time()))
 
-    def heard(self, message: RawMessage) -> Heard | None:
-        """Return a message as it is handed over; None where its topic cannot be one of ours."""
+    def heard(self, message: RawMessage, at_s: float) -> Heard | None:
+        """Return a message as it is handed over; None where its topic cannot be one of ours.
+
+        Args:
+            message: As the connection has read it.
+            at_s: When it came, by the loop's clock: the same for all that came in one piece.
+        """
         topic, payload, retained = message
         try:
-            return self._heard(topic.decode(), payload, bool(retained))
+            return self._heard(topic.decode(), payload, bool(retained), at_s)
         except UnicodeDecodeError:
             return None
 
-    def _heard(self, topic: str, payload: bytes, retained: bool) -> Heard:
-        now_s = asyncio.get_running_loop().time()
+    def _heard(self, topic: str, payload: bytes, retained: bool, at_s: float) -> Heard:
         if retained:
-            self._kept_at_s = now_s
+            self._kept_at_s = at_s
             self._news.set()
         env_id, channel = self._places.get(topic) or self._place(topic)
-        return Heard(env_id, channel, None, None, retained, now_s, payload)
+        return Heard(env_id, channel, None, None, retained, at_s, payload)
 
     def _place(self, topic: str) -> tuple[str, str]:
         """Return environment and channel of a topic, and remember them: the same few come again and again."""

@@ -71,6 +71,40 @@ def test_a_device_shows_its_residual_and_how_long_it_took_to_answer() -> None:
     assert device["residual_mw"] is None, "it was not compared in this step"
 
 
+def test_a_setpoint_that_the_device_does_not_follow_has_no_lease() -> None:
+    setpoint = told("devices/MG1/ess/setpoint", type="setpoint", p_mw=0.0, lease_s=5.0, sender="MG1")
+    for lease, left_s in (
+        ({"state": "held", "holder": "MG1"}, 4.0),
+        ({"state": "free"}, None),
+        ({"state": "held", "holder": "MG1/ess"}, None),
+        ({"state": "held"}, None),
+    ):
+        leads = told("devices/MG1/ess/lease", retained=True, type="lease", **lease)
+        device = seen(RUN, BIRTH, SPOKE, leads, setpoint, now_s=NOW + 1)["devices"]["MG1/ess"]
+        assert (device["lease_left_s"], device["setpoint_mw"]) == (left_s, None if left_s is None else 0.0)
+
+
+def test_an_answer_that_came_in_one_piece_with_its_setpoint_took_no_negative_time() -> None:
+    async def look() -> dict[str, Any]:
+        loop, ticks = asyncio.get_running_loop(), iter(range(1000))
+        loop.time = lambda: NOW + next(ticks)  # type: ignore[method-assign]
+        view = LiveView("mqtt://127.0.0.1:1")
+        for message in (RUN, BIRTH, SPOKE):
+            view._take(message)
+        setpoint = {"p_mw": 0.02, "lease_s": 5.0, "sender": "MG1", "boot": "g", "seq": 7}
+        pieces = [
+            ("setpoint", setpoint),
+            ("telemetry", {"p_mw": 0.02, "boot": "d", "seq": 2, "ack_seq": 7, "ack_boot": "g"}),
+        ]
+        topic = b"heron/lab/devices/MG1/ess/"
+        # what is read for the first time takes another way than what follows
+        view._take_all([(topic + b"telemetry", b'{"p_mw": 0.01, "boot": "d", "seq": 1}', 0)])
+        view._take_all([(topic + leaf.encode(), json.dumps(fields).encode(), 0) for leaf, fields in pieces])
+        return view.snapshot()["environments"][0]["devices"]["MG1/ess"]
+
+    assert asyncio.run(look())["answer_s"] == 0.0
+
+
 def test_an_answer_to_another_setpoint_is_none_to_this_one() -> None:
     setpoint = told("devices/MG1/ess/setpoint", p_mw=0.02, lease_s=5.0, sender="MG1", boot="g", seq=7)
     for ack in (
@@ -374,7 +408,7 @@ def test_what_comes_in_one_piece_is_what_comes_one_by_one(
             view._take_all(raw)
         else:
             for message in raw:
-                view._take(view._observer.heard(message))  # type: ignore[arg-type]
+                view._take(view._observer.heard(message, NOW))  # type: ignore[arg-type]
         environment = view.snapshot()["environments"][0]
         for event in environment["events"]:
             del event["at"]
