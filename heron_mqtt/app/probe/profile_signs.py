@@ -28,12 +28,14 @@ class TopicSign:
         fields: What is read from its payloads: quantity (empty = a raw input) and JMESPath (empty = all).
         words: That its payloads may be, of availability; with the path to them.
         is_own: The box says it unasked, and it is enough to know it by (``known_by``).
+        is_text: Its payloads are one value, and no JSON of several.
     """
 
     text: str
     fields: list[tuple[str, str]] = field(default_factory=list)
     words: list[tuple[str, frozenset[str]]] = field(default_factory=list)
     is_own: bool = False
+    is_text: bool = False
 
     @property
     def weight(self) -> int:
@@ -63,6 +65,8 @@ class TopicSign:
             parameters: What the placeholders in paths are.
             named: Placeholders that stand in this topic alone: they name what is measured.
         """
+        if self.is_text and any(isinstance(each, dict | list) for each in heard.documents()):
+            return True
         paths = [_filled(path, parameters) for _, path in self.fields]
         if paths and all(path and _PLACE.search(path) is None for path in paths):
             documents = heard.documents()
@@ -117,6 +121,7 @@ def signs_of(table: Mapping[str, Any]) -> list[TopicSign]:
     for one in table.get("telemetry", []):
         for topic in _topics(one):
             sign(topic).fields += _fields(one)
+            sign(topic).is_text = one.get("format") == "text"
     for one in table.get("availability", []):
         words = frozenset(str(w).lower() for key in ("online", "offline", "fault") for w in one.get(key, []))
         for topic in _topics(one):

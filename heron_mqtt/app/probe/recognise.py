@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ class ProfileMatch:
     Attributes:
         profile: Its file, as a mapping names it.
         name: Of the device.
-        parameters: Read from topics and payloads.
+        parameters: Read from topics and payloads; a number where the profile's default is one.
         missing: Parameters that they do not tell, and that have no default, with what each is.
         topics: That fit.
         share: Of the profile's topics that are there, 0 to 1.
@@ -30,7 +31,7 @@ class ProfileMatch:
 
     profile: str
     name: str
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, str | int | float]
     missing: Mapping[str, str]
     topics: tuple[str, ...]
     share: float
@@ -85,7 +86,7 @@ class _Candidate:
         return ProfileMatch(
             self.profile,
             str(self.table.get("name", self.profile)),
-            self.parameters,
+            {name: _typed(text, self.declared.get(name, {})) for name, text in self.parameters.items()},
             missing,
             tuple(self.hits.values()),
             self.share,
@@ -134,6 +135,16 @@ def _by_topics(profile: str, table: Mapping[str, Any], heard: BoxesHeard) -> lis
             boxes.setdefault(box, {})[sign.text] = topic
     joined = _joined(boxes, set(_defaults(declared).items()))
     return [_Candidate(profile, table, signs, parameters, hits) for parameters, hits in joined]
+
+
+def _typed(text: str, spec: Mapping[str, Any]) -> str | int | float:
+    """Return a parameter as its default is: a placeholder in JSON becomes a number or a text by that."""
+    kind = type(spec.get("default"))
+    if kind in {int, float}:
+        with contextlib.suppress(ValueError):
+            number: int | float = kind(text)
+            return number
+    return text
 
 
 def _defaults(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

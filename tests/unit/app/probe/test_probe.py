@@ -56,7 +56,7 @@ def test_every_shipped_profile_is_recognised_by_its_recorded_payloads(name: str,
     match = next((m for m in profiles_that_fit(found) if m.profile == f"device_profiles/{name}.toml"), None)
     assert match is not None
     for key, value in match.parameters.items():
-        assert value == str(parameters.get(key, value)), key
+        assert str(value) == str(parameters.get(key, value)), key
     text = draft(found, [match])
     table = tomllib.loads(text)
     assert table["profile"] == match.profile
@@ -88,6 +88,22 @@ def test_a_profile_whose_payloads_hold_something_else_does_not_fit() -> None:
 def test_a_topic_of_one_box_is_no_sign_of_another_one() -> None:
     phases = [(f"shellies/em/emeter/{n}/{what}", b"1") for n in range(3) for what in ("power", "voltage")]
     assert [name for name, _, _ in fitting(*phases)] == ["shelly_3em"]  # not OpenEVSE with <base>/power
+
+
+def test_a_profile_of_plain_values_does_not_fit_topics_of_json() -> None:
+    inverter = ("plant/ess/power", b"12.5"), ("plant/ess/soc", b"55")
+    assert (
+        fitting(*inverter, ("plant/ess/state", b'{"mode": "auto"}')) == []
+    )  # not OpenEVSE with <base>/state
+    assert fitting(*inverter, ("plant/ess/state", b"3"))[0][0] == "openevse"
+
+
+def test_a_number_in_a_topic_is_sent_to_the_box_as_a_number(tmp_path: Path) -> None:
+    found, _ = played("shelly_gen2")
+    file = tmp_path / "box.toml"
+    file.write_text(draft(found, profiles_that_fit(found)) + "on_from_w = 500\n")
+    (message,) = mapping_of(file, "MG1/ess").release()
+    assert json.loads(message.payload)["params"]["id"] == 0
 
 
 def test_what_a_payload_names_is_a_parameter() -> None:
