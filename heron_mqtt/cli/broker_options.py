@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from heron_mqtt.messaging.settings import EVERYWHERE, FILES, SETTINGS, option_of, use_options
+from heron_mqtt.cli.commands_in_full import OptionsInSections
+from heron_mqtt.messaging.settings import EVERYWHERE, SETTINGS, metavar_of, option_of, use_options
 
 PANEL = "Connection to the broker"
 LASTING_COMMANDS = {"run", "proxy"}
@@ -24,6 +25,7 @@ def add_broker_options(app: typer.Typer) -> None:
         if command.callback is not None and "broker" in inspect.signature(command.callback).parameters:
             lasts = command.callback.__name__ in LASTING_COMMANDS
             command.callback = with_broker_options(command.callback, EVERYWHERE if lasts else SETTINGS)
+            command.cls = OptionsInSections
 
 
 def with_broker_options(command: Callable[..., Any], named: Mapping[str, str]) -> Callable[..., Any]:
@@ -50,7 +52,7 @@ def with_broker_options(command: Callable[..., Any], named: Mapping[str, str]) -
                 typer.Option(
                     option_of(name),
                     help=text,
-                    metavar="FILE" if name in FILES else None,
+                    metavar=metavar_of(name),
                     rich_help_panel=PANEL,
                 ),
             ],

@@ -24,8 +24,9 @@ COLOURS = {"pass": "green", "fail": "red", "not tried": "yellow", "not applicabl
 
 def add_conformance_commands(app: typer.Typer) -> None:
     """Add the command to ``heron-mqtt``."""
-    example = "Example: heron-mqtt conformance --device MG1/ess -- python my_device.py {broker} {env}"
-    app.command(epilog=example)(conformance)
+    program = "Example: heron-mqtt conformance --device MG1/ess -- python my_device.py {broker} {env}"
+    running = "Example: heron-mqtt conformance --device MG1/ess --broker mqtt://127.0.0.1:1883 --env-id lab"
+    app.command(epilog=f"{program}\n\n{running}")(conformance)
 
 
 def conformance(
@@ -92,8 +93,6 @@ def conformance(
 
     A device that runs already is asked for no more than its rating, under leases of at most a minute, and
     only after you have confirmed. Exit code 0: every promise that applies is kept; 1: not; 2: arguments.
-
-    Example: heron-mqtt conformance --device MG1/ess --broker mqtt://127.0.0.1:1883 --env-id lab
     """
     from heron_mqtt.record.result_file import JUNIT, PAGE, require_places
     from heron_mqtt.testing.conformance import ConformanceOptions, ConformanceResult, bench_of, examine_device

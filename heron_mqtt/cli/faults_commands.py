@@ -25,7 +25,8 @@ MAX_TIMES = 1_000
 
 def add_faults_commands(app: typer.Typer) -> None:
     """Add the command to ``heron-mqtt``."""
-    app.command(epilog="Example: heron-mqtt faults --quick")(faults)
+    some = "Example: heron-mqtt faults --only kill-broker --on mosquitto --times 5"
+    app.command(epilog=f"Example: heron-mqtt faults --quick\n\n{some}")(faults)
 
 
 def faults(
@@ -59,8 +60,6 @@ def faults(
     It starts brokers, a run, a remote agent and devices of its own, kills and stops them, and spoils the
     network between them. The observer is plain paho; nothing outside is touched. Exit code 0: every promise
     was kept, and what --only and --on ask for was tried; 1: not; 2: arguments; 130: interrupted.
-
-    Example: heron-mqtt faults --only kill-broker --on mosquitto --times 5
     """
     from heron_mqtt.record.result_file import FAULT_TABLE, require_places
     from heron_mqtt.testing.faults import FaultsOutcome, chosen_trials, run_trials

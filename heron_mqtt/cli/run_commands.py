@@ -141,7 +141,8 @@ def _options(
 
 
 @app.command(
-    epilog="Example: heron-mqtt run hil_battery --record day.heron; where that was interrupted: "
+    epilog="Example: heron-mqtt run hil_battery --broker mqtt://127.0.0.1:1883\n\n"
+    "Recorded, and gone on with where that was interrupted: heron-mqtt run hil_battery --record day.heron; "
     "heron-mqtt run hil_battery --resume day.heron"
 )
 def run(
@@ -228,10 +229,7 @@ def run(
         bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")
     ] = False,
 ) -> None:
-    """Run a scenario; without arguments the main job: three microgrids for a day over the embedded broker.
-
-    Example: heron-mqtt run hil_battery --broker mqtt://127.0.0.1:1883
-    """
+    """Run a scenario; without arguments the main job: three microgrids for a day over the embedded broker."""
     with importing():
         import powergrid.scenario  # noqa: F401  what plan_run needs
         from heron_mqtt.app.run_plan import RunOptions, plan_run

@@ -21,7 +21,9 @@ COLOURS = {"pass": "green", "fail": "red", "error": "red", "not run": "yellow"}
 
 def add_suite_commands(app: typer.Typer) -> None:
     """Add the command to ``heron-mqtt``."""
-    app.command(epilog="Example: heron-mqtt suite config/suites/controller.toml --junit suite.xml")(suite)
+    app.command(
+        epilog="Example: heron-mqtt suite config/suites/controller.toml --junit suite.xml --html suite.html"
+    )(suite)
 
 
 def suite(
@@ -42,8 +44,6 @@ def suite(
     """Run a suite: scenarios x networks x faults x seeds, side by side, each compared with its budget.
 
     Exit code 0: every run is within its budget; 1: not; 2: the suite is wrong; 130: interrupted.
-
-    Example: heron-mqtt suite config/suites/controller.toml --html suite.html
     """
     from heron_mqtt.app.policies import policy_maker
     from heron_mqtt.app.suite_file import load_suite

@@ -42,6 +42,8 @@ look, or ask for something once, do not take them, and emulated devices do not i
 EVERYWHERE: Final[Mapping[str, str]] = {**SETTINGS, **LASTING}
 MAX_PREFIX_BYTES = 500
 FILES: Final = frozenset({"password_file", "ca", "cert", "key", "outbox"})
+METAVARS: Final[Mapping[str, str]] = {"s": "SECONDS", "mb": "MB", "start": "true|false", "prefix": "LEVELS"}
+"""By the last word of a setting."""
 FOR_TLS: Final = ("ca", "cert", "key", "server_name", "alpn")
 PLAIN: Final = frozenset({"mqtt", "ws"})  # of the schemes whose encrypted ones are mqtts and wss
 
@@ -97,6 +99,11 @@ def option_of(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
+def metavar_of(setting: str) -> str:
+    """Return what stands for the value of a setting in a program's help."""
+    return "FILE" if setting in FILES else METAVARS.get(setting.rpartition("_")[2], "TEXT")
+
+
 def without_lasting(settings: Mapping[str, str]) -> dict[str, str]:
     """Return settings by name, those of a lasting connection left out."""
     return {name: value for name, value in settings.items() if name not in LASTING}
@@ -112,8 +119,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Give a program, whose connection lasts, the option of each setting."""
     group = parser.add_argument_group("connection to the broker")
     for name, meaning in EVERYWHERE.items():
-        metavar = "FILE" if name in FILES else "S" if name.endswith("_s") else "TEXT"
-        group.add_argument(option_of(name), metavar=metavar, help=meaning)
+        group.add_argument(option_of(name), metavar=metavar_of(name), help=meaning)
 
 
 def env_id_argument(text: str) -> str:

@@ -126,3 +126,17 @@ def test_a_file_that_the_user_names_is_no_bug_and_one_of_ours_is(
 def test_a_complaint_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.run_command_line(["check", "\x1b[2J\u202eé"]) == 2
     assert capsys.readouterr().err.startswith("heron-mqtt: \\x1b[2J\\u202eé: no such scenario file")
+
+
+def test_options_of_the_connection_are_a_section_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.run_command_line(["status", "--help"]) == 0
+    own, _, connection = capsys.readouterr().out.partition("Connection to the broker:")
+    assert "--listen SECONDS" in own
+    assert "--help" in own
+    assert "--keepalive-s SECONDS" in connection
+    assert "--keepalive-s" not in own
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=command_line._name_of)
+def test_examples_of_a_command_are_in_one_place(command: Any) -> None:
+    assert not (command.epilog and "Example: " in (inspect.getdoc(command.callback) or ""))
