@@ -9,6 +9,7 @@ from heron_mqtt.app.probe.listen import BoxesHeard
 from heron_mqtt.app.probe.recognise import ProfileMatch
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?!\d)")
+_UNIT_BEHIND = re.compile(r"[-+]?[\d.,]+\s*(?P<unit>[^\W\d_]+|%)")
 OTHERS = 20  # other boxes that are named
 WANTED = {"p_mw": "W", "vm_pu": "V", "soc": "%", "q_mvar": "var"}
 SIGN = "sign = 1    # -1 where the box says + for what it draws; ours is + for what is injected"
@@ -79,6 +80,8 @@ def _from_guesses(heard: BoxesHeard) -> str:
             lines.append(f"{key} = {json.dumps(path)}    # {json.dumps(value)[:60]}")
         if isinstance(value, str) and _DECIMAL_COMMA.match(value):
             lines.append('decimal = ","')
+        if isinstance(value, str) and (behind := _UNIT_BEHIND.fullmatch(value.strip())) is not None:
+            lines.append(f"suffix = {json.dumps(behind['unit'])}")
         lines += [KEYS[meant.quantity].format(unit=meant.unit), ""]
     if "p_mw" not in taken:
         lines += [

@@ -186,6 +186,28 @@ def test_a_draft_is_a_mapping_that_reads_what_was_heard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("power", "soc", "p_mw"),
+    [
+        (b"-12.5 W", b"57 %", -12.5e-6),
+        (b"2,75kW", b"57%", 2.75e-3),
+        (b'{"power": "40 W"}', b"57", 40e-6),
+    ],
+)
+def test_a_draft_reads_numbers_with_their_unit_behind(
+    power: bytes, soc: bytes, p_mw: float, tmp_path: Path
+) -> None:
+    found = heard(("plant/ess/power", power), ("plant/ess/soc", soc))
+    file = tmp_path / "box.toml"
+    file.write_text(draft(found, profiles_that_fit(found)))
+    state = VendorState(mapping_of(file, "MG1/ess"))
+    for topic, payload in (("plant/ess/power", power), ("plant/ess/soc", soc)):
+        state.take(topic, payload, now_s=0.0)
+    telemetry = state.telemetry()
+    assert telemetry is not None
+    assert (telemetry.p_mw, telemetry.soc) == (pytest.approx(p_mw), pytest.approx(0.57))
+
+
+@pytest.mark.parametrize(
     ("payload", "p_mw", "soc"),
     [
         (b"P=-3,2;SOC=55,5;M=EXT", -3.2e-6, 0.555),
