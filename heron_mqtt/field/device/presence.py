@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from heron_mqtt.messaging.presence_guard import PresenceGuard
 from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
+
+MOST_UNSAID = 16  # statuses that wait for the broker; of more the oldest is left out
 
 
 @asynccontextmanager
@@ -62,7 +65,7 @@ class PresentDevice:
         self._run: tuple[str | None, int | None] | None = None
         self._presence: Announcement | None = None
         self._guard = PresenceGuard(broker, self._status_channel(), self._stamper.boot)
-        self._unsaid: dict[str, Any] | None = None  # what is to be said once there is a presence
+        self._unsaid: deque[dict[str, Any]] = deque(maxlen=MOST_UNSAID)
         self._saying: asyncio.Task[None] | None = None
         self._fault: str | None = None
         self._name_taken = asyncio.Event()
@@ -109,13 +112,13 @@ class PresentDevice:
     async def _appear(self) -> None:
         """Be born, and leave a will."""
         will = self._stamper.will(Status(state="offline"))
-        self._unsaid = None
+        self._unsaid.clear()
         presence = self._presence = await self._broker.announce(self._status_channel(), self._birth(), will)
         if self._taken_by is not None:
             presence.disown()
             return
         await self._guard.watch(presence)
-        await self._say_newest()  # an episode began, or something failed, while that connected
+        await self._say_unsaid()  # an episode began, or something failed, while that connected
 
     async def _leave(self) -> None:
         """Say that it is gone, unless another device has its name."""
@@ -140,21 +143,20 @@ class PresentDevice:
             self._say(self._birth())
 
     def _say(self, message: dict[str, Any]) -> None:
-        """Say something of itself, in place of what was not said yet.
+        """Say something of itself, after what was not said yet; of much of that the newest counts.
 
         It is not waited for: without a connection that lasts, and a lease ends meanwhile.
         """
-        self._unsaid = message
+        self._unsaid.append(message)
         if self._presence is not None and (self._saying is None or self._saying.done()):
             self._saying = asyncio.get_running_loop().create_task(
-                self._say_newest(), name=f"status {self.label}"
+                self._say_unsaid(), name=f"status {self.label}"
             )
 
-    async def _say_newest(self) -> None:
-        while self._presence is not None and (message := self._unsaid) is not None:
-            self._unsaid = None
+    async def _say_unsaid(self) -> None:
+        while self._presence is not None and self._unsaid:
             try:
-                await self._presence.update(message)
+                await self._presence.update(self._unsaid.popleft())
             except BrokerError as exc:
                 self._broker.stats.report("device", self.label, f"its status could not be said: {exc}")
 

@@ -1136,7 +1136,7 @@ def test_a_fault_that_lasts_is_said_once_and_what_is_said_before_the_birth_is_sa
         device = Clocked(broker, period_s=0.5)
         site = ClockedSite(broker, device)
         device._failed("measure", OSError("bus"))
-        assert device._unsaid is not None
+        assert device._unsaid
         device.fails["measure"] = OSError("bus")
         site.running = asyncio.create_task(device.run())
         await asyncio.sleep(5.0)
