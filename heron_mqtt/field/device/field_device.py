@@ -25,11 +25,11 @@ import inspect
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import HeronError, MessageError, NotHandedBack, NotReady
+from heron_mqtt.field.device.device_thread import DeviceThread
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.device.rest_watch import INSIST_S, RestWatch
@@ -64,7 +64,17 @@ class SetpointRejected(Exception):
 
 
 class SetpointDeferred(SetpointRejected):
-    """Raised by ``apply``: the device will do that later, within its lease; its telemetry says so."""
+    """Raised by ``apply``: the device will do that later, within its lease; its telemetry says so.
+
+    Args:
+        why: For people.
+        within_s: When it will, s from now. The one done before holds until then, if its lease lasts so long;
+            else that ends first, and this one is not to be done.
+    """
+
+    def __init__(self, why: str, within_s: float = 0.0) -> None:
+        self.within_s = within_s
+        super().__init__(why)
 
 
 class FieldDevice(PresentDevice, abc.ABC):
@@ -99,9 +109,12 @@ class FieldDevice(PresentDevice, abc.ABC):
     """
 
     watches_its_rest: ClassVar[bool] = False
-    """Whether it watches by itself that its hardware stays in the safe state, as bridges do. Also for what
-    goes on in it, as consumers do. Otherwise its measured power has to show it: beside more than 5 % of its
-    nameplate ``safe`` is false, and ``go_safe`` is called again, as it is if it raises."""
+    """Whether its power says nothing of its safe state: it goes on in it, as consumers do, or it watches that
+    by itself, as bridges do. Otherwise its measured power has to show it: beside more than 5 % of its
+    nameplate ``safe`` is false, and ``go_safe`` is called again. If that raises it is called again in any
+    case."""
+    _tells_again: ClassVar[bool] = False
+    """An adapter: it repeats by itself a safe state that its hardware was not told of."""
     breaks_off_measuring: ClassVar[bool] = False
     """Whether ``measure`` and ``renew`` are cancelled for a stop and the end of a lease, as ``apply`` is; for
     those that wait for hardware, and can be."""
@@ -139,7 +152,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._has_rested = self._is_set_elsewhere = False  # at 0 since then; with power long after that
         self._has_measured = False  # it shows its power, so that not showing it means something
         self._told_safe: bool | None = None  # of the stop in force
-        self._own_thread: ThreadPoolExecutor | None = None
+        self._own_thread: DeviceThread | None = None
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
         self._told_holder: Holder | None = None
@@ -205,10 +218,10 @@ class FieldDevice(PresentDevice, abc.ABC):
 
         One that ``watches_its_rest`` says ``rest_reached`` once it was.
         """
-        return not self._rests or (
-            self._is_watched
-            and self._rest_watch.is_at_rest(self._p_mw_at_rest, self._q_mvar_at_rest) is False
-        )
+        if not self._rests or (self._own_thread is not None and self._own_thread.goes_on):
+            return True
+        rests = self._rest_watch.is_at_rest(self._p_mw_at_rest, self._q_mvar_at_rest)
+        return self._is_watched and rests is False
 
     @property
     def _is_watched(self) -> bool:
@@ -222,13 +235,9 @@ class FieldDevice(PresentDevice, abc.ABC):
         What comes next through here, as the safe state, is done after it. With ``asyncio.to_thread`` it would
         be done beside it, and an old setpoint could reach the hardware last.
         """
-        if (
-            self._own_thread is None
-        ):  # a thread, as the libraries of vendors wait for hardware in the call itself
-            self._own_thread = ThreadPoolExecutor(1, thread_name_prefix=f"device {self.label}")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._own_thread, functools.partial(work, *args, **kwargs)
-        )
+        if self._own_thread is None:
+            self._own_thread = DeviceThread(f"device {self.label}")
+        return await self._own_thread.do(functools.partial(work, *args, **kwargs))
 
     @property
     def is_settable(self) -> bool:
@@ -303,8 +312,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._tell_holder_at_the_end()
             await self._leave()
             if self._own_thread is not None:
-                self._own_thread.shutdown(wait=False)
-            if left is not None and not self.watches_its_rest:
+                self._own_thread.end()
+            if left is not None and not self._tells_again:
                 raise NotHandedBack(f"{self.label}: {left}")
 
     async def _end_work(self) -> str | None:
@@ -339,7 +348,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         if self.is_safe and self._rests and left is None:
             return None
         self.is_safe = True
-        self._rests = self._rests and self.watches_its_rest
+        self._rests = self._rests and self._tells_again
         try:
             async with asyncio.timeout(GOODBYE_S) as bound:
                 done = self.go_safe("the program ends")
@@ -355,7 +364,9 @@ class FieldDevice(PresentDevice, abc.ABC):
                 exc_info=exc if is_bug else None,
             )
             return f"it could not go to the safe state, and may hold its last setpoint: {why}"
-        self._rests = self._rests or not self.watches_its_rest
+        self._rests = self._rests or not self._tells_again
+        if self._own_thread is not None and self._own_thread.goes_on:
+            return "what was broken off goes on in its thread, and may reach the hardware"
         return left
 
     def _left_with(self) -> str | None:
@@ -503,7 +514,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._broker.publish(self._channel, shown, not_after=not_after)
         if answers:
             self._safe_after_s = None  # told to one that listens
-        if self._rests or self.watches_its_rest:
+        if self._rests or self._tells_again:
             self._recovered()  # else it cannot be brought to rest
 
     def _birth(self) -> dict[str, Any]:
@@ -561,13 +572,15 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._held = setpoint
             try:
                 await self._apply(setpoint)
-                self._rests = self._rests or not self.watches_its_rest
+                self._rests = self._rests or not self._tells_again
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
                 self._held = None
-                if not isinstance(exc, SetpointDeferred):
+                if not isinstance(exc, SetpointDeferred) or not self._lease.lasts_before(exc.within_s):
                     self._undo()
             except Exception as exc:
+                self._held = None
+                self._undo()
                 self._failed("apply", exc)
                 return
         if answered is not None:
@@ -690,7 +703,10 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Return whose setpoints are followed, or still in the hardware; None = no setpoint."""
         if self._lease.is_running:
             return self._lease.holder
-        return None if self._rests or self.watches_its_rest else self._told_holder
+        may_have_power = self.is_safe and (not self._rests or self.owes_safe_state)
+        if self._tells_again or self._is_set_elsewhere or not may_have_power:
+            return None
+        return self._told_holder or Holder(self.label, self._stamper.boot)
 
     def _tell_holder(self) -> None:
         """Publish whose setpoints are followed, if that has changed; not in the name of another device."""
@@ -793,7 +809,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._p_mw_at_rest = self._q_mvar_at_rest = None
         self._rest_watch.note_told(self._monotonic())
         try:
-            async with asyncio.timeout(None if self.watches_its_rest else GO_SAFE_S) as bound:
+            async with asyncio.timeout(None if self._tells_again else GO_SAFE_S) as bound:
                 done = self.go_safe(reason)
                 if inspect.isawaitable(done):
                     await done
@@ -815,6 +831,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._rest_watch.forget()
         if self.stopped and self._told_safe not in {None, self._rests and not self.owes_safe_state}:
             self._confirm_stop()
+        if self._has_told_holder:
+            self._tell_holder()
 
     async def _insist_on_rest(self) -> None:
         """Tell hardware again that was not told of its safe state, or does not stay in it.
@@ -823,12 +841,14 @@ class FieldDevice(PresentDevice, abc.ABC):
         else, by hand for example, and is left to it; in a stop nothing may set it.
         """
         now_s, p_mw, q_mvar = self._monotonic(), self._p_mw_at_rest, self._q_mvar_at_rest
-        if not (self.is_safe and self._is_watched) or self._rest_watch.is_at_rest(p_mw, q_mvar):
+        if not self.is_safe:
             return
-        if not self._rests:
+        if not self._rests and (self._is_watched or not self._tells_again):
             if now_s >= self._rest_watch.told_at + GO_SAFE_AGAIN_S:
                 await self._tell_to_rest("it was not told")
-        elif p_mw is None:
+        elif self._own_thread is not None and self._own_thread.has_gone_on():
+            await self._tell_to_rest("what was broken off has ended, and may have reached it")
+        elif not self._is_watched or p_mw is None or self._rest_watch.is_at_rest(p_mw, q_mvar):
             return
         elif not self.stopped and self._has_rested and now_s > self._rest_watch.told_at + INSIST_S:
             if not self._is_set_elsewhere:

@@ -129,6 +129,10 @@ class DeviceLease:
         self.holder = Holder.of(setpoint)
         self.lease_s = setpoint.lease_s
 
+    def lasts_before(self, within_s: float) -> bool:
+        """Whether what was done before the last setpoint holds for so long, s; also where nothing was."""
+        return self._before is None or self._before[1] > self._monotonic() + within_s
+
     def give_back_to_before(self) -> bool:
         """Undo the last setpoint's hold, which was rejected: whose power the device has holds it, no longer.
 

@@ -40,7 +40,7 @@ class SunSpecDevice(FieldDevice):
         inverter: Connected.
     """
 
-    watches_its_rest = True
+    watches_its_rest = _tells_again = True
     breaks_off_measuring = True
 
     def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:
@@ -111,7 +111,7 @@ class SunSpecDevice(FieldDevice):
         By what the broker keeps of it a stop knows that it may have power, also when this bridge is gone.
         """
         holder = super()._holder_to_tell()
-        if holder is None and self._has_written and self._owes and self._told != self._wanted:
+        if holder is None and self._has_written and self.owes_safe_state:
             return self._told_holder or Holder(self.label, self._stamper.boot)
         return holder
 

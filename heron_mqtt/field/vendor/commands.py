@@ -37,7 +37,16 @@ class NotSent(HeronError):
 
 
 class SentLater(NotSent):
-    """A setpoint waits until the device takes the next write, and is sent then."""
+    """A setpoint waits until the device takes the next write, and is sent then.
+
+    Args:
+        text: For people.
+        within_s: When that is, s from now.
+    """
+
+    def __init__(self, text: str, within_s: float) -> None:
+        self.within_s = within_s
+        super().__init__(text)
 
 
 def state_directory() -> Path:
@@ -167,6 +176,8 @@ class Commander:
         self._on_unsent = on_unsent
         self._taken = 0  # commands to registers of what is being sent, so far
         self._zero: list[DeviceCommand] = []  # the last stop that could be computed
+        self._refused_at_once = False  # the 0 of the last stop, in the mode that it was in
+        self._refuses_zero = False  # in a stop, in whatever mode
         self.sendings = 0
         """How often something was sent: what is late knows by it whether something newer was."""
         self.parts = 0
@@ -208,7 +219,8 @@ class Commander:
                 self._tell_later(wait_s, setpoint, context), name=f"later {self._label}"
             )
             raise SentLater(
-                f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s"
+                f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s",
+                wait_s,
             )
         self._check_budget(len(messages))
         self.values = values
@@ -223,6 +235,7 @@ class Commander:
             if moves:
                 self.moved_at = self._monotonic()
         self._told = meanings
+        self._refuses_zero = False
         return True
 
     async def stop(self, context: MessageContext) -> str | None:
@@ -244,7 +257,19 @@ class Commander:
             messages, instead = self._instead_of_zero(context, exc, with_release=True)
             self.values = {}
         self._told = frozenset()
-        await self._send_to_the_end(messages)
+        refused_before = self._refuses_zero
+        if refused_before:  # in the mode of a setpoint, too: that would drive it with an old power
+            messages = [replace(m, is_tried=False) for m in messages if m.is_tried] or messages
+        try:
+            await self._send_to_the_end(messages)
+        except NotTaken as exc:
+            if not exc.was_heard or not (self._refused_at_once or refused_before):
+                raise
+            self._refuses_zero = True
+            with contextlib.suppress(NotTaken, MessageError):  # it is left in no mode that drives it
+                await self._send([_releasing(message) for message in self._mapping.release(context)])
+            raise
+        self._refuses_zero = False
         return instead
 
     async def release(self, context: MessageContext) -> str | None:
@@ -365,8 +390,9 @@ class Commander:
         self._begin_sending(len(messages))
         sending: list[asyncio.Future[None]] = []
         refusal: NotTaken | None = None
+        self._refused_at_once = False
         for message in messages:
-            if message.pause_s:
+            if message.pause_s and not self._refused_at_once:
                 await asyncio.sleep(message.pause_s)
             if not isinstance(message, RegisterCommand):
                 sending.append(self._publish(message))
@@ -376,6 +402,8 @@ class Commander:
             except NotTaken as exc:
                 if not exc.was_heard:
                     raise
+                if message.is_tried:  # the mode that follows may drive it with an old power: 0 comes at once
+                    self._refused_at_once = True
                 refusal = refusal or (None if message.is_tried else exc)
         await self._wait_for_broker(sending)
         if refusal is not None:

@@ -88,7 +88,7 @@ class VendorDevice(FieldDevice):
         new_id: Makes the identifiers of messages.
     """
 
-    watches_its_rest = True
+    watches_its_rest = _tells_again = True
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class VendorDevice(FieldDevice):
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
         except SentLater as exc:
-            raise SetpointDeferred(str(exc)) from None
+            raise SetpointDeferred(str(exc), exc.within_s) from None
         except PartlyTaken as exc:
             # A renewal without an answer says the same as before: the device holds the one or the other.
             if renewal and not exc.was_heard:
@@ -303,8 +303,11 @@ class VendorDevice(FieldDevice):
                 log.warning("%s: a renewal was not sent: %s", self.label, exc)
 
     async def go_safe(self, reason: str) -> None:
-        """Set the device to 0 in an emergency stop; else hand it back, if it is driven."""
-        if not self._mapping.sets:
+        """Set the device to 0 in an emergency stop; else hand it back, if it is driven.
+
+        One that was displaced leaves it to its successor, which knows from the lease that it is driven.
+        """
+        if not self._mapping.sets or self._taken_by is not None:
             return
         if self.stopped:
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:

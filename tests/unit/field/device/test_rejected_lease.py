@@ -119,3 +119,35 @@ def test_one_that_is_done_later_has_its_own_lease_and_is_renewed() -> None:
         assert len(rests(site)) == 1
 
     serve(later)
+
+
+def test_one_that_fails_gives_the_one_before_no_more_time_either() -> None:
+    async def failed(site: ClockedSite) -> None:
+        site.send(0.5, 6.0)
+        await asyncio.sleep(1.0)
+        site.device.fails["apply"] = OSError("the bus is busy")
+        for _ in range(5):
+            site.send(0.1, 60.0)
+            site.send(0.1, 60.0, renewal=True)
+            await asyncio.sleep(0.9)
+        assert rests(site) == []
+        await asyncio.sleep(1.0)
+        assert len(rests(site)) == 1
+
+    serve(failed)
+
+
+def test_one_that_waits_beyond_the_lease_of_the_one_before_does_not_prolong_it() -> None:
+    async def waits(site: ClockedSite) -> None:
+        site.send(0.5, 3.0)
+        await asyncio.sleep(1.0)
+        site.device.fails["apply"] = SetpointDeferred("in 20 s", 20.0)
+        site.send(0.2, 60.0)
+        await asyncio.sleep(0.5)
+        site.send(0.2, 60.0, renewal=True)
+        await asyncio.sleep(1.4)
+        assert rests(site) == []
+        await asyncio.sleep(0.3)
+        assert len(rests(site)) == 1
+
+    serve(waits)

@@ -276,7 +276,7 @@ def test_a_program_whose_hardware_does_not_rest_at_its_end_says_so(how: str, why
             await site.running
         assert site.device.rests == told + (how != "cannot be told"), "it is told once more"
         assert site.said["status"][-1]["state"] == "offline"
-        assert site.said["lease"][-1]["state"] == ("held" if how == "cannot be told" else "free")
+        assert site.said["lease"][-1]["state"] == "held"
 
     serve(left, Hardware)
 
@@ -337,3 +337,60 @@ async def test_the_safe_state_comes_after_what_a_thread_was_still_doing(how: str
         while device.p_mw and time.monotonic() < began_s + 1.0:
             await asyncio.sleep(0.01)
         assert device.p_mw == 0.0
+
+
+class AtOnceSafe(Blocking):
+    """Writes setpoints in its thread, and 0 beside it."""
+
+    def go_safe(self, reason: str) -> None:
+        self.p_mw = 0.0
+
+
+@pytest.mark.parametrize("how", ["stop", "end"])
+async def test_what_goes_on_in_the_thread_is_not_safe_and_is_followed_by_the_safe_state(how: str) -> None:
+    async with InMemoryBroker() as broker:
+        device = AtOnceSafe("MG1", "ess", broker, period_s=0.02)
+        said: list[dict[str, Any]] = []
+        broker.subscribe("devices/MG1/ess/telemetry", said.append)
+        running = asyncio.create_task(device.run())
+        await until(lambda: said, "it speaks")
+        broker.publish("devices/MG1/ess/setpoint", {"type": "setpoint", "p_mw": 0.5, "lease_s": 30.0})
+        await until(device.begun.is_set, "the hardware is being told")
+        if how == "stop":
+            broker.publish("estop", {"type": "estop", "active": True})
+            await until(lambda: said[-1].get("stopped"), "the stop")
+            assert said[-1]["safe"] is False
+            device.goes_on.set()
+            await until(lambda: said[-1]["safe"], "it is told once more")
+            assert device.p_mw == 0.0
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError if how == "stop" else NotHandedBack):
+            await running
+        device.goes_on.set()
+
+
+def test_what_goes_on_in_its_safe_state_is_told_again_too_where_that_failed() -> None:
+    async def fails(site: ClockedSite) -> None:
+        site.device.fails["safe"] = OSError("the bus is busy")
+        await ended(site, "lease")
+        await asyncio.sleep(1.0)
+        assert (site.last["safe"], site.said["lease"][-1]["state"]) == (False, "held")
+        del site.device.fails["safe"]
+        await asyncio.sleep(1.5)
+        assert (site.last["safe"], site.said["lease"][-1]["state"]) == (True, "free")
+
+    serve(fails, Consumer)
+
+
+def test_the_lease_is_held_while_power_is_still_there() -> None:
+    """A stop knows by it, once this program is gone, that the hardware may have power."""
+
+    async def ramps(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, "lease")
+        assert (site.last["safe"], site.said["lease"][-1]["state"]) == (False, "held")
+        site.device.measured = REST
+        await asyncio.sleep(1.1)
+        assert site.said["lease"][-1]["state"] == "free"
+
+    serve(ramps, Hardware)

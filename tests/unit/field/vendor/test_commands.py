@@ -19,6 +19,7 @@ from heron_mqtt.field.vendor.commands import (
     budget_of,
     state_directory,
 )
+from heron_mqtt.field.vendor.link import NotTaken
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.outgoing import Outgoing
 from heron_mqtt.field.vendor.payload_filling import MessageContext
@@ -383,3 +384,74 @@ async def test_where_0_cannot_be_computed_its_release_or_the_last_0_is_sent(
     assert instead is not None
     assert "0 cannot be computed (setpoint.values.a: w / volts: a division by zero)" in instead
     assert sorted(set(rig.sent)) == sorted(sent)
+
+
+class Box:
+    """Registers behind a commander, of which some refuse."""
+
+    def __init__(self, refuses: set[str]) -> None:
+        self.refuses, self.written = refuses, list[str]()
+        table = {
+            "name": "box",
+            "registers": {
+                "p": {"address": 0, "type": "int16"},
+                "mode": {"address": 10, "words": {"0": "auto", "2": "forced"}},
+                "watts": {"address": 20, "type": "int16"},
+            },
+            "quantities": {"p_mw": {"formula": "p", "unit": "W"}},
+            "setpoint": {
+                "values": {"w": {"quantity": "p_mw", "unit": "W", "decimals": 0}},
+                "messages": [
+                    {"registers": {"mode": "forced"}},
+                    {"registers": {"watts": "{w}"}, "pause_s": 0.2},
+                ],
+                "release": [{"registers": {"mode": "auto"}}],
+            },
+        }
+        mapping = load_mapping(table, agent="MG1", device="ess", source="test")
+        self.commander = Commander(mapping, self._put, within_s=1.0, lease_runs=lambda: True)
+        self.context = MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id"))
+
+    def _put(self, message: Any) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for write in message.writes:
+            (name,) = write.names
+            is_refused = name in self.refuses or f"{name} {write.words[0]}" in self.refuses
+            self.written.append(f"{name} {write.words[0]}" + " refused" * is_refused)
+            if is_refused:
+                done.set_exception(NotTaken("exception 4"))
+                return done
+        done.set_result(None)
+        return done
+
+
+async def test_a_stop_whose_0_is_refused_leaves_the_device_in_no_mode_that_drives_it() -> None:
+    """It stood in its own control, with an old power in its register: the stop started it."""
+    box = Box({"watts"})
+    with pytest.raises(NotTaken):
+        await box.commander.stop(box.context)
+    assert box.written == ["watts 0 refused", "mode 2", "watts 0 refused", "mode 0"]
+    for _ in range(2):
+        box.written.clear()
+        with pytest.raises(NotTaken):
+            await box.commander.stop(box.context)
+        assert box.written == ["watts 0 refused", "mode 0"], "the mode is no help: not again"
+    box.refuses.clear()
+    await box.commander.stop(box.context)
+    assert box.written[-1] == "watts 0"
+
+
+async def test_a_stop_of_which_something_else_is_refused_hands_nothing_back() -> None:
+    box = Box({"mode"})
+    with pytest.raises(NotTaken):
+        await box.commander.stop(box.context)
+    assert box.written == ["watts 0", "mode 2 refused", "watts 0"]
+
+
+async def test_after_a_refused_0_none_waits_for_a_pause() -> None:
+    """A device that takes a power in the driven mode alone has an old one from the mode on."""
+    box = Box({"watts"})
+    began_s = asyncio.get_running_loop().time()
+    with pytest.raises(NotTaken):
+        await box.commander.stop(box.context)
+    assert asyncio.get_running_loop().time() - began_s < 0.15

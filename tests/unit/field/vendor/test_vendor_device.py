@@ -2125,3 +2125,17 @@ def test_reactive_power_needs_a_mapping_that_sets_it() -> None:
         load_mappings(loaded(mapping=released, authority="limited", gateway=BAND, control_q=True))
     (problem,) = caught.value.problems
     assert "control_q" in problem
+
+
+async def test_an_adapter_that_was_displaced_hands_nothing_back_under_its_successor(make: Any) -> None:
+    """It was paused, its successor drives the device, or a stop keeps it at 0."""
+    site = await make(RELEASED)
+    site.level("full")
+    site.wire.says("box/state", {"p": 0})
+    site.send(0.005, 0.5)
+    await until(lambda: site.wire.set_to() == [5000], "it is driven")
+    before = list(site.wire.sent)
+    site.device._on_displaced(Displaced("by its successor"))
+    await asyncio.wait([site.running])
+    await asyncio.sleep(0.6)
+    assert site.wire.sent == before
