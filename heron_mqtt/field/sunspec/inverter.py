@@ -43,6 +43,7 @@ W_PER_MW = 1e6
 SAME_WITHIN_S = 5.0  # one that answered so lately is no other one, if it was lost and found in between
 IN_PLACE_S = 0.5  # a stop waits so long to be told that its registers are where they were
 _FOUND = ("_models", "_static", "nameplate", "_has_timer", "_control", "_operation")  # by one look at it
+IN_PLACE_FOR_S = 10.0  # so long that counts, on further connections too
 BEATS_MISSED = 3  # so many heartbeats on end that were not taken are a fault
 
 
@@ -113,6 +114,8 @@ class Inverter:
         self._lasting: tuple[type[Control], dict[str, int]] | None = None  # of the control that read it
         self._beats_missed = 0
         self._identity = ("", "", "")
+        self._monotonic = monotonic
+        self._in_place_until = -math.inf
         self._is_another = False
         self._is_moved = False  # its models are not where they were: it is looked at first
         self._is_unsure = False  # what answered last, in a look that ended half way, may be another one
@@ -513,6 +516,8 @@ class Inverter:
         if self._is_another or self._is_moved:
             await self._after_reconnection()
             return
+        if self._monotonic() < self._in_place_until:  # it may close each connection once it has answered
+            return
         was_heard = registers.silent_s < SAME_WITHIN_S and not self._is_unsure
         await registers.connect()
         if registers.connections == self._connection:
@@ -522,7 +527,9 @@ class Inverter:
         except ModbusFault as exc:
             log.warning("%s; its safe state is written all the same", exc)
             return
-        if not is_same:
+        if is_same:
+            self._in_place_until = self._monotonic() + IN_PLACE_FOR_S
+        else:
             self._is_moved = True  # also if it cannot be looked at now
             await self._after_reconnection()
 

@@ -797,6 +797,18 @@ async def test_what_answered_a_look_that_was_broken_off_does_not_count_as_the_sa
     assert site.points() == []
 
 
+async def test_one_that_closes_each_connection_once_it_has_answered_is_told_of_a_stop() -> None:
+    """Where its model stands was read, and the write found the connection closed, each time anew."""
+    site = await connected(PV)
+    site.reconnect()
+    await site.inverter._make_sure_it_is_the_same()
+    site.registers.requests.clear()
+    site.reconnect()
+    await site.inverter.hold_zero()
+    assert site.registers.requests == []
+    assert "WMaxLimPct=0" in site.points()
+
+
 async def test_whether_zero_is_held_is_not_looked_at_anew_where_it_was_just_told() -> None:
     site = await connected(PV)
     await site.inverter.hold_zero()
