@@ -276,7 +276,7 @@ def _plain(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
         "profiles": [
             {
                 "profile": m.profile,
-                "parameters": dict(m.parameters),
+                "parameters": {name: str(value) for name, value in m.parameters.items()},
                 "missing": list(m.missing),
                 "topics": list(m.topics),
                 "share": round(m.share, 3),
