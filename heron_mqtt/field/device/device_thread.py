@@ -15,7 +15,8 @@ T = TypeVar("T")
 class DeviceThread:
     """Does in turn what blocks, in one thread: libraries of vendors wait for hardware in the call itself.
 
-    It is a daemon: a call that never returns keeps no program from ending, and writes nothing after its end.
+    It begins with the first work, and is a daemon: a call that never returns keeps no program from ending,
+    and writes nothing after its end.
 
     Args:
         name: Of the thread.

@@ -152,7 +152,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._has_rested = self._is_set_elsewhere = False  # at 0 since then; with power long after that
         self._has_measured = False  # it shows its power, so that not showing it means something
         self._told_safe: bool | None = None  # of the stop in force
-        self._own_thread: DeviceThread | None = None
+        self._own_thread = DeviceThread(f"device {self.label}")
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
         self._told_holder: Holder | None = None
@@ -218,7 +218,7 @@ class FieldDevice(PresentDevice, abc.ABC):
 
         One that ``watches_its_rest`` says ``rest_reached`` once it was.
         """
-        if not self._rests or (self._own_thread is not None and self._own_thread.goes_on):
+        if not self._rests or self._own_thread.goes_on:
             return True
         rests = self._rest_watch.is_at_rest(self._p_mw_at_rest, self._q_mvar_at_rest)
         return self._is_watched and rests is False
@@ -235,8 +235,6 @@ class FieldDevice(PresentDevice, abc.ABC):
         What comes next through here, as the safe state, is done after it. With ``asyncio.to_thread`` it would
         be done beside it, and an old setpoint could reach the hardware last.
         """
-        if self._own_thread is None:
-            self._own_thread = DeviceThread(f"device {self.label}")
         return await self._own_thread.do(functools.partial(work, *args, **kwargs))
 
     @property
@@ -311,8 +309,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             left = await self._end_work()
             self._tell_holder_at_the_end()
             await self._leave()
-            if self._own_thread is not None:
-                self._own_thread.end()
+            self._own_thread.end()
             if left is not None and not self._tells_again:
                 raise NotHandedBack(f"{self.label}: {left}")
 
@@ -365,7 +362,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             )
             return f"it could not go to the safe state, and may hold its last setpoint: {why}"
         self._rests = self._rests or not self._tells_again
-        if self._own_thread is not None and self._own_thread.goes_on:
+        if self._own_thread.goes_on:
             return "what was broken off goes on in its thread, and may reach the hardware"
         return left
 
@@ -846,7 +843,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         if not self._rests and (self._is_watched or not self._tells_again):
             if now_s >= self._rest_watch.told_at + GO_SAFE_AGAIN_S:
                 await self._tell_to_rest("it was not told")
-        elif self._own_thread is not None and self._own_thread.has_gone_on():
+        elif self._own_thread.has_gone_on():
             await self._tell_to_rest("what was broken off has ended, and may have reached it")
         elif not self._is_watched or p_mw is None or self._rest_watch.is_at_rest(p_mw, q_mvar):
             return

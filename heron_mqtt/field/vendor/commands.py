@@ -257,13 +257,12 @@ class Commander:
             messages, instead = self._instead_of_zero(context, exc, with_release=True)
             self.values = {}
         self._told = frozenset()
-        refused_before = self._refuses_zero
-        if refused_before:  # in the mode of a setpoint, too: that would drive it with an old power
+        if self._refuses_zero:  # in the mode of a setpoint, too: that would drive it with an old power
             messages = [replace(m, is_tried=False) for m in messages if m.is_tried] or messages
         try:
             await self._send_to_the_end(messages)
         except NotTaken as exc:
-            if not exc.was_heard or not (self._refused_at_once or refused_before):
+            if not exc.was_heard or not (self._refused_at_once or self._refuses_zero):
                 raise
             self._refuses_zero = True
             with contextlib.suppress(NotTaken, MessageError):  # it is left in no mode that drives it

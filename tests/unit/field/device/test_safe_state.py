@@ -308,18 +308,26 @@ class Blocking(FieldDevice):
         return Telemetry(p_mw=self.p_mw)
 
 
+async def being_told(
+    device: Blocking, broker: InMemoryBroker
+) -> tuple[asyncio.Task[None], list[dict[str, Any]]]:
+    """Have a device serve, and its thread wait in the midst of a setpoint; also returns its telemetry."""
+    said: list[dict[str, Any]] = []
+    broker.subscribe("devices/MG1/ess/telemetry", said.append)
+    running = asyncio.create_task(device.run())
+    await until(lambda: said, "it speaks")
+    broker.publish("devices/MG1/ess/setpoint", {"type": "setpoint", "p_mw": 0.5, "lease_s": 30.0})
+    await until(device.begun.is_set, "the hardware is being told")
+    return running, said
+
+
 @pytest.mark.parametrize("how", ["stop", "end"])
 async def test_the_safe_state_comes_after_what_a_thread_was_still_doing(how: str) -> None:
     async with InMemoryBroker() as broker:
         device = Blocking("MG1", "ess", broker)
-        said: list[dict[str, Any]] = []
         confirmed: list[dict[str, Any]] = []
-        broker.subscribe("devices/MG1/ess/telemetry", said.append)
         broker.subscribe("estop/confirm/MG1/ess", confirmed.append)
-        running = asyncio.create_task(device.run())
-        await until(lambda: said, "it speaks")
-        broker.publish("devices/MG1/ess/setpoint", {"type": "setpoint", "p_mw": 0.5, "lease_s": 30.0})
-        await until(device.begun.is_set, "the hardware is being told")
+        running, _ = await being_told(device, broker)
         if how == "stop":
             broker.publish("estop", {"type": "estop", "active": True})
             await asyncio.sleep(0.05)
@@ -350,12 +358,7 @@ class AtOnceSafe(Blocking):
 async def test_what_goes_on_in_the_thread_is_not_safe_and_is_followed_by_the_safe_state(how: str) -> None:
     async with InMemoryBroker() as broker:
         device = AtOnceSafe("MG1", "ess", broker, period_s=0.02)
-        said: list[dict[str, Any]] = []
-        broker.subscribe("devices/MG1/ess/telemetry", said.append)
-        running = asyncio.create_task(device.run())
-        await until(lambda: said, "it speaks")
-        broker.publish("devices/MG1/ess/setpoint", {"type": "setpoint", "p_mw": 0.5, "lease_s": 30.0})
-        await until(device.begun.is_set, "the hardware is being told")
+        running, said = await being_told(device, broker)
         if how == "stop":
             broker.publish("estop", {"type": "estop", "active": True})
             await until(lambda: said[-1].get("stopped"), "the stop")
