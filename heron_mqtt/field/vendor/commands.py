@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,7 @@ from heron_mqtt.errors import BrokerError, HeronError, MessageError
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import NotTaken
-from heron_mqtt.field.vendor.outgoing import DeviceCommand, RegisterCommand
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, RegisterCommand, ZeroMessages
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging.topics import escape
@@ -175,9 +175,7 @@ class Commander:
         self._on_part = on_part
         self._on_unsent = on_unsent
         self._taken = 0  # commands to registers of what is being sent, so far
-        self._zero: list[DeviceCommand] = []  # the last stop that could be computed
-        self._refused_at_once = False  # the 0 of the last stop, in the mode that it was in
-        self._refuses_zero = False  # in a stop, in whatever mode
+        self._zero: ZeroMessages | None = None  # the last stop that could be computed
         self.sendings = 0
         """How often something was sent: what is late knows by it whether something newer was."""
         self.parts = 0
@@ -235,11 +233,17 @@ class Commander:
             if moves:
                 self.moved_at = self._monotonic()
         self._told = meanings
-        self._refuses_zero = False
         return True
 
-    async def stop(self, context: MessageContext) -> str | None:
+    async def stop(self, context: MessageContext, *, is_at_rest: bool = False) -> str | None:
         """Send a setpoint of 0, whatever was sent before, and however often.
+
+        A device that refuses the 0 itself is sent nothing else that a setpoint sends: its mode may put an old
+        power in force. It is handed back instead, if messages of its own do that, unless it is at rest.
+
+        Args:
+            context: What the messages need.
+            is_at_rest: The device is known to have no power.
 
         Returns:
             What was sent instead, because 0 cannot be computed, and why; for people. None = it was sent.
@@ -252,23 +256,18 @@ class Commander:
         await self._end_later()
         instead: str | None = None
         try:
-            messages, self.values = self._mapping.stop(context)
+            zero, self.values = self._mapping.stop(context)
         except MessageError as exc:
-            messages, instead = self._instead_of_zero(context, exc, with_release=True)
+            zero, instead = self._instead_of_zero(context, exc, with_release=True)
             self.values = {}
         self._told = frozenset()
-        if self._refuses_zero:  # in the mode of a setpoint, too: that would drive it with an old power
-            messages = [replace(m, is_tried=False) for m in messages if m.is_tried] or messages
         try:
-            await self._send_to_the_end(messages)
+            await self._send_to_the_end(zero.at_once)
         except NotTaken as exc:
-            if not exc.was_heard or not (self._refused_at_once or self._refuses_zero):
-                raise
-            self._refuses_zero = True
-            with contextlib.suppress(NotTaken, MessageError):  # it is left in no mode that drives it
-                await self._send([_releasing(message) for message in self._mapping.release(context)])
+            if exc.was_heard and self._mapping.releases_by_messages and not is_at_rest:
+                await self._release_in_part(context)
             raise
-        self._refuses_zero = False
+        await self._send_to_the_end(zero.then)
         return instead
 
     async def release(self, context: MessageContext) -> str | None:
@@ -285,15 +284,27 @@ class Commander:
         await self._end_later()
         self.forget()
         if self._mapping.releases_by_messages:
-            await self._send([_releasing(message) for message in self._mapping.release(context)])
+            try:
+                await self._send([_releasing(message) for message in self._mapping.release(context)])
+            except NotTaken as exc:
+                if exc.was_heard:
+                    await self._release_in_part(context)
+                raise
             return None
         instead: str | None = None
         try:
-            messages = self._mapping.release(context)
+            zero = self._mapping.stop(context)[0]
         except MessageError as exc:
-            messages, instead = self._instead_of_zero(context, exc, with_release=False)
-        await self._send_to_the_end([m if m.is_tried else _releasing(m) for m in messages])
+            zero, instead = self._instead_of_zero(context, exc, with_release=False)
+        is_again = len(zero.then) > 0 and _writes(zero.at_once) <= _writes(zero.then)
+        await self._send_to_the_end(zero.at_once if is_again else map(_releasing, zero.at_once))
+        await self._send_to_the_end(map(_releasing, zero.then))
         return instead
+
+    async def _release_in_part(self, context: MessageContext) -> None:
+        """Send what of its release may still help a device that has refused something: it stays owed."""
+        with contextlib.suppress(NotTaken, MessageError):
+            await self._send_to_the_end(map(_releasing, self._mapping.release_without_zero(context)))
 
     def _remember_zero(self, context: MessageContext) -> None:
         with contextlib.suppress(MessageError):
@@ -301,7 +312,7 @@ class Commander:
 
     def _instead_of_zero(
         self, context: MessageContext, why: MessageError, *, with_release: bool
-    ) -> tuple[list[DeviceCommand], str]:
+    ) -> tuple[ZeroMessages, str]:
         """Return what is sent where 0 cannot be computed, and what that is, for people.
 
         Raises:
@@ -309,15 +320,17 @@ class Commander:
         """
         if with_release and self._mapping.releases_by_messages:
             with contextlib.suppress(MessageError):
-                messages = [_releasing(message) for message in self._mapping.release(context)]
-                return messages, f"0 cannot be computed ({why}): its release is sent instead"
-        if self._zero:
+                messages = tuple(_releasing(message) for message in self._mapping.release(context))
+                return ZeroMessages(
+                    (), messages
+                ), f"0 cannot be computed ({why}): its release is sent instead"
+        if self._zero is not None:
             return self._zero, f"0 cannot be computed ({why}): the 0 that was computed last is sent instead"
         try:
-            messages = self._mapping.stop_in_part(context)
+            zero = self._mapping.stop_in_part(context)
         except MessageError:
             raise why from None
-        return messages, f"0 cannot be computed ({why}): what of it can be is sent alone"
+        return zero, f"0 cannot be computed ({why}): what of it can be is sent alone"
 
     def forget(self) -> None:
         """Know of no setpoint that the device holds: the next one is sent in full."""
@@ -379,19 +392,19 @@ class Commander:
                 sending.append(self._publish(message))
         await self._wait_for_broker(sending)
 
-    async def _send_to_the_end(self, messages: list[DeviceCommand]) -> None:
-        """Send the messages of a stop: one that is refused does not keep back the next.
+    async def _send_to_the_end(self, given: Iterable[DeviceCommand]) -> None:
+        """Send messages of a stop or a release: one that is refused does not keep back the next.
 
         Raises:
             BrokerError: The broker refused one.
-            NotTaken: The device refused one that is not only tried, or does not answer.
+            NotTaken: The device refused one, or does not answer.
         """
+        messages = list(given)
         self._begin_sending(len(messages))
         sending: list[asyncio.Future[None]] = []
         refusal: NotTaken | None = None
-        self._refused_at_once = False
         for message in messages:
-            if message.pause_s and not self._refused_at_once:
+            if message.pause_s:
                 await asyncio.sleep(message.pause_s)
             if not isinstance(message, RegisterCommand):
                 sending.append(self._publish(message))
@@ -401,9 +414,7 @@ class Commander:
             except NotTaken as exc:
                 if not exc.was_heard:
                     raise
-                if message.is_tried:  # the mode that follows may drive it with an old power: 0 comes at once
-                    self._refused_at_once = True
-                refusal = refusal or (None if message.is_tried else exc)
+                refusal = refusal or exc
         await self._wait_for_broker(sending)
         if refusal is not None:
             raise refusal
@@ -458,3 +469,8 @@ class Commander:
 def _releasing(message: DeviceCommand) -> DeviceCommand:
     """Return a message of a release; of registers it is looked at whether they show it."""
     return replace(message, releases=True) if isinstance(message, RegisterCommand) else message
+
+
+def _writes(messages: Iterable[DeviceCommand]) -> frozenset[Any]:
+    """Return the requests to registers in some messages."""
+    return frozenset(write for m in messages if isinstance(m, RegisterCommand) for write in m.writes)

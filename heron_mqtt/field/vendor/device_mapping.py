@@ -18,7 +18,7 @@ from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.keepalives import Keepalive
-from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, ZeroMessages
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 from heron_mqtt.field.vendor.payload_filling import (
     MessageContext,
@@ -256,7 +256,7 @@ class DeviceMapping:
             raise ConfigError(f"{self.source}: {self.name} takes no setpoints: its mapping has no 'setpoint'")
         return self._writer.encode(setpoint, context)
 
-    def stop(self, context: MessageContext) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
+    def stop(self, context: MessageContext) -> tuple[ZeroMessages, dict[str, RenderedValue]]:
         """Return the messages of an emergency stop in their order, and the values in them.
 
         Raises:
@@ -265,7 +265,7 @@ class DeviceMapping:
         assert self._writer is not None
         return self._writer.stop(context)
 
-    def stop_in_part(self, context: MessageContext) -> list[DeviceCommand]:
+    def stop_in_part(self, context: MessageContext) -> ZeroMessages:
         """Return what of a stop can be computed.
 
         Raises:
@@ -302,7 +302,16 @@ class DeviceMapping:
             return []
         if self._writer.has_release:
             return self._writer.release(context)
-        return self._writer.stop(context)[0]
+        return self._writer.stop(context)[0].messages
+
+    def release_without_zero(self, context: MessageContext) -> list[DeviceCommand]:
+        """Return what of those messages still helps a device that refuses one of them.
+
+        Raises:
+            MessageError: Something that the messages need is not known yet.
+        """
+        assert self._writer is not None
+        return self._writer.release_without_zero(context)
 
     # -- compiling ---------------------------------------------------------------------------------
 

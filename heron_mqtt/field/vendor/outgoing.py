@@ -19,7 +19,6 @@ class Outgoing:
         qos: 0, 1 or 2.
         retain: Whether the broker keeps it.
         pause_s: How long to wait before it, s.
-        is_tried: The same is sent again later on: it may be refused.
         meaning: What it tells the device, without what differs in every message (its number, the time, the
             lease): two messages of one meaning set the same.
     """
@@ -30,7 +29,6 @@ class Outgoing:
     retain: bool = False
     pause_s: float = 0.0
     meaning: tuple[Any, ...] = field(default=(), compare=False)
-    is_tried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,6 @@ class RegisterCommand:
         releases: It hands the device back: what a setpoint has written must not stand there afterwards.
         goes_on: It is of a stop: what is refused does not keep back what follows.
         pause_s: As with ``Outgoing``.
-        is_tried: As with ``Outgoing``.
         meaning: As with ``Outgoing``.
     """
 
@@ -53,10 +50,29 @@ class RegisterCommand:
     goes_on: bool = False
     pause_s: float = 0.0
     meaning: tuple[Any, ...] = field(default=(), compare=False)
-    is_tried: bool = False
 
 
 DeviceCommand = Outgoing | RegisterCommand
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroMessages:
+    """A setpoint of 0, in the order that brings 0 first.
+
+    Attributes:
+        at_once: What holds the power.
+        then: The rest, sent only where the device has taken that: the mode may put an old power in force. It
+            has the power again where the setpoint sends something before it, as a device may take a power in
+            one mode alone.
+    """
+
+    at_once: tuple[DeviceCommand, ...]
+    then: tuple[DeviceCommand, ...]
+
+    @property
+    def messages(self) -> list[DeviceCommand]:
+        """All of it, in its order."""
+        return [*self.at_once, *self.then]
 
 
 class NotExpressible(MessageError):

@@ -75,16 +75,26 @@ class SetpointMessage:
         """Whether one of these values stands in it."""
         return bool(self.sent & set(powers))
 
-    def part(self, command: DeviceCommand, powers: Collection[str]) -> DeviceCommand | None:
-        """Return what of it holds these values, to be sent at once; None = nothing of it does.
+    def registers_of(self, powers: Collection[str]) -> set[str]:
+        """Return the registers that hold one of these values."""
+        written = self._table.registers or {}
+        return {name for name, text in written.items() if placeholders([text]) & set(powers)}
+
+    def part(
+        self, command: DeviceCommand, powers: Collection[str], registers: Collection[str]
+    ) -> DeviceCommand | None:
+        """Return what of it holds a power, to be sent at once; None = nothing of it does.
 
         Registers that go in one request stay together.
+
+        Args:
+            command: It, ready to send.
+            powers: The values that are a power.
+            registers: Those that hold one of them, in this message or another.
         """
         if not isinstance(command, RegisterCommand):
             return replace(command, pause_s=0.0) if self.carries(powers) else None
-        assert self._table.registers is not None
-        names = {n for n, text in self._table.registers.items() if placeholders([text]) & set(powers)}
-        writes = tuple(w for w in command.writes if names.intersection(w.names))
+        writes = tuple(w for w in command.writes if set(registers).intersection(w.names))
         return replace(command, writes=writes, pause_s=0.0) if writes else None
 
     def applies(self, values: Mapping[str, RenderedValue], setpoint: Setpoint) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
-from heron_mqtt.field.vendor.outgoing import DeviceCommand, NotExpressible, RegisterCommand
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, NotExpressible, RegisterCommand, ZeroMessages
 from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.field.vendor.problems import Problems
@@ -43,6 +43,7 @@ class SetpointWriter:
             for key, messages in (("messages", table.messages), ("release", releases))
         )
         self._powers = self.values.powers() if not problems else frozenset()
+        self._power_registers = {name for m in self._messages for name in m.registers_of(self._powers)}
         self._check_use(problems)
         if not problems:
             self._check_zero(problems)
@@ -122,11 +123,8 @@ class SetpointWriter:
                         f"makes of {p_mw:g} MW; let its min, max and table have 0, or send another message"
                     )
 
-    def stop(self, context: MessageContext) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
+    def stop(self, context: MessageContext) -> tuple[ZeroMessages, dict[str, RenderedValue]]:
         """Return the messages of an emergency stop: a setpoint of 0 in the order that brings 0 first.
-
-        What holds the power comes at once. Where the setpoint sends something else before it, as the mode
-        that drives the device, the whole setpoint follows: a device may take a power in that mode alone.
 
         Raises:
             MessageError: As with ``encode``.
@@ -134,12 +132,19 @@ class SetpointWriter:
         values = self.values.render(ZERO, context)
         applying = [m for m in self._messages if m.applies(values, ZERO)]
         commands, _ = self.encode(ZERO, context)
-        at_once = [part for m in applying if (part := m.part(m.write(values, context), self._powers))]
-        whole = [replace(c, goes_on=True) if isinstance(c, RegisterCommand) else c for c in commands]
-        n, begins_with = len(at_once), [each for c in at_once for each in _contents(c)]
-        if [each for c in whole for each in _contents(c)][: len(begins_with)] == begins_with:
-            return [*(replace(c, pause_s=0.0) for c in whole[:n]), *whole[n:]], values
-        return [*(replace(c, is_tried=True) for c in at_once), *whole], values
+        return self._power_first(applying, commands), values
+
+    def _power_first(self, applying: list[SetpointMessage], commands: list[DeviceCommand]) -> ZeroMessages:
+        """Return the messages of 0 with what holds the power before the rest."""
+        pairs = zip(applying, commands, strict=True)
+        parts = (m.part(c, self._powers, self._power_registers) for m, c in pairs)
+        at_once, whole = tuple(part for part in parts if part is not None), commands
+        if at_once:  # with 0 in it nothing of the rest can harm, so what is refused holds up nothing
+            whole = [replace(c, goes_on=True) if isinstance(c, RegisterCommand) else c for c in whole]
+        sent = [each for c in at_once for each in _contents(c)]
+        if [each for c in whole for each in _contents(c)][: len(sent)] == sent:
+            whole = _without_first(whole, len(sent))
+        return ZeroMessages(at_once, tuple(whole))
 
     def releases_to_zero(self, context: MessageContext) -> bool:
         """Whether the release tells the device nothing but what a setpoint of 0 does: it is to be at 0 then.
@@ -152,7 +157,7 @@ class SetpointWriter:
         zero = {each for c in self.encode(ZERO, context)[0] for each in _effects(c)}
         return all(each in zero for c in self.release(context) for each in _effects(c))
 
-    def stop_in_part(self, context: MessageContext) -> list[DeviceCommand]:
+    def stop_in_part(self, context: MessageContext) -> ZeroMessages:
         """Return what of a stop can be computed and holds a power, or a word that is made of one.
 
         Raises:
@@ -161,10 +166,36 @@ class SetpointWriter:
         values = self.values.render(ZERO, context, in_part=True)
         made = [name for name in self.values.names if "p_mw" in self.values.quantities([name])[0]]
         known = [m for m in self._messages if m.names <= values.keys() and m.names & set(made)]
-        found = [m.write(values, context) for m in known if m.applies(values, ZERO)]
-        if not found:
+        applying = [m for m in known if m.applies(values, ZERO)]
+        if not applying:
             raise MessageError("nothing of a setpoint of 0 can be computed")
-        return [replace(c, pause_s=0.0) for c in found]
+        found = [replace(m.write(values, context), pause_s=0.0) for m in applying]
+        return self._power_first(applying, found)
+
+    def release_without_zero(self, context: MessageContext) -> list[DeviceCommand]:
+        """Return what of a release still helps a device that refuses a part of it.
+
+        That is what no setpoint does, and what holds the power. The rest of a setpoint, as its mode, may put
+        an old power in force.
+
+        Raises:
+            MessageError: As with ``release``.
+        """
+        zero = {each for c in self.encode(ZERO, context)[0] for each in _effects(c)}
+        found: list[DeviceCommand] = []
+        for command in self.release(context):
+            if not isinstance(command, RegisterCommand):
+                found += [command] * any(each not in zero for each in _effects(command))
+                continue
+            writes = tuple(
+                w
+                for w in command.writes
+                if self._power_registers.intersection(w.names)
+                or any(each not in zero for each in _effects(replace(command, writes=(w,))))
+            )
+            if writes:
+                found.append(replace(command, writes=writes, goes_on=True))
+        return found
 
     @property
     def stop_needs(self) -> dict[str, list[str]]:
@@ -188,6 +219,21 @@ class SetpointWriter:
 def _contents(command: DeviceCommand) -> tuple[Any, ...]:
     """Return what a message does to the device, one after the other, whenever it is sent."""
     return command.writes if isinstance(command, RegisterCommand) else (command.meaning,)
+
+
+def _without_first(commands: list[DeviceCommand], count: int) -> list[DeviceCommand]:
+    """Return messages without so many of their contents, of which the first ones are."""
+    left: list[DeviceCommand] = []
+    for command in commands:
+        has = len(_contents(command))
+        if isinstance(command, RegisterCommand) and count < has:
+            left.append(
+                replace(command, writes=command.writes[count:], pause_s=0.0 if count else command.pause_s)
+            )
+        elif count < has:
+            left.append(command)
+        count = max(0, count - has)
+    return left
 
 
 def _effects(command: DeviceCommand) -> list[Any]:

@@ -314,7 +314,8 @@ class VendorDevice(FieldDevice):
                 self._owes_end = True
                 self._stop_proof.begin(self._monotonic())  # what it says at once may come before we know it
                 # Also where it is another one's.
-                self._report_instead(await self._commander.stop(self._context()))
+                is_at_rest = self._stop_watch.is_at_rest(self._p_mw_now()) is True
+                self._report_instead(await self._commander.stop(self._context(), is_at_rest=is_at_rest))
                 if self._mapping.registers is not None:  # read while they were written, it is of before
                     self._stop_proof.note_told(self._monotonic())
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
@@ -404,6 +405,11 @@ class VendorDevice(FieldDevice):
         if self._is_watched and p_mw is not None:
             p_mw = self._stop_proof.known_p_mw(self._monotonic(), was_told=True, is_offline=self._offline())
         super()._note_power(p_mw, None)
+
+    def _p_mw_now(self) -> float | None:
+        """Return the power that it said last, MW, positive = injected; None = it is not known now."""
+        telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
+        return None if telemetry is None else telemetry.p_mw
 
     def _p_mw_in_stop(self) -> float | None:
         """Return the power that is known in a stop, MW, positive = injected; None = none."""

@@ -389,8 +389,14 @@ async def test_where_0_cannot_be_computed_its_release_or_the_last_0_is_sent(
 class Box:
     """Registers behind a commander, of which some refuse."""
 
-    def __init__(self, refuses: set[str]) -> None:
+    def __init__(
+        self,
+        refuses: set[str],
+        messages: list[dict[str, Any]] | None = None,
+        release: list[dict[str, Any]] | str | None = None,
+    ) -> None:
         self.refuses, self.written = refuses, list[str]()
+        two = [{"registers": {"mode": "forced"}}, {"registers": {"watts": "{w}"}, "pause_s": 0.2}]
         table = {
             "name": "box",
             "registers": {
@@ -401,11 +407,8 @@ class Box:
             "quantities": {"p_mw": {"formula": "p", "unit": "W"}},
             "setpoint": {
                 "values": {"w": {"quantity": "p_mw", "unit": "W", "decimals": 0}},
-                "messages": [
-                    {"registers": {"mode": "forced"}},
-                    {"registers": {"watts": "{w}"}, "pause_s": 0.2},
-                ],
-                "release": [{"registers": {"mode": "auto"}}],
+                "messages": messages or two,
+                "release": release or [{"registers": {"mode": "auto"}}],
             },
         }
         mapping = load_mapping(table, agent="MG1", device="ess", source="test")
@@ -418,27 +421,62 @@ class Box:
             (name,) = write.names
             is_refused = name in self.refuses or f"{name} {write.words[0]}" in self.refuses
             self.written.append(f"{name} {write.words[0]}" + " refused" * is_refused)
-            if is_refused:
+            if is_refused and not done.done():
                 done.set_exception(NotTaken("exception 4"))
-                return done
-        done.set_result(None)
+            if is_refused and not message.goes_on:
+                break
+        if not done.done():
+            done.set_result(None)
         return done
 
 
-async def test_a_stop_whose_0_is_refused_leaves_the_device_in_no_mode_that_drives_it() -> None:
-    """It stood in its own control, with an old power in its register: the stop started it."""
-    box = Box({"watts"})
-    with pytest.raises(NotTaken):
-        await box.commander.stop(box.context)
-    assert box.written == ["watts 0 refused", "mode 2", "watts 0 refused", "mode 0"]
-    for _ in range(2):
-        box.written.clear()
-        with pytest.raises(NotTaken):
+MODE, WATTS = {"mode": "forced"}, {"watts": "{w}"}
+ORDERS = [
+    [{"registers": MODE | WATTS}],
+    [{"registers": WATTS | MODE}],
+    [{"registers": MODE}, {"registers": WATTS}],
+    [{"registers": WATTS}, {"registers": MODE}],
+]
+
+
+async def test_a_device_that_refuses_the_0_of_a_stop_is_sent_nothing_that_drives_it() -> None:
+    """It stood in its own control, with an old power in its register: the mode of the stop started it."""
+    for messages in ORDERS:
+        for release, ends in (([{"registers": {"mode": "auto"}}], ["mode 0"]), ("zero", [])):
+            box = Box({"watts"}, messages, release)
+            for _ in range(2):
+                box.written.clear()
+                with pytest.raises(NotTaken):
+                    await box.commander.stop(box.context)
+                assert box.written == ["watts 0 refused", *ends], (messages, release)
+                box.written.clear()
+                with pytest.raises(NotTaken):
+                    await box.commander.stop(box.context, is_at_rest=True)
+                assert box.written == ["watts 0 refused"], "what is at rest is left as it is"
+            box.refuses.clear()
+            box.written.clear()
             await box.commander.stop(box.context)
-        assert box.written == ["watts 0 refused", "mode 0"], "the mode is no help: not again"
-    box.refuses.clear()
-    await box.commander.stop(box.context)
-    assert box.written[-1] == "watts 0"
+            assert (box.written[0], "mode 2" in box.written) == ("watts 0", True)
+
+
+async def test_a_device_that_refuses_the_0_of_its_release_is_sent_nothing_that_drives_it() -> None:
+    for messages in ORDERS:
+        box = Box({"watts"}, messages, "zero")
+        with pytest.raises(NotTaken):
+            await box.commander.release(box.context)
+        assert box.written == ["watts 0 refused"], messages
+
+
+async def test_of_a_release_what_undoes_a_setpoint_is_sent_though_a_part_is_refused() -> None:
+    for release, wanted in (
+        ([{"registers": {"watts": 0, "mode": "auto"}}], ["watts 0 refused", "watts 0 refused", "mode 0"]),
+        ([{"registers": {"watts": 0}}, {"registers": {"mode": "auto"}}], None),
+        ([{"registers": {"watts": 0, "mode": "forced"}}], ["watts 0 refused", "watts 0 refused"]),
+    ):
+        box = Box({"watts"}, release=release)
+        with pytest.raises(NotTaken):
+            await box.commander.release(box.context)
+        assert box.written == (wanted or ["watts 0 refused", "watts 0 refused", "mode 0"])
 
 
 async def test_a_stop_of_which_something_else_is_refused_hands_nothing_back() -> None:
@@ -446,12 +484,3 @@ async def test_a_stop_of_which_something_else_is_refused_hands_nothing_back() ->
     with pytest.raises(NotTaken):
         await box.commander.stop(box.context)
     assert box.written == ["watts 0", "mode 2 refused", "watts 0"]
-
-
-async def test_after_a_refused_0_none_waits_for_a_pause() -> None:
-    """A device that takes a power in the driven mode alone has an old one from the mode on."""
-    box = Box({"watts"})
-    began_s = asyncio.get_running_loop().time()
-    with pytest.raises(NotTaken):
-        await box.commander.stop(box.context)
-    assert asyncio.get_running_loop().time() - began_s < 0.15

@@ -249,7 +249,9 @@ def test_a_formula_is_a_number_or_a_word_and_takes_no_unit() -> None:
 
 def stop_texts(made: SetpointWriter, **inputs: Any) -> list[tuple[str, float]]:
     return [
-        (m.payload.decode(), m.pause_s) for m in made.stop(context(**inputs))[0] if isinstance(m, Outgoing)
+        (m.payload.decode(), m.pause_s)
+        for m in made.stop(context(**inputs))[0].messages
+        if isinstance(m, Outgoing)
     ]
 
 
@@ -274,9 +276,9 @@ def test_of_a_stop_that_cannot_be_computed_what_carries_power_can_be_sent_alone(
     for inputs in ({"volts": 0.0}, {}):
         with pytest.raises(MessageError):
             made.stop(context(**inputs))
-        assert [m.payload for m in made.stop_in_part(context(**inputs)) if isinstance(m, Outgoing)] == [
-            b"watts 0"
-        ]
+        assert [
+            m.payload for m in made.stop_in_part(context(**inputs)).messages if isinstance(m, Outgoing)
+        ] == [b"watts 0"]
     alone, _ = writer({"p": P, "a": values["a"]}, "amps {a}", inputs=("volts",))
     with pytest.raises(MessageError, match="nothing of a setpoint of 0"):
         alone.stop_in_part(context())
