@@ -59,7 +59,9 @@ class DeviceLease:
         self._newest: OrderedDict[Holder, int] = OrderedDict()  # seq of the newest setpoint by sender
         self._ends_at = -math.inf
         self._heard_at = -math.inf
-        self._before: tuple[Holder | None, float, float | None] | None = None  # the last setpoint was done
+        self._before: tuple[Holder | None, float, float | None, float] | None = (
+            None  # the last setpoint was done
+        )
 
     # -- what this device says -----------------------------------------------------------------------
 
@@ -118,7 +120,8 @@ class DeviceLease:
     def hold(self, setpoint: Setpoint) -> None:
         """Let the sender of a setpoint that is not refused hold the lease, or hold it for longer."""
         if not setpoint.renewal:
-            self._before = (self.holder, self._ends_at, self.lease_s) if self.is_running else None
+            held = (self.holder, self._ends_at, self.lease_s, self._heard_at)
+            self._before = held if self.is_running else None
         now = self._monotonic()
         begins_at = self._begin(setpoint, now)
         assert not isinstance(begins_at, str), "ask refusal() first"
@@ -144,7 +147,7 @@ class DeviceLease:
         if self._before is None or not self.is_running:
             return False
         ends_at = self._ends_at
-        self.holder, self._ends_at, self.lease_s = self._before
+        self.holder, self._ends_at, self.lease_s, self._heard_at = self._before
         self._ends_at = min(ends_at, self._ends_at)
         return True
 
@@ -176,7 +179,7 @@ class DeviceLease:
 
     @property
     def held_for_s(self) -> float:
-        """Time since the newest setpoint or renewal of the holder came, s."""
+        """Time since the newest setpoint or renewal of the holder came that was not rejected, s."""
         return self._monotonic() - self._heard_at
 
     def is_of(self, setpoint: Setpoint) -> bool:

@@ -285,7 +285,7 @@ class Commander:
         self.forget()
         if self._mapping.releases_by_messages:
             try:
-                await self._send([_releasing(message) for message in self._mapping.release(context)])
+                await self._send([self._releasing(message) for message in self._mapping.release(context)])
             except NotTaken as exc:
                 if exc.was_heard:
                     await self._release_in_part(context)
@@ -297,14 +297,14 @@ class Commander:
         except MessageError as exc:
             zero, instead = self._instead_of_zero(context, exc, with_release=False)
         is_again = len(zero.then) > 0 and _writes(zero.at_once) <= _writes(zero.then)
-        await self._send_to_the_end(zero.at_once if is_again else map(_releasing, zero.at_once))
-        await self._send_to_the_end(map(_releasing, zero.then))
+        await self._send_to_the_end(zero.at_once if is_again else map(self._releasing, zero.at_once))
+        await self._send_to_the_end(map(self._releasing, zero.then))
         return instead
 
     async def _release_in_part(self, context: MessageContext) -> None:
         """Send what of its release may still help a device that has refused something: it stays owed."""
         with contextlib.suppress(NotTaken, MessageError):
-            await self._send_to_the_end(map(_releasing, self._mapping.release_without_zero(context)))
+            await self._send_to_the_end(map(self._releasing, self._mapping.release_without_zero(context)))
 
     def _remember_zero(self, context: MessageContext) -> None:
         with contextlib.suppress(MessageError):
@@ -320,7 +320,7 @@ class Commander:
         """
         if with_release and self._mapping.releases_by_messages:
             with contextlib.suppress(MessageError):
-                messages = tuple(_releasing(message) for message in self._mapping.release(context))
+                messages = tuple(self._releasing(message) for message in self._mapping.release(context))
                 return ZeroMessages(
                     (), messages
                 ), f"0 cannot be computed ({why}): its release is sent instead"
@@ -345,6 +345,12 @@ class Commander:
         """Send nothing later."""
         if self._later is not None:
             self._later.cancel()
+
+    def _releasing(self, message: DeviceCommand) -> DeviceCommand:
+        """Return a message of a release; of registers it is looked at whether they show it."""
+        if not isinstance(message, RegisterCommand):
+            return message
+        return replace(message, releases=True, undoes=self._mapping.fixed_words)
 
     def _check_budget(self, writes: int) -> None:
         if self._budget is None:
@@ -464,11 +470,6 @@ class Commander:
         later, self._later = self._later, None
         if later is not None:
             await end_tasks([later])
-
-
-def _releasing(message: DeviceCommand) -> DeviceCommand:
-    """Return a message of a release; of registers it is looked at whether they show it."""
-    return replace(message, releases=True) if isinstance(message, RegisterCommand) else message
 
 
 def _writes(messages: Iterable[DeviceCommand]) -> frozenset[Any]:

@@ -313,6 +313,11 @@ class DeviceMapping:
         assert self._writer is not None
         return self._writer.release_without_zero(context)
 
+    @property
+    def fixed_words(self) -> frozenset[tuple[str, int, int]]:
+        """What setpoints write into registers whatever the power is: area, address, word."""
+        return frozenset() if self._writer is None else self._writer.fixed_words
+
     # -- compiling ---------------------------------------------------------------------------------
 
     def _complain_of(self, index: int, problems: Problems) -> Complain:

@@ -37,7 +37,8 @@ class ModbusLink:
     - A write that is refused ends its message: what follows in it is not written. A device that is busy is
       asked again until the message is too old.
     - A release is read back: one that the device has acknowledged, while its registers hold what a setpoint
-      has written, is refused. Registers that hold anything else, or cannot be read, prove nothing: a command
+      has written, is refused; so is one while they hold a word that every setpoint writes, as the mode that
+      an earlier program left. Registers that hold anything else, or cannot be read, prove nothing: a command
       may read otherwise than it was written.
     - A device that is away is asked again with each turn, once a second at most.
 
@@ -283,7 +284,9 @@ class ModbusLink:
                 continue
             unproven = f"{names}: the device holds {_hex(words)} where {_hex(write.words)} was written"
             for i, word in enumerate(words):
-                if word != write.words[i] and word == self._set_to.get((write.area, write.address + i)):
+                place = (write.area, write.address + i)
+                is_of_setpoint = word == self._set_to.get(place) or (*place, word) in command.undoes
+                if word != write.words[i] and is_of_setpoint:
                     return f"{unproven}, as before", unproven
         return "", unproven
 

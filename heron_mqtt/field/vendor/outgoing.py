@@ -39,6 +39,8 @@ class RegisterCommand:
         writes: The requests, in their order; one that is refused ends it, unless it goes on.
         read_back: Read the registers afterwards, and take other words for a refusal.
         releases: It hands the device back: what a setpoint has written must not stand there afterwards.
+        undoes: What every setpoint writes, as area, address and word: it must not stand there either, also
+            where an earlier program wrote it.
         goes_on: It is of a stop: what is refused does not keep back what follows.
         pause_s: As with ``Outgoing``.
         meaning: As with ``Outgoing``.
@@ -47,6 +49,7 @@ class RegisterCommand:
     writes: tuple[RegisterWrite, ...]
     read_back: bool = False
     releases: bool = False
+    undoes: frozenset[tuple[str, int, int]] = frozenset()
     goes_on: bool = False
     pause_s: float = 0.0
     meaning: tuple[Any, ...] = field(default=(), compare=False)

@@ -80,6 +80,15 @@ class SetpointMessage:
         written = self._table.registers or {}
         return {name for name, text in written.items() if placeholders([text]) & set(powers)}
 
+    def fixed_words(self) -> frozenset[tuple[str, int, int]]:
+        """Return what it writes whatever the setpoint is: area, address and word."""
+        written = self._table.registers or {}
+        fixed = {n: value for n, value in written.items() if not (isinstance(value, str) and "{" in value)}
+        if self._registers is None:
+            return frozenset()
+        writes = self._registers.writes(fixed, self._table.function)
+        return frozenset((w.area, w.address + i, word) for w in writes for i, word in enumerate(w.words))
+
     def part(
         self, command: DeviceCommand, powers: Collection[str], registers: Collection[str]
     ) -> DeviceCommand | None:

@@ -44,8 +44,11 @@ class SetpointWriter:
         )
         self._powers = self.values.powers() if not problems else frozenset()
         self._power_registers = {name for m in self._messages for name in m.registers_of(self._powers)}
+        self.fixed_words: frozenset[tuple[str, int, int]] = frozenset()
+        """What setpoints write into registers whatever the power is, as their mode: area, address, word."""
         self._check_use(problems)
         if not problems:
+            self.fixed_words = frozenset().union(*(m.fixed_words() for m in self._messages))
             self._check_zero(problems)
 
     def _check_zero(self, problems: Problems) -> None:

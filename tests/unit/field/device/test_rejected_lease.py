@@ -35,6 +35,7 @@ def test_power_ends_with_its_own_lease_however_many_newer_ones_are_rejected(is_r
         assert len(rests(site)) == 1
         assert site.times["lease"][-1] == pytest.approx(6.0, abs=0.2)
         assert site.said["lease"][-1]["state"] == "free"
+        assert site.last["safe_after_s"] == pytest.approx(6.0, abs=0.2), "of the power that ended"
 
     serve(rejected)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,8 @@ class Site:
         self.box, self.link, self.device, self.broker = box, link, device, broker
         self.gateway = Gateway(broker)
         self.reports: list[str] = []
+        self.leases: list[dict[str, Any]] = []
+        broker.subscribe(topics.device("MG1", "ess", "lease"), self.leases.append)
         broker.stats.listeners.append(lambda r: self.reports.append(f"{r.where}: {r.what}"))
         self.running = asyncio.create_task(device.run())
 
@@ -104,6 +106,7 @@ async def make() -> AsyncIterator[Any]:
             timeout_s: float = 0.3,
             answers: bool = True,
             is_there: bool = True,
+            before: Callable[[InMemoryBroker, ModbusBox], None] = lambda broker, box: None,
             **options: Any,
         ) -> Site:
             box = ModbusBox({1: UNIT, 3: UNIT}, framing=framing)
@@ -119,6 +122,7 @@ async def make() -> AsyncIterator[Any]:
             clock = {k: v for k, v in options.items() if k == "monotonic"}
             link = await stack.enter_async_context(ModbusLink(Registers(connection, unit), mapping, **clock))
             broker = await stack.enter_async_context(InMemoryBroker())
+            before(broker, box)
             device = VendorDevice(
                 mapping,
                 link,
@@ -590,6 +594,30 @@ async def test_a_release_that_is_acknowledged_and_ignored_is_no_safe_state_and_n
     await site.end()
     why = "it has acknowledged its release, but power: the device holds"
     assert site.device.left_undone.startswith(f"{LEFT}: {why}")
+
+
+async def test_the_mode_that_an_earlier_program_left_is_not_taken_for_a_release(make: Any) -> None:
+    """Its release was acknowledged and ignored. It knew; the next one said ``free`` and ended well."""
+
+    def left(broker: Any, box: ModbusBox) -> None:
+        box.put(10, 2, 300)
+        box.lies.forgets = {10, 11, 12}
+        channel = topics.device("MG1", "ess", "lease")
+        held = {
+            "type": "lease",
+            "state": "held",
+            "holder": "MG1",
+            "holder_boot": "b",
+            "boot": "old",
+            "seq": 1,
+        }
+        broker.publish(channel, held, retain=True)
+
+    site = await make(before=left)
+    await until(lambda: "fault" in site.gateway.states(), "what is wrong")
+    assert {lease["state"] for lease in site.leases} == {"held"}
+    await site.end()
+    assert "it has acknowledged its release, but" in site.device.left_undone
 
 
 @pytest.mark.parametrize("lost", ["with the write", "before"])
