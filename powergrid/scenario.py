@@ -417,7 +417,12 @@ class DeviceTable(Table):
             level = "shadow"  # by rank emulated is below it, but an emulator's level sends
         kind = None if self.spec.is_any_kind else self.spec.kind
         return DeviceSettings(
-            authority=level, kind=kind, is_real=self.is_real, gap_mw=self.spec.gap_mw, gateway=self.gateway
+            authority=level,
+            kind=kind,
+            is_real=self.is_real,
+            has_adapter=self.mapping is not None,
+            gap_mw=self.spec.gap_mw,
+            gateway=self.gateway,
         )
 
     @property

@@ -15,6 +15,7 @@ from heron_mqtt.errors import BrokerClosed, BrokerError, Displaced
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
 from heron_mqtt.field.gateway.device_link import SetpointRequest
+from heron_mqtt.field.gateway.gateway import NOT_HANDED_BACK
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.field.observer import NO_OBSERVER, GatewayObserver, observed
@@ -28,6 +29,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.proxy")
 
+HAND_BACK_S, RELEASES = 0.8, 3  # for devices to show that they were let go; a run ends within 2 s
 READY_SHARE = 0.9  # of ready_s: what lacks must be said before the environment gives up
 
 
@@ -107,6 +109,8 @@ class Proxy:
             on_displaced=self._on_displaced,
             take_over=take_over,
         )
+        self._is_displaced = False
+        self._home: asyncio.AbstractEventLoop | None = None
         self._presence: Announcement | None = None
         self._said: tuple[Status, int] | None = None  # of the last episode, and which that is
         self._resumed: tuple[int, Callable[[], None]] | None = None
@@ -138,6 +142,7 @@ class Proxy:
         """
         if self._presence is not None:
             return
+        self._home = asyncio.get_running_loop()
         try:
             await self.gateway.open()
             await self._inbox.open()
@@ -156,18 +161,40 @@ class Proxy:
             raise
 
     async def close(self) -> None:
-        """Release the devices, say ``offline`` and unsubscribe. Idempotent."""
+        """Release the devices, say ``offline`` and unsubscribe. Idempotent.
+
+        Waits up to ``HAND_BACK_S`` for the devices to show that they were let go; ``gateway.unreturned`` says
+        afterwards which did not.
+        """
         self._inbox.close()
-        self.gateway.close()
-        self._guard.close()
+        try:
+            await self._hand_back()
+        finally:
+            self.gateway.close()
+            self._guard.close()
         presence, self._presence = self._presence, None
         with contextlib.suppress(BrokerClosed):  # what closed it has ended our presence
             if presence is not None:
                 await presence.withdraw()
             await self._ownership.release()
 
+    async def _hand_back(self) -> None:
+        """Release the devices, and give them a moment to show it; those of a successor are its own."""
+        gateway = self.gateway
+        gateway.begin_end()
+        is_heard = self._broker.connected and self._home is asyncio.get_running_loop()
+        if self._is_displaced or not is_heard:
+            return
+        for _ in range(RELEASES):
+            if await self._wakeup.until(gateway.is_handed_back, HAND_BACK_S / RELEASES):
+                return
+            gateway.release_again()
+        for name, left in gateway.unreturned().items():
+            log.error("%s/%s: %s: %s", self.agent.agent_id, name, NOT_HANDED_BACK, left.why)
+
     def _on_displaced(self, error: Displaced) -> None:
         """Obey at once: another proxy speaks for the agent and drives its devices."""
+        self._is_displaced = True
         self.gateway.abandon()
         self._guard.close()
         if self._presence is not None:

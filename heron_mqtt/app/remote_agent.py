@@ -12,7 +12,8 @@ from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure, unless
 from heron_mqtt.app.recording import note_lost_rows, open_record, run_facts
 from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.cancellation import end_tasks
-from heron_mqtt.errors import ConfigError, Displaced
+from heron_mqtt.errors import ConfigError, Displaced, NotHandedBack
+from heron_mqtt.field.gateway.gateway import NOT_HANDED_BACK
 from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.messaging import topics
 from heron_mqtt.service_manager import THE_SERVICE
@@ -91,6 +92,7 @@ async def serve_proxies(
         ConfigError: There is no mapping to watch.
         NameTaken: Another proxy of one of them lives, or may: nothing was begun.
         Displaced: Every one was taken over.
+        NotHandedBack: At the end a device in a fault did not show that it was let go.
         BrokerError: The broker is not there, or refuses.
     """
     scenario = loaded.scenario
@@ -144,10 +146,25 @@ async def serve_proxies(
                 await unless(_run_each(proxies, infrastructure.successions, note), *watches)
         finally:
             await _together([proxy.close() for proxy in proxies.values()])
+            unreturned = {
+                f"{agent}/{name}": left
+                for agent, proxy in proxies.items()
+                for name, left in proxy.gateway.unreturned().items()
+            }
+            if infrastructure.adapters is not None:
+                await infrastructure.adapters.end()
+                unreturned |= infrastructure.adapters.unreturned()
             if recorder is not None:
+                for name, left in unreturned.items():
+                    recorder.event("hand_back", name, left.why)
                 told = recorder.close()
                 note_lost_rows(told, note)
                 note(f"record: {told['file']}  head {told['head']}")
+            faults = [
+                f"{name}: {NOT_HANDED_BACK}: {left.why}" for name, left in unreturned.items() if left.is_fault
+            ]
+            if faults:
+                raise NotHandedBack("\n".join(faults))
 
 
 async def _run_each(

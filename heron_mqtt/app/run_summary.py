@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.messages import EmergencyStop
 from heron_mqtt.record.run_part import RunPart
 
@@ -62,6 +63,8 @@ class Summary:
     undisturbed: dict[str, Any] | None = None
     """The same run without faults and network, where there were any: rewards, cost, vm_pu, loading."""
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unreturned: dict[str, Unreturned] = field(default_factory=dict)
+    """Devices that were driven and do not show that they were let go, by AGENT/DEVICE."""
     estop: dict[str, Any] | None = None
     """The emergency stop that was in force, if one was: who, why, first and last step, still active."""
     diverged: str | None = None
@@ -144,6 +147,7 @@ class Summary:
     def shortfalls(self) -> dict[str, int]:
         """What did not go as it should have, by name, where there was any: a run may end in spite of it."""
         found = {
+            "devices not handed back": len(self.unreturned),
             "fallbacks": self.fallbacks,
             "missed deadlines": self.deadline_misses,
             "lost messages": self.messages.get("lost", 0),
@@ -214,6 +218,7 @@ class Summary:
             "fallbacks": self.fallbacks,
             "overruns": self.overruns,
             "devices": self.devices,
+            "not_handed_back": {name: left.why for name, left in self.unreturned.items()},
             "estop": self.estop,
             "undisturbed": self.undisturbed,
             "impairment": self.impairment,

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from heron_mqtt.agents.proxy import HAND_BACK_S
 from heron_mqtt.app.daemon_thread import in_daemon_thread
 from heron_mqtt.app.fault_plan import FaultPlan
 from heron_mqtt.app.gc_freeze import frozen_gc
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from powergrid.envs.microgrid_environment import MicrogridEnvironment
     from powergrid.scenario import Scenario
 
-GOODBYE_S = 0.8  # for proxies and operator to say that they leave; a run must end within 2 s
+GOODBYE_S = HAND_BACK_S + 0.8  # for devices, proxies and operator to leave; a run must end within 2 s
 
 
 class Progress(Protocol):
@@ -220,6 +221,12 @@ async def _run_in(
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
             async with asyncio.timeout(GOODBYE_S):
                 await env.close_async()
+        summary.unreturned = env.unreturned()
+        if infrastructure.adapters is not None:
+            await infrastructure.adapters.end()
+            summary.unreturned |= infrastructure.adapters.unreturned()
+        for name, left in summary.unreturned.items():
+            recording.event("hand_back", name, left.why)
         summary.record = recording.close(summary.as_dict())
         summary.csv = recording.csv_told
         if plan.options.publish_record and summary.record is not None and infrastructure.broker is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from heron_mqtt.app.vendor_links import VendorLinks, address_problems, broker_options, place_problems
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.commands import budget_of
@@ -307,6 +308,18 @@ class VendorAdapters:
     async def end(self) -> None:
         """End every adapter."""
         await end_tasks(self._tasks.values())
+
+    def unreturned(self) -> dict[str, Unreturned]:
+        """Return, after ``end``, what is wrong with devices that were not handed back, by AGENT/DEVICE.
+
+        One whose adapter ended before was displaced, or failed, which was reported.
+        """
+        ended = [self._devices[key] for key, task in self._tasks.items() if task.cancelled()]
+        return {
+            device.label: Unreturned(left, is_fault=True)
+            for device in ended
+            if (left := device.left_undone) is not None
+        }
 
 
 def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:

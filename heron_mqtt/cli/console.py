@@ -245,6 +245,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.record is not None:
         file, head = summary.record["file"], summary.record["head"]
         facts.append(("record", f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"))
+    facts += [("NOT HANDED BACK", f"{name}: {left.why}") for name, left in summary.unreturned.items()]
     if summary.shortfalls:
         facts.append(("NOT WELL", f"{told(summary.shortfalls)}{_worst(summary)}"))
     if summary.unknown is not None:

@@ -182,12 +182,13 @@ def authority(
 ) -> None:
     """Promote or demote a device of a running scenario.
 
-    Exit code 0: granted, and the answer says so; 1: a gate refused (it is named), no gateway answered, or the
-    answer says another level; 2: wrong arguments.
+    A device that was driven, and is not any more, has 5 s to show that it has taken its release. Exit code 0:
+    granted, and the answer says so; 1: a gate refused (it is named), no gateway answered, the answer says
+    another level, or the device has not taken its release (it is named, with its power); 2: wrong arguments.
 
     Example: heron-mqtt authority MG1/ess shadow --broker mqtt://127.0.0.1:1883
     """
-    from heron_mqtt.app.operator_client import Person, ask_authority
+    from heron_mqtt.app.operator_client import Person, ask_authority, why_not_handed_back
     from heron_mqtt.app.operator_client.text import printable
 
     person = Person.checked(who, why)
@@ -196,7 +197,10 @@ def authority(
         f"{device}: {answer.level}"
         + ("" if answer.granted else f" (refused: {printable(answer.reason, 600)})")
     )
-    raise SystemExit(0 if answer.granted else 1)
+    left = run_until_told(why_not_handed_back(broker, env_id, device, answer))
+    if left is not None:
+        _warn(f"{device}: {left}")
+    raise SystemExit(0 if answer.granted and left is None else 1)
 
 
 def _print_answer(device: str, answer: AuthorityState) -> None:

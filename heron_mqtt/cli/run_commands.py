@@ -220,7 +220,10 @@ def run(
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Exit 1 after any fallback, missed deadline, lost message or row."),
+        typer.Option(
+            "--strict",
+            help="Exit 1 after a fallback, missed deadline, lost message or row, or device not handed back.",
+        ),
     ] = False,
     max_fallbacks: Annotated[
         int | None, typer.Option(metavar="N", help="Exit 1 after more than N fallbacks.")
@@ -267,11 +270,16 @@ def run(
         raise ConfigError("--dashboard: the page reads a broker, and this run has none that can be reached")
     with _forks(plan) as forks:
         from heron_mqtt.app.runner import new_summary
+        from heron_mqtt.field.gateway.gateway import NOT_HANDED_BACK
 
         summary = new_summary(plan)
         with live_page(dashboard) as page:
             code = _run(plan, summary, forks, as_json=as_json, page=page)
     tell_what_was_held_back()
+    for name, left in summary.unreturned.items():
+        if left.is_fault:
+            complain(f"{name}: {NOT_HANDED_BACK}: {left.why}")
+            code = code or EXIT_FAILED
     for budget in summary.over_budget(strict=strict, max_fallbacks=max_fallbacks):
         complain(budget)
         code = code or EXIT_FAILED

@@ -121,6 +121,11 @@ class MessageBroker(abc.ABC):
         """Counters and reports of this broker."""
         return adapter_of(self).dispatcher.stats
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now; a broker without one that can be lost has it always."""
+        return True
+
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return how many messages of one channel came twice or never."""
         return adapter_of(self).dispatcher.trouble(channel)

@@ -344,8 +344,7 @@ class BrokerExchange:
         elif loop is not None and not loop.is_closed():  # started elsewhere
             for task in tasks:
                 loop.call_soon_threadsafe(task.cancel)
-        for proxy in self.proxies:
-            await proxy.close()
+        await asyncio.gather(*(proxy.close() for proxy in self.proxies))  # each waits for its devices
         await self.operator.close()
 
     async def rest(self, duration_s: float) -> None:

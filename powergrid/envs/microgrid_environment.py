@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.errors import PowerFlowDiverged
+from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.messages import Clearance, EmergencyStop, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
@@ -222,6 +223,15 @@ class MicrogridEnvironment(CopiedByState):
             f"{proxy.agent.agent_id}/{name}": report
             for proxy in proxies
             for name, report in proxy.gateway.report().items()
+        }
+
+    def unreturned(self) -> dict[str, Unreturned]:
+        """Return, after ``close``, which devices do not show that they were let go, by AGENT/DEVICE."""
+        proxies = self._exchange.proxies if self._exchange is not None else ()
+        return {
+            f"{proxy.agent.agent_id}/{name}": left
+            for proxy in proxies
+            for name, left in proxy.gateway.unreturned().items()
         }
 
     # -- its state -----------------------------------------------------------------------------------

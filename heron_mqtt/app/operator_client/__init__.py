@@ -4,7 +4,7 @@ Everything goes over the broker; nothing of the run is imported. Which environme
 from what the broker has kept, and asked for where more than one is alive.
 """
 
-from heron_mqtt.app.operator_client.authority import ask_authority
+from heron_mqtt.app.operator_client.authority import ask_authority, why_not_handed_back
 from heron_mqtt.app.operator_client.environments import find_environment
 from heron_mqtt.app.operator_client.fault import inject_fault
 from heron_mqtt.app.operator_client.requests import Person
@@ -21,4 +21,5 @@ __all__ = [
     "look",
     "set_stop",
     "take_device",
+    "why_not_handed_back",
 ]

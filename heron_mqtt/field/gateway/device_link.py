@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.gateway.acknowledgements import Acknowledgements
 from heron_mqtt.field.gateway.device_stats import DeviceStats
+from heron_mqtt.field.gateway.hand_back import HandBack, Unreturned
 from heron_mqtt.field.gateway.lease_taking import LeaseTaking
 from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
@@ -160,6 +161,8 @@ class DeviceLink:
         self._kind = kind
         self._wrong_kind: str | None = None
         self._reseed_due = False
+        self.hand_back = HandBack(nameplate_mw or (0.0, 0.0))
+        """Whether it was driven, and shows since that it was let go."""
         self._hint = MappingHint(max(map(abs, nameplate_mw or (0.0,))))
         self._taking = LeaseTaking(agent_id, from_anybody=take_over, predecessors=predecessors)
         self._env_id = env_id
@@ -335,6 +338,7 @@ class DeviceLink:
         self._acks.note_sent(stamper.boot, stamped["seq"], self._monotonic())
         self._answer = None
         self.stats.setpoints += 1
+        self.hand_back.note_setpoint()
         self._plausible.asked()
         self._publish(stamped, lease_s)
 
@@ -349,15 +353,29 @@ class DeviceLink:
 
     def release(self, stamper: MessageStamper) -> None:
         """Give the lease back, if setpoints were sent: the device goes to its safe state now."""
-        if self._lease is None:
-            return
-        self._lease = None
+        if self._lease is not None:
+            self._lease = None
+            self.release_again(stamper)
+
+    def release_again(self, stamper: MessageStamper) -> None:
+        """Publish a release: the one before may be lost. It changes nothing where the lease is not ours."""
         back = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=self._lease_s, release=True)
-        self._publish(self._stamped(back, stamper, None, None), self._lease_s)
+        stamped = self._stamped(back, stamper, None, None)
+        self.hand_back.note_end((stamper.boot, stamped["seq"]))
+        self._publish(stamped, self._lease_s)
 
     def forget_setpoint(self) -> None:
         """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
         self._lease = None
+        self.hand_back.note_end()
+
+    @property
+    def unreturned(self) -> Unreturned | None:
+        """What is wrong with a device that was driven and let go; None = nothing."""
+        status = self.status
+        return self.hand_back.unreturned(
+            None if status is None else status.state, None if status is None else status.reason
+        )
 
     @property
     def holds_setpoint(self) -> bool:
@@ -503,6 +521,7 @@ class DeviceLink:
         self.telemetry = telemetry
         self._arrived_at = self._heard_at = now_s
         self.stats.telemetry += 1
+        self.hand_back.note_telemetry(telemetry)
         acks = self._acks
         acks.heard_unanswered += 1
         if telemetry.safe_after_s is not None:
@@ -605,4 +624,4 @@ class DeviceLink:
         self.telemetry = self._answer = None
         self._arrived_at = None
         self._echo = None
-        self._lease = None
+        self.forget_setpoint()

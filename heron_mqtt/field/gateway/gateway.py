@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band, SetpointLimits
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
+from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.step_outcome import StepOutcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
@@ -32,6 +33,8 @@ from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 log = logging.getLogger("heron_mqtt.gateway")
 
 ESTOP = "emergency stop"
+NOT_HANDED_BACK = "let go, and does not show it"
+HAND_BACK_S = 5.0  # for a device to show that it was let go, while its gateway goes on
 REAL_AFTER_ALL = "a real device answers where an emulator is expected: set external = true"
 
 
@@ -126,6 +129,7 @@ class FieldGateway:
         )
         self._renewing: asyncio.Task[None] | None = None
         self._renewal = MovingDeadline(lambda: self._leases.due_at, monotonic)
+        self._hand_backs: set[asyncio.Task[None]] = set()
         self._forget_reconnect: Callable[[], None] = lambda: None
         self._names = sorted(devices)
         self._first_asked = 0  # of them, whether it lacks something
@@ -165,14 +169,45 @@ class FieldGateway:
             loop = asyncio.get_running_loop()
             self._renewing = loop.create_task(self._renew_in_time(), name=f"renewals of {self.agent_id}")
 
-    def close(self) -> None:
-        """Release the devices, renew nothing more and stop listening. Idempotent."""
-        self._forget_reconnect()
+    def begin_end(self) -> None:
+        """Release the devices and renew nothing more; what they answer is still heard. Idempotent."""
         if self._renewing is not None:
             self._renewing.cancel()
             self._renewing = None
             for link in self.links.values():
                 link.release(self._stamper)
+
+    def release_again(self) -> None:
+        """Release the devices once more that do not show that they were let go: the first may be lost."""
+        for name in self._awaited_back():
+            self.links[name].release_again(self._stamper)
+
+    def is_handed_back(self) -> bool:
+        """Whether every device that was driven shows that it was let go; those with an adapter aside."""
+        return next(self._awaited_back(), None) is None
+
+    def _awaited_back(self) -> Iterator[str]:
+        return (
+            name
+            for name, link in self.links.items()
+            if link.hand_back.is_due and not self._settings[name].has_adapter
+        )
+
+    def unreturned(self) -> dict[str, Unreturned]:
+        """Return what is wrong, by device, with those that were driven and do not show their release.
+
+        A device with an adapter is left out: that one hands it back, and says what came of it.
+        """
+        found = {name: self.links[name].unreturned for name in self._awaited_back()}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def close(self) -> None:
+        """Release the devices, renew nothing more and stop listening. Idempotent."""
+        self._forget_reconnect()
+        self.begin_end()
+        for task in self._hand_backs:
+            task.cancel()
+        self._hand_backs.clear()
         self._stop.close()
         self.environment.close()
         self.authority.close()
@@ -494,7 +529,7 @@ class FieldGateway:
         link = self.links[name]
         self._outcome.steady[name] = 0
         if not RULES[level].sends:
-            link.release(self._stamper)
+            self._let_go([name])
         elif self._is_beyond_band(name):
             link.forget_setpoint()
         if link.telemetry is not None and link.is_fresh:
@@ -522,11 +557,36 @@ class FieldGateway:
 
     def _environment_ended(self, why: str) -> None:
         if why.endswith("finished"):
-            for link in self.links.values():
-                link.release(self._stamper)
-        self._leases.end()
+            self._let_go(self._names)
+            self._leases.end()
+        else:
+            self._leases.end()
+            self._watch_hand_back(self._names, self._leases.longest_s + HAND_BACK_S)
         self.authority.end_manual_control(why)
         self._notify()
+
+    def _let_go(self, names: Sequence[str]) -> None:
+        """Release devices while this gateway goes on, and report those that do not show it in time."""
+        for name in names:
+            self.links[name].release(self._stamper)
+        self._watch_hand_back(names, HAND_BACK_S)
+
+    def _watch_hand_back(self, names: Sequence[str], after_s: float) -> None:
+        watched = tuple(name for name in names if self.links[name].hand_back.is_due)
+        if not watched:
+            return
+        task = asyncio.get_running_loop().create_task(
+            self._report_unreturned(watched, after_s), name=f"devices of {self.agent_id} that were let go"
+        )
+        self._hand_backs.add(task)
+        task.add_done_callback(self._hand_backs.discard)
+
+    async def _report_unreturned(self, names: Sequence[str], after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        for name in names:
+            link = self.links[name]
+            if not link.holds_setpoint and (left := link.unreturned) is not None:
+                self._broker.stats.report("device", link.name, f"{NOT_HANDED_BACK}: {left.why}")
 
     def _on_reconnect(self) -> None:
         """The broker may have been restarted: what it kept may be gone, and what we knew of it old."""

@@ -31,7 +31,8 @@ class GatewayLeases:
         monotonic: Callable[[], float] = steady_s,
     ) -> None:
         self._links = links
-        self._lease_s = lease_s
+        self.longest_s = lease_s
+        """Length of a lease that the environment does not shorten, wall-clock s."""
         self._left_s = left_s
         self._monotonic = monotonic
         self._due_at: float | None = None
@@ -43,7 +44,7 @@ class GatewayLeases:
         The environment's last sign of life is the beginning of every lease: whatever fails between it and
         the device, no setpoint outlives it by more than one lease.
         """
-        return min(self._lease_s, self._left_s())
+        return min(self.longest_s, self._left_s())
 
     def sent(self, shortest_s: float) -> None:
         """Setpoints have left, or been renewed: the next renewal is due after a third of the lease.
@@ -51,8 +52,8 @@ class GatewayLeases:
         Args:
             shortest_s: The shortest lease among them, s; one that is nearly over is not counted by it.
         """
-        lease_s = shortest_s if shortest_s > LEAST_LEASE_S else self._lease_s
-        self._due_at = self._monotonic() + min(lease_s, self._lease_s) / RENEWALS
+        lease_s = shortest_s if shortest_s > LEAST_LEASE_S else self.longest_s
+        self._due_at = self._monotonic() + min(lease_s, self.longest_s) / RENEWALS
 
     def end(self) -> None:
         """Nothing is renewed any more, until something is sent again."""

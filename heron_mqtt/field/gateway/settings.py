@@ -82,6 +82,8 @@ class DeviceSettings(Table):
     """What it is, as scenarios name it; None = not known."""
     is_real: bool = False
     """Whether a real device is at the other end, not an emulator."""
+    has_adapter: bool = False
+    """Whether its adapter runs beside its gateway: it hands the device back, and says what came of it."""
     gap_mw: tuple[float, float] = (0.0, 0.0)
     """Powers between these two, MW, positive = injected, cannot be held by it; equal = there are none."""
     gateway: GatewayTable = GatewayTable()

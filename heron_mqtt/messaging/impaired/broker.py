@@ -207,6 +207,11 @@ class ImpairedBroker(LoopBoundBroker):
                 f"{type(self.inner).__name__}.publish takes no {name!r}: this broker cannot carry it"
             )
 
+    @property
+    def connected(self) -> bool:
+        """Whether the inner broker has a connection now."""
+        return self.inner.connected
+
     def topic_of(self, channel: str) -> str:
         """Return the name of a channel at the inner broker."""
         return self.inner.topic_of(channel)

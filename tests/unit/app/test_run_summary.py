@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.app.run_summary import AgentTotals, Summary
+from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.protocols.p2p import SettledTrade
 from heron_mqtt.record.run_part import RunPart
 
@@ -46,6 +47,13 @@ def one_step(*infos: dict[str, Any], rewards: tuple[float, float] = (0.0, 0.0)) 
     for each in infos:
         made.add_step(dict(zip(("MG1", "MG2"), rewards, strict=True)), {"MG1": each, "MG2": info()}, 1.0)
     return made.as_dict()
+
+
+def test_a_device_that_was_not_handed_back_is_named_and_fails_a_strict_run() -> None:
+    made = summary(unreturned={"MG1/ess": Unreturned("it is silent", False)})
+    assert made.as_dict()["not_handed_back"] == {"MG1/ess": "it is silent"}
+    assert made.over_budget(strict=True, max_fallbacks=None) == ["--strict: 1 devices not handed back"]
+    assert made.over_budget(strict=False, max_fallbacks=None) == []
 
 
 def test_energy_is_power_times_time_and_sorted_by_direction() -> None:

@@ -1,0 +1,101 @@
+"""HandBack: whether a device that was driven shows that it was let go, and else what is wrong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from heron_mqtt.field.emergency_stop import is_at_rest
+from heron_mqtt.messages import Telemetry
+
+KW_PER_MW = 1e3
+
+
+class Unreturned(NamedTuple):
+    """A device that was driven and does not show that it was let go.
+
+    Attributes:
+        why: What is known of it, for people.
+        is_fault: Whether it says itself that it is in a fault: it may go on with its last setpoint. Else it
+            is silent, still on its way to its safe state, or follows another one.
+    """
+
+    why: str
+    is_fault: bool
+
+
+class HandBack:
+    """What is known of the end of one device's setpoints.
+
+    Args:
+        nameplate_mw: Smallest and largest power, MW; what counts as no power where a device does not say
+            whether it is safe.
+    """
+
+    __slots__ = (
+        "_is_let_go",
+        "_nameplate_mw",
+        "_newest",
+        "_rejected",
+        "_releases",
+        "_was_acknowledged",
+        "is_due",
+    )
+
+    def __init__(self, nameplate_mw: tuple[float, float]) -> None:
+        self.is_due = False
+        """Whether it was sent a setpoint, and has not shown since that it was let go."""
+        self._nameplate_mw = nameplate_mw
+        self._is_let_go = False
+        self._releases: set[tuple[str, int]] = set()
+        self._newest: Telemetry | None = None  # since it was let go
+        self._rejected: str | None = None
+        self._was_acknowledged = False
+
+    def note_setpoint(self) -> None:
+        """It is sent a setpoint: it is driven from here on."""
+        self.is_due, self._is_let_go, self._was_acknowledged = True, False, False
+        self._newest = self._rejected = None
+        self._releases.clear()
+
+    def note_end(self, release: tuple[str, int] | None = None) -> None:
+        """It is let go: by a release of this boot and number, or by no renewal from here on."""
+        if release is not None:
+            self._releases.add(release)
+        self._is_let_go = True
+
+    def note_telemetry(self, telemetry: Telemetry) -> None:
+        """Take what it says; only what comes once it was let go counts."""
+        if not self.is_due or not self._is_let_go:
+            return
+        self._newest = telemetry
+        is_answer = (telemetry.ack_boot, telemetry.ack_seq) in self._releases
+        if is_answer:
+            self._rejected, self._was_acknowledged = telemetry.rejected, telemetry.rejected is None
+        if telemetry.safe is None:  # it does not say
+            is_safe = self._was_acknowledged or is_at_rest(telemetry.p_mw, self._nameplate_mw)
+        else:
+            is_safe = telemetry.safe
+        if is_safe:
+            self.is_due = False
+
+    def unreturned(self, state: str | None, reason: str | None) -> Unreturned | None:
+        """Return what is wrong; None = nothing: it was never driven, or shows that it was let go.
+
+        Args:
+            state: Of its newest status; None = it sent none.
+            reason: In that status.
+        """
+        if not self.is_due:
+            return None
+        newest = self._newest
+        power = "" if newest is None else f"; it measures {KW_PER_MW * newest.p_mw:.6g} kW"
+        if state == "fault":
+            return Unreturned(f"it is in a fault: {reason or 'no reason given'}{power}", True)
+        if state == "offline":
+            return Unreturned("it is offline, and has not said before that it is in its safe state", False)
+        if newest is None:
+            return Unreturned("it has said nothing since", False)
+        if self._rejected is not None:
+            return Unreturned(f"it refuses its release: {self._rejected}{power}", False)
+        what = "acknowledges its release and" if self._was_acknowledged else "acknowledges no release and"
+        return Unreturned(f"it {what} is not in its safe state{power}", False)
