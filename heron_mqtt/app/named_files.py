@@ -2,8 +2,8 @@
 
 A record keeps a hash of each: an edited mapping multiplies what reaches hardware, an edited policy wants
 something else, and neither changes a key of the scenario. Files that hold logins or certificates
-(``broker``) are left out: a record is passed on, and they may be replaced while a run is interrupted. So are
-modules that a policy imports by itself: only the one that is named is known.
+(``broker``) are left out: a record is passed on, and they may be replaced while a run is interrupted. Modules
+that a policy imports by itself are noted once they are loaded: ``loaded_modules``.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ def _named(loaded: LoadedScenario, policy: str | None) -> Iterator[tuple[str, Pa
             path = policy_file(microgrid.policy.use, loaded.directory)
             if path is not None:
                 yield f"microgrids.{agent}.policy.use", path
+            yield from _in_arguments(
+                f"microgrids.{agent}.policy.arguments", microgrid.policy.arguments, loaded
+            )
         for name, device in microgrid.devices.items():
             where = f"microgrids.{agent}.devices.{name}"
             if device.mapping is not None:
@@ -66,6 +69,21 @@ def _named(loaded: LoadedScenario, policy: str | None) -> Iterator[tuple[str, Pa
         path = policy_file(policy, Path())
         if path is not None:
             yield POLICY_OPTION, path
+
+
+def _in_arguments(key: str, value: object, loaded: LoadedScenario) -> Iterator[tuple[str, Path]]:
+    """Return the files that arguments of a policy name: beside the scenario, or in the working directory."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _in_arguments(f"{key}.{name}", inner, loaded)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _in_arguments(f"{key}.{i}", inner, loaded)
+    elif isinstance(value, str) and value:
+        beside, here = loaded.directory / value, Path(value)  # which of both it opens is its own affair
+        yield key, beside
+        if here.absolute() != beside.absolute():
+            yield f"{key} (in the working directory)", here
 
 
 def policy_file(name: str, directory: Path) -> Path | None:

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.app.loaded_modules import MODULES
 from heron_mqtt.app.named_files import named_files
 from heron_mqtt.app.recording import KEPT_WHOLE, run_facts
 from heron_mqtt.app.replay_env import ReplayEnv
@@ -91,6 +92,7 @@ def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPla
                 record.meta.get("keeps_messages") == "1",
                 stops=_stops(record, loaded.scenario.topic_env_id),
                 parts=record.parts(),
+                modules=_modules(record),
                 notes=_not_compared(record, named_files(loaded, record.options.get("policy"))),
             )
             short = _shortfalls(record)
@@ -214,6 +216,17 @@ def _read_anew(record: RecordFile, due: Mapping[str, str]) -> dict[str, str]:
         sha256 = json.loads(row["data"] or "{}").get("sha256")
         if sha256 is not None and (key := f"microgrids.{agent}.devices.{device}.mapping") in due:
             found[key] = str(sha256)
+    return found
+
+
+def _modules(record: RecordFile) -> dict[str, str]:
+    """Return the modules of people's own that a run had loaded, by name: SHA-256, hex."""
+    found: dict[str, str] = {}
+    for row in record.query("SELECT data FROM event_row WHERE kind = ? ORDER BY id", MODULES):
+        try:
+            found |= {str(name): str(told["sha256"]) for name, told in json.loads(row["data"]).items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise DataError(f"{record.path}: what it says of modules cannot be read") from None
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Resumption:
         finished: Rewards, infos and duration (ms) of each finished step.
         stops: What was heard on ``estop``, in order; the last one is a stop if one was in force.
         parts: Of the run so far.
+        modules: The modules of people's own that it had loaded, by name: SHA-256, hex.
         notes: What the user should know.
     """
 
@@ -38,4 +39,5 @@ class Resumption:
     finished: Sequence[tuple[Mapping[str, float], Mapping[str, Any], float]] = ()
     stops: tuple[Received, ...] = ()
     parts: Sequence[RunPart] = ()
+    modules: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

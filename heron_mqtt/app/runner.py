@@ -26,6 +26,8 @@ from heron_mqtt.app.infrastructure import (
     unless,
     until_away,
 )
+from heron_mqtt.app.loaded_modules import LoadedModules
+from heron_mqtt.app.named_files import named_files
 from heron_mqtt.app.policies import Policy, actions_of, load_policy
 from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
@@ -203,12 +205,16 @@ async def _run_in(
             policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
             if policy is not None and plan.resumed is not None:
                 await in_daemon_thread(partial(_catch_up, policy, plan.resumed.observations))
+            modules = _loaded_modules(plan, recording)
+            modules.note()  # before anything is sent
             first = await _begin(env, infrastructure, plan, progress)
             THE_SERVICE.tell_ready(f"{summary.scenario}: every agent and device is ready")
             faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
             in_step = None if mappings is None else mappings.between_steps
             with frozen_gc():  # the devices, too, that are here by now
-                await _steps(env, faults, plan, progress, summary, in_step, policy=policy, first=first)
+                await _steps(
+                    env, faults, plan, progress, summary, in_step, policy=policy, first=first, modules=modules
+                )
         if plan.is_disturbed:
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:
@@ -231,6 +237,16 @@ async def _run_in(
         summary.csv = recording.csv_told
         if plan.options.publish_record and summary.record is not None and infrastructure.broker is not None:
             await _publish_head(infrastructure.broker, plan.loaded.scenario, summary.record)
+
+
+def _loaded_modules(plan: RunPlan, recording: Recording) -> LoadedModules:
+    resumed = plan.resumed
+    return LoadedModules(
+        tuple(named_files(plan.loaded, plan.options.policy).values()),
+        {} if resumed is None else resumed.modules,
+        None if recording.file is None else recording.event,
+        None if resumed is None else resumed.path,
+    )
 
 
 def _impairment_told(broker: MessageBroker) -> dict[str, Any] | None:
@@ -290,6 +306,7 @@ async def _steps(
     *,
     policy: Policy | None,
     first: Mapping[str, Any],
+    modules: LoadedModules,
 ) -> None:
     """Take every step.
 
@@ -301,6 +318,7 @@ async def _steps(
         summary: Counts.
         policy: Decides in place of the agents' rule; None = none.
         first: What the agents see before the first step.
+        modules: Notes what a step has loaded.
         in_step: Held during each step: what must not happen within one waits for it.
     """
     clock = None if plan.realtime_s is None else StepClock(plan.realtime_s, env.rest_async)
@@ -316,6 +334,7 @@ async def _steps(
             observations, rewards, _, _, infos = await env.step_async(actions)
         summary.add_step(rewards, infos, (time.perf_counter() - started) * 1e3)
         summary.note_stop(env.estop)
+        modules.note()
         progress.step(summary, next(iter(infos.values()))["price"], infos)
         THE_SERVICE.tell_status(f"{summary.scenario}: step {summary.steps} of {plan.steps}")
 

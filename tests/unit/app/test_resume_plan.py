@@ -444,6 +444,66 @@ def test_a_file_that_was_edited_meanwhile_is_refused_by_its_key_and_name(
     plan.resumed.record.lock.close()
 
 
+HELPED = """
+from pathlib import Path
+
+from powergrid.agents.policy import AgentPolicy
+
+
+class Helped(AgentPolicy):
+    def __init__(self, agent, weights):
+        super().__init__(agent)
+        self.weights = weights
+
+    def decide(self, view):
+        import late_helper
+        import {helper}
+
+        return {{"p_ess": {helper}.P_MW + late_helper.P_MW}}
+"""
+
+
+@pytest.mark.slow
+def test_a_module_that_a_policy_imports_and_a_file_among_its_arguments_are_those_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quick counterpart: test_loaded_modules.py."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "helped.py").write_text(HELPED.format(helper="early_helper"))
+    (tmp_path / "weights.txt").write_text("0.001")
+    for name in ("early_helper", "late_helper"):
+        (tmp_path / f"{name}.py").write_text("P_MW = 0.0005\n")
+    policy = {"use": "helped.py:Helped", "arguments": {"weights": "weights.txt"}}
+    scenario = write_scenario(tmp_path, {"microgrids.MG3": ..., "microgrids.MG1.policy": policy})
+    path = tmp_path / "run.heron"
+    run_until(plan_run(str(scenario), replace(OPTIONS, record=str(path))), 2)
+    with RecordFile(path) as record:
+        (row,) = record.query("SELECT data FROM event_row WHERE kind = 'modules' AND data LIKE '%late_h%'")
+    assert {"early_helper", "late_helper"} <= json.loads(row["data"]).keys()
+
+    def resumed() -> None:
+        for name in ("early_helper", "late_helper"):
+            sys.modules.pop(name, None)  # as in a program that is started for it
+        plan = plan_resumed(path, str(scenario), RunOptions(record="auto"))
+        try:
+            run_until(plan, None)
+        finally:
+            assert plan.resumed is not None
+            plan.resumed.record.lock.close()
+
+    (tmp_path / "weights.txt").write_text("0.004")
+    with pytest.raises(ConfigError, match=r"MG1\.policy\.arguments\.weights: the file has changed"):
+        resumed()
+    (tmp_path / "weights.txt").write_text("0.001")
+    for name in ("early_helper", "late_helper"):
+        before = (tmp_path / f"{name}.py").read_text()
+        (tmp_path / f"{name}.py").write_text("P_MW = 0.004  # another length\n")
+        with pytest.raises(ConfigError, match=f"module {name}: the file has changed .* put it back"):
+            resumed()
+        (tmp_path / f"{name}.py").write_text(before)
+    resumed()
+
+
 def test_a_mapping_that_was_put_in_force_during_the_run_is_the_one_to_go_on_with(
     case: Case, tmp_path: Path
 ) -> None:

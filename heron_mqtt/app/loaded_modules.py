@@ -1,0 +1,101 @@
+"""The modules of people's own that a run has loaded, and whether they are still those of its record.
+
+A policy is named by the scenario; what it imports is not, and decides just as much. Everything in
+``sys.modules`` counts that is neither of this product nor of Python nor installed: such packages have
+versions, or belong to the machine. What a program reads by itself (a file that it opens, an answer of
+another machine) cannot be seen here.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import heron_mqtt
+import powergrid
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.record.facts import digest
+
+MODULES = "modules"
+"""Kind of the events of a record that name them."""
+
+_INSTALLED = {"site-packages", "dist-packages"}  # folders
+_PROGRAMS = {"__main__", "__mp_main__"}
+
+
+class LoadedModules:
+    """Notes modules once they are loaded.
+
+    Args:
+        known: Files that are noted elsewhere.
+        recorded: What a record has of them, by module: the SHA-256, hex; empty where no run is resumed.
+        event: Takes what is new: kind, subject, text and data of an event of a record; None = there is none.
+        resumed: For messages: the record that is resumed.
+    """
+
+    def __init__(
+        self,
+        known: Collection[Path],
+        recorded: Mapping[str, str],
+        event: Callable[[str, str, str, Mapping[str, Any]], None] | None,
+        resumed: Path | None = None,
+    ) -> None:
+        self._known = {path.resolve() for path in known}
+        self._recorded, self._event, self._resumed = recorded, event, resumed
+        self._seen: set[str] = set()
+        self._count = -1
+
+    def note(self) -> None:
+        """Look what was loaded since the last time; costs next to nothing where that is nothing.
+
+        Raises:
+            ConfigError: A module is not the one that the record has.
+        """
+        if len(sys.modules) == self._count or self._event is None:
+            return
+        self._count = len(sys.modules)
+        found = {}
+        for name, module in list(sys.modules.items()):
+            if name in self._seen:
+                continue
+            self._seen.add(name)
+            path = own_file(name, module)
+            if path is None or path in self._known:
+                continue
+            found[name] = {"name": path.name, "sha256": digest(path)}
+            if self._recorded.get(name, found[name]["sha256"]) != found[name]["sha256"]:
+                raise ConfigError(
+                    f"module {name}: the file has changed ({path}) since the run of {self._resumed} began; "
+                    "put it back, or begin a new run"
+                )
+        new = {name: told for name, told in found.items() if name not in self._recorded}
+        if new:
+            self._event(MODULES, "", f"loaded: {', '.join(sorted(new))}", new)
+
+
+def own_file(name: str, module: object) -> Path | None:
+    """Return the file of a module of people's own, resolved; None = it is none, or has no file."""
+    told = getattr(module, "__file__", None)
+    if name in _PROGRAMS or not isinstance(told, str):
+        return None
+    path = Path(told)
+    if _INSTALLED.intersection(path.parts):
+        return None
+    path = path.resolve()
+    if _INSTALLED.intersection(path.parts) or any(path.is_relative_to(root) for root in _ROOTS):
+        return None
+    return path if path.is_file() else None
+
+
+def _roots() -> tuple[Path, ...]:
+    """Return the folders of Python and of this product."""
+    places = sysconfig.get_paths()
+    python = [places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    product = [str(Path(package.__path__[0])) for package in (heron_mqtt, powergrid)]
+    return tuple(Path(place).resolve() for place in (*python, *product))
+
+
+_ROOTS = _roots()
