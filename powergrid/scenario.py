@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
@@ -22,12 +22,20 @@ from heron_mqtt.input_files import NO_SUCH_FILE, is_file, why_no_file
 from heron_mqtt.messages import MAX_LEASE_S, FaultKind, Level
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.messaging.settings import FILES, prefix_problem
+from heron_mqtt.messaging.topics import name_problem
 from heron_mqtt.messaging.urls import DEFAULT_PORTS, parse_url
 from heron_mqtt.protocols.registry import PROTOCOLS
 from heron_mqtt.registry import NameIn
 from powergrid.devices import DEVICES, DeviceSpec
 
-Name = Annotated[str, Field(min_length=1, max_length=64)]
+
+def _seen(name: str) -> str:
+    if (problem := name_problem(name)) is not None:
+        raise ValueError(problem)
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_seen)]
 Weight = Annotated[float, Field(ge=0.0)]
 
 

@@ -15,7 +15,7 @@ from heron_mqtt.app.home_assistant.discovery import discovery_filter
 from heron_mqtt.app.vendor_adapters import mappings_at_broker
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.embedded.auth.credentials import acl_section
+from heron_mqtt.messaging.embedded.auth.credentials import acl_section, check_foreign
 from heron_mqtt.messaging.nats_subjects import subjects_of
 from heron_mqtt.messaging.settings import topics_begin
 
@@ -101,11 +101,35 @@ def acl_file(loaded: LoadedScenario, kind: str, *, doctor: bool = False) -> str:
     env_id = scenario.topic_env_id
     before = topics_begin(scenario.broker.topic_prefix)
     environments = [env_id, f"{env_id}{PROBES}"] if doctor else [env_id]
-    return "\n".join(write(users_of(scenario, foreign_rights(loaded)), environments, before)) + "\n"
+    users = users_of(scenario, foreign_rights(loaded))
+    _check_names(loaded.source, users)
+    return "\n".join(write(users, environments, before)) + "\n"
+
+
+def _check_names(source: str, users: list[SiteUser]) -> None:
+    """See that each user has a name of its own, and one that can be a user's.
+
+    Raises:
+        ConfigError: One has not.
+    """
+    problems: list[str] = []
+    roles: dict[str, str] = {}
+    for user in users:
+        if (problem := topics.user_problem(user.name)) is not None:
+            problems.append(f"{source}: {user.role} {user.name!r}: {problem}; it cannot be a user's name")
+        elif user.name in roles:
+            problems.append(
+                f"{source}: {roles[user.name]} and {user.role} are both called {user.name!r}: one login "
+                "would have the rights of both; give one another name"
+            )
+        roles[user.name] = user.role
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _rights(user: SiteUser, environments: list[str], before: str) -> list[tuple[str, str]]:
     """Return topic filter and right (read, write, readwrite) of a user."""
+    check_foreign(user.name, user.foreign, before)
     ours = [
         pair
         for env_id in environments

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from heron_mqtt.cli.commands_in_full import CommandsInFull
+from heron_mqtt.cli.complaints import complain
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
@@ -151,7 +152,7 @@ def add(
             raise ConfigError("--env-id and --scenario: each says which environment; give one of them")
         env_id, prefix, foreign = _rights_in(scenario, name, role)
     before = topics_begin(prefix) if topic_prefix is None else topic_prefix_of(topic_prefix)
-    add_credentials(
+    notes = add_credentials(
         *(name, role, read_password(name)),
         users_file=users,
         acl_file=acl,
@@ -160,6 +161,8 @@ def add(
         foreign=foreign,
     )
     typer.echo(f"{name} may now connect as {role}; users in {users}, rights in {acl}")
+    for note in notes:
+        complain(f"{acl}: {note}")
 
 
 def _rights_in(scenario: str, name: str, role: str) -> tuple[str, str | None, dict[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -137,6 +138,28 @@ def unescape(level: str) -> str:
     return unquote(level) if "%" in level else level
 
 
+def name_problem(name: str) -> str | None:
+    """Return what is wrong with the name of an environment or agent; None = nothing.
+
+    What cannot be seen, or looks like another name although it is none, is refused. Letters of two scripts
+    that look alike are two names.
+    """
+    if not name.strip() or name != name.strip() or not name.isprintable():
+        return "expected printable characters, and no space at the ends"
+    if unicodedata.normalize("NFC", name) != name:
+        return "written with combining characters: it looks like another name; expected Unicode's form NFC"
+    return None
+
+
+def user_problem(name: str) -> str | None:
+    """Return what is wrong with the name of a user of a broker; None = nothing."""
+    if name == NO_USER:
+        return f"{NO_USER!r} stands in topics for clients without a login; expected another name"
+    if any(sign in name for sign in ("+", "#", "%u", "%c")) or "" in name.split("/"):
+        return "expected no + # %u %c and no empty part between slashes"
+    return name_problem(name)
+
+
 def checked_env_id(env_id: str | None) -> str | None:
     """Return an environment's name as a user gives it, by ``--env-id``; None = none is given.
 
@@ -145,11 +168,9 @@ def checked_env_id(env_id: str | None) -> str | None:
     """
     if env_id is None:
         return None
-    if not env_id.strip() or not env_id.isprintable() or len(env_id) > MAX_ENV_ID:
-        raise ConfigError(
-            f"--env-id {env_id[:60]!r}: expected the name of an environment, 1 to {MAX_ENV_ID} printable "
-            "characters"
-        )
+    if len(env_id) > MAX_ENV_ID or (problem := name_problem(env_id)) is not None:
+        why = f"expected at most {MAX_ENV_ID} characters" if len(env_id) > MAX_ENV_ID else problem
+        raise ConfigError(f"--env-id {env_id[:60]!r}: {why}")
     return env_id
 
 
@@ -368,7 +389,8 @@ def rights(role: str, name: str, env_id: str | None = None, *, before: str = "")
 
 def _fillings(roles: frozenset[str], role: str, name: str) -> list[dict[str, str]]:
     """Return, for each way in which a user is meant by a rule, the levels that must hold its name."""
-    agent, slash, own_device = name.partition("/")
+    # a device's own name has no slash: what is before the last one is its agent's
+    agent, slash, own_device = name.rpartition("/") if role == "device" else (name, "", "")
     if role == "device" and not slash:
         raise ValueError(f"device {name!r}: expected AGENT/DEVICE, for example MG1/ess")
     if f"{role}s" in roles or (role == "agent" and "devices" in roles):

@@ -23,7 +23,10 @@ from heron_mqtt.messaging.embedded.auth.credentials import (
     read_password,
     remove_credentials,
 )
-from heron_mqtt.messaging.embedded.protocol.topic_filters import FilterTree, TopicTree, covers
+from heron_mqtt.messaging.embedded.auth.users import hash_password, load_users
+from heron_mqtt.messaging.embedded.protocol.topic_filters import FilterTree, TopicTree, covers, overlap
+from heron_mqtt.messaging.mqtt import MqttBroker
+from heron_mqtt.messaging.topics import rights
 from support.other_brokers import mosquitto
 from support.raw_mqtt import Ended, Will, connected, publish_packet
 
@@ -293,12 +296,71 @@ def test_adding_again_replaces_one_user_and_keeps_the_rest(site: dict[str, Path]
     ("name", "role"),
     [("", "agent"), ("a:b", "agent"), ("a+", "agent"), ("#", "agent"), ("a/b", "agent"), ("a", "device"),
      ("a/b/c", "device"), ("a/", "device"), (" a", "agent"), ("a\nb", "agent"), ("a" * 129, "agent"),
-     ("a%u", "agent"), ("a", "admin")],
+     ("a%u", "agent"), ("a", "admin"), ("-", "agent"), ("-", "operator"), ("e\u0301", "agent"),
+     ("a\x00b", "operator"), ("a\u200b", "agent")],
 )  # fmt: skip
 def test_names_and_roles_that_cannot_work_change_nothing(tmp_path: Path, name: str, role: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         add_credentials(name, role, b"pw", users_file=tmp_path / "users", acl_file=tmp_path / "acl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_stands_for_clients_without_a_login_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """``-`` would share the session topics of clients without a login."""
+    users, acl = tmp_path / "users", tmp_path / "acl"
+    users.write_text(f"-:{hash_password(b'pw')}\n")
+    with pytest.raises(DataError, match="row 1: user '-': '-' stands in topics for clients without a login"):
+        load_users(users)
+    acl.write_text("topic read x\nuser -\ntopic read y\n")
+    with pytest.raises(DataError, match="row 2: user '-': '-' stands in topics"):
+        Acl.load(acl)
+    with pytest.raises(ConfigError, match="username '-': '-' stands in topics"):
+        MqttBroker("mqtt://-:pw@127.0.0.1:1883")
+
+
+def test_an_agent_with_a_slash_in_its_name_has_no_rights_of_another_agent() -> None:
+    """``MG1/ess`` as an agent is not MG1, and a device's agent may have a slash in its name."""
+    agent = rights("agent", "MG1/ess")
+    assert "heron/+/agents/MG1%2Fess/action" in agent
+    assert not any("/MG1/" in topic for topic in agent)
+    device = rights("device", "MG1/north/ess")
+    assert device["heron/+/devices/MG1%2Fnorth/ess/telemetry"] == "write"
+
+
+@given(one=FILTERS, other=FILTERS, topic=TOPICS)
+def test_filters_overlap_if_a_topic_is_matched_by_both(one: str, other: str, topic: str) -> None:
+    assert overlap(one, other) == overlap(other, one)
+    assert overlap(topic, one) == covers(one, topic)
+    if covers(one, topic) and covers(other, topic):
+        assert overlap(one, other)
+
+
+def test_rights_of_a_mapping_on_topics_of_ours_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    site = {"users_file": tmp_path / "users", "acl_file": tmp_path / "acl"}
+    for topic, before in (
+        ("heron/plant/devices/MG1/ess/telemetry", ""),
+        ("heron/#", ""),
+        ("+/plant/#", ""),
+        ("#", ""),
+        ("sites/7/heron/plant/estop", "sites/7/"),
+    ):
+        with pytest.raises(ConfigError, match="reaches topics of ours"):
+            add_credentials("MG1", "agent", b"pw", foreign={topic: "write"}, before=before, **site)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+    assert add_credentials("MG1", "agent", b"pw", foreign={"box/#": "readwrite"}, **site) == []  # type: ignore[arg-type]
+
+
+def test_rows_for_every_user_that_change_the_rights_of_a_role_are_named(tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text(
+        "pattern readwrite heron/+/estop\npattern deny heron/+/agents/%u/#\npattern read own/%u/#\n"
+    )
+    notes = add_credentials("MG1", "agent", b"pw", users_file=tmp_path / "users", acl_file=acl)
+    more, less = notes
+    assert more == "'pattern readwrite heron/+/estop' gives MG1 more than its role on heron/+/estop"
+    assert less.startswith(
+        "'pattern deny heron/+/agents/%u/#' takes from MG1 what its role may do on heron/+/ag"
+    )
 
 
 def test_a_password_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

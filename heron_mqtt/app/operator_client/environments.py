@@ -143,8 +143,8 @@ class EnvironmentSeen:
 
     Attributes:
         env_id: Its name on the wire.
-        outboxes: What clients say of theirs, by client id, with the user's name before it of those that log
-            in: the report, and when it came by the loop's clock.
+        outboxes: What clients say of theirs, by user (None = without a login) and client id: the report, and
+            when it came by the loop's clock.
         unreadable: Messages that say nothing that can be understood, by channel.
     """
 
@@ -156,7 +156,7 @@ class EnvironmentSeen:
     """When the newest message on ``estop`` came, by the loop's clock."""
     agents: dict[str, AgentSeen] = field(default_factory=dict)
     devices: dict[str, DeviceSeen] = field(default_factory=dict)
-    outboxes: dict[str, tuple[OutboxReport, float]] = field(default_factory=dict)
+    outboxes: dict[tuple[str | None, str], tuple[OutboxReport, float]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -232,9 +232,9 @@ class EnvironmentSeen:
                 if report is not None and report.client != client:
                     raise MessageError(f"is of another client, {shortened(report.client)}")
                 # The broker sees to it that a user speaks for itself: clients of two users are two.
-                name = client if user == topics.NO_USER else f"{user} {client}"
-                if report is not None and (name in self.outboxes or len(self.outboxes) < MAX_OUTBOXES):
-                    self.outboxes[name] = report, heard.at_s
+                whose = None if user == topics.NO_USER else user, client
+                if report is not None and (whose in self.outboxes or len(self.outboxes) < MAX_OUTBOXES):
+                    self.outboxes[whose] = report, heard.at_s
             case _:
                 pass
 

@@ -145,10 +145,18 @@ def _agent(agent: AgentSeen) -> Json:
 def _outboxes(view: EnvironmentSeen, now_s: float) -> Json:
     fields = {"messages", "size_bytes", "max_bytes", "age_s", "dropped", "disk_errors", "kinds"}
     return {
-        client: report.model_dump(include=fields)
-        for client, (report, at_s) in sorted(view.outboxes.items())
+        _client_of(user, client): report.model_dump(include=fields)
+        for (user, client), (report, at_s) in sorted(
+            view.outboxes.items(), key=lambda item: (item[0][0] or "", item[0][1])
+        )
         if now_s - at_s <= OUTBOX_TOLD_S
     }
+
+
+def _client_of(user: str | None, client: str) -> str:
+    """Return a client with its user before it; spaces within either are escaped, so that no two are alike."""
+    names = [client] if user is None else [user, client]
+    return " ".join(name.replace("%", "%25").replace(" ", "%20") for name in names)
 
 
 def _device(device: DeviceSeen, now_s: float, listen_s: float) -> Json:

@@ -16,6 +16,7 @@ from pathlib import Path
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.messaging.settings import topic_prefix_of, variable_of
+from heron_mqtt.messaging.topics import NO_USER, user_problem
 from heron_mqtt.messaging.urls import MQTT_URLS, SECURE, WEB, UrlKind, parse_url
 from heron_mqtt.messaging.urls import without_login as shown
 
@@ -142,6 +143,8 @@ def read_options(
     protocol = setting("protocol", protocol) or DEFAULT_PROTOCOL
     if password and not username:
         problems.append(f"a password without a username: pass username= or set {USERNAME_VARIABLE}")
+    if username == NO_USER:  # any other name is the broker's affair
+        problems.append(f"username {username!r}: {user_problem(username)}")
     if protocol not in PROTOCOLS:
         problems.append(f"protocol {protocol!r}: expected {' or '.join(map(repr, PROTOCOLS))}")
     begin = ""

@@ -15,6 +15,7 @@ from heron_mqtt.app.operator_client.status import environment
 from heron_mqtt.app.operator_client.stop import StopReport, _judge
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.cli.status_table import print_status, status_console
+from heron_mqtt.messaging import topics
 from support.rows import each_row
 
 CHANNELS = [
@@ -86,6 +87,23 @@ def test_the_outboxes_of_two_users_are_two_whatever_they_call_their_clients() ->
     }
 
 
+def test_user_and_client_are_told_apart_whatever_stands_in_them() -> None:
+    found = Environments()
+    pairs = (("a b", "c"), ("a", "b c"), ("-", "a b c"), ("a%20b", "c"))
+    for waiting, (user, client) in enumerate(pairs):
+        said = outbox_report(client=client, messages=waiting)
+        channel = f"session/{topics.escape(user)}/{topics.escape(client)}/outbox"
+        found.take(heard(channel, said, at_s=1.0))
+    (view,) = found.values()
+    shown = environment(view, 2.0, 2.0)["outboxes"]
+    assert {name: outbox["messages"] for name, outbox in shown.items()} == {
+        "a%20b c": 0,
+        "a b%20c": 1,
+        "a%20b%20c": 2,
+        "a%2520b c": 3,
+    }
+
+
 def test_an_outbox_report_has_bounded_names() -> None:
     kind = {"messages": 1, "size_bytes": 1, "dropped": 0}
     found = Environments()
@@ -95,7 +113,10 @@ def test_an_outbox_report_has_bounded_names() -> None:
     found.take(heard(long, outbox_report(client="x" * 201)))
     found.take(heard("session/-/other/outbox", outbox_report()))
     (view,) = found.values()
-    assert {client: len(report.kinds) for client, (report, _) in view.outboxes.items()} == {"a": 1, "b": 0}
+    assert {client: len(report.kinds) for (_, client), (report, _) in view.outboxes.items()} == {
+        "a": 1,
+        "b": 0,
+    }
     assert list(view.unreadable) == [long, "session/-/other/outbox"]
 
 

@@ -209,3 +209,13 @@ def test_a_stop_is_stored_and_its_release_is_not(message: dict[str, object], exp
 )
 def test_a_filter_may_be_kept_only_if_all_under_it_may_come_late(topic_filter: str, expected: bool) -> None:
     assert topics.is_storable(topic_filter) is expected
+
+
+def test_names_that_cannot_be_seen_or_look_like_another_one_are_refused() -> None:
+    for name in ("", " ", " a", "a ", "a\x00b", "a\nb", "a\u200b", "e\u0301"):
+        assert topics.name_problem(name) is not None, repr(name)
+        assert topics.user_problem(name) is not None, repr(name)
+    for name in ("MG1", "Süd/Netz", "50%", "a b", "-", "$SYS", "a%2Fb"):
+        assert topics.name_problem(name) is None, repr(name)
+    for name in ("-", "a+", "#", "%u", "a//b", "/a"):
+        assert topics.user_problem(name) is not None, repr(name)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.embedded.protocol.topic_filters import covers, filter_problem
-from heron_mqtt.messaging.topics import ESTOP, ROOT
+from heron_mqtt.messaging.topics import ESTOP, NO_USER, ROOT, user_problem
 
 _ACCESS: dict[str, frozenset[str]] = {
     "publish": frozenset({"publish"}),
@@ -140,7 +140,9 @@ class Acl:
                 continue
             keyword, _, rest = text.partition(" ")
             rest = rest.strip()
-            if keyword == "user" and rest:
+            if keyword == "user" and rest == NO_USER:
+                problems.append(f"{path}: row {number}: user {rest!r}: {user_problem(rest)}")
+            elif keyword == "user" and rest:
                 user = rest
                 by_user.setdefault(user, [])
             elif keyword in ("topic", "pattern") and rest:
@@ -156,6 +158,12 @@ class Acl:
         if problems:
             raise DataError(*problems)
         return cls(by_user, for_all)
+
+
+def parse_row(line: str) -> AclRow | str | None:
+    """Return a ``topic`` or ``pattern`` row, or what is wrong with it; None = another kind of line."""
+    keyword, _, rest = line.strip().partition(" ")
+    return _parse_row(rest.strip()) if keyword in ("topic", "pattern") and rest.strip() else None
 
 
 def _parse_row(text: str) -> AclRow | str:

@@ -20,6 +20,7 @@ from heron_mqtt.messaging.embedded.auth.turns import TooManyWait, Turns
 from heron_mqtt.messaging.embedded.auth.users import load_users, password_matches
 from heron_mqtt.messaging.embedded.options import is_loopback
 from heron_mqtt.messaging.embedded.protocol import packets
+from heron_mqtt.messaging.topics import user_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,6 +193,8 @@ class Authenticator:
                 packets.NOT_AUTHORISED,
                 f"user name {connect.username!r} contradicts the certificate, which names {names[0]!r}",
             )
+        if (problem := user_problem(names[0])) is not None:
+            return Refused(packets.NOT_AUTHORISED, f"common name {names[0]!r} of the certificate: {problem}")
         return Admitted(names[0])
 
     def _without_login(self, peer: str) -> AuthResult:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.input_files import NO_SUCH_FILE, is_file, why_no_file
-from heron_mqtt.messaging.embedded.auth.acl import Acl
+from heron_mqtt.messaging.embedded.auth.acl import Acl, AclRow, parse_row
 from heron_mqtt.messaging.embedded.auth.users import hash_password, load_users
-from heron_mqtt.messaging.topics import ROLES, checked_env_id, rights
+from heron_mqtt.messaging.embedded.protocol.topic_filters import overlap
+from heron_mqtt.messaging.topics import ROLES, ROOT, checked_env_id, rights, user_problem
 
 __all__ = [
     "DEFAULT_ACL_FILE",
@@ -22,6 +23,7 @@ __all__ = [
     "ROLES",
     "acl_section",
     "add_credentials",
+    "check_foreign",
     "remove_credentials",
 ]
 
@@ -58,7 +60,7 @@ def add_credentials(
     env_id: str | None = None,
     before: str = "",
     foreign: Mapping[str, str] | None = None,
-) -> None:
+) -> list[str]:
     """Add a user, or give an existing one a new password and the rows of its role.
 
     Both files are created with mode 0600 and replaced as a whole; a running broker reads them again.
@@ -73,6 +75,9 @@ def add_credentials(
         before: As of ``topics.rights``.
         foreign: Rights (read, write, readwrite) on topics that are not ours, by filter.
 
+    Returns:
+        What other rows of ``acl_file`` change in the rights of the role, a line each.
+
     Raises:
         ConfigError: The name or role is wrong, or a file cannot be written; DataError if one cannot be read.
     """
@@ -85,10 +90,35 @@ def add_credentials(
     if not is_new_acl:
         Acl.load(acl_file)  # says what is wrong with it before anything is changed
         acl_lines = _without_user(Path(acl_file).read_text(encoding="utf-8").splitlines(), name)
-    acl_lines += ["", *acl_section(name, role, env_id, before=before, foreign=foreign)]
+    section = acl_section(name, role, env_id, before=before, foreign=foreign)
+    notes = _changed_by_others(acl_lines, section, name)
+    acl_lines += ["", *section]
     # Rights first: a user that can log in already has them.
     _replace(acl_file, acl_lines)
     _replace(users_file, [f"{user}:{stored}" for user, stored in users.items()])
+    return notes
+
+
+def _changed_by_others(lines: list[str], section: list[str], name: str) -> list[str]:
+    """Say which rows for every user give a user more on topics of its section, or less, than that does."""
+    rows = [parsed for line in section if isinstance(parsed := parse_row(line), AclRow)]
+    found = []
+    for line in lines:
+        given = parse_row(line) if line.strip().startswith("pattern ") else None
+        filled = given.filled_in(name, "") if isinstance(given, AclRow) else None
+        if filled is None:
+            continue
+        reached = [row for row in rows if overlap(filled.topic_filter, row.topic_filter)]
+        if not filled.rights and reached:
+            found.append(f"{line.strip()!r} takes from {name} what its role may do on {_first(reached)}")
+        elif more := [row for row in reached if not filled.rights <= row.rights]:
+            found.append(f"{line.strip()!r} gives {name} more than its role on {_first(more)}")
+    return found
+
+
+def _first(rows: list[AclRow]) -> str:
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"{rows[0].topic_filter}{more}"
 
 
 def acl_section(
@@ -109,12 +139,38 @@ def acl_section(
         env_id: The environment that the rights are for; None = every one.
         before: As of ``topics.rights``.
         foreign: See ``add_credentials``.
+
+    Raises:
+        ConfigError: One of ``foreign`` is a right on topics of ours, too.
     """
+    check_foreign(name, foreign or {}, before)
     granted = {**rights(role, name, env_id, before=before), **(foreign or {})}
     rows = [f"topic {right} {topic_filter}" for topic_filter, right in granted.items()]
     if role in {"operator", "observer"}:
         rows.append("topic read $SYS/#")
     return [f"user {name}", f"# role: {role}", *rows]
+
+
+def check_foreign(name: str, foreign: Mapping[str, str], before: str) -> None:
+    """See that rights on topics that are not ours change nothing in those of a user's role.
+
+    Args:
+        name: Of the user.
+        foreign: See ``add_credentials``.
+        before: As of ``topics.rights``.
+
+    Raises:
+        ConfigError: One of them reaches topics of ours.
+    """
+    ours = f"{before}{ROOT}/#"
+    if inside := [topic for topic in foreign if overlap(topic, ours)]:
+        raise ConfigError(
+            *(
+                f"user {name!r}: a mapping names {topic!r}, which reaches topics of ours ({ours}): it would "
+                f"change what its role may do there; expected topics outside of {before}{ROOT}/"
+                for topic in inside
+            )
+        )
 
 
 def remove_credentials(
@@ -156,10 +212,12 @@ def _check_name(name: str, role: str) -> None:
     if role not in ROLES:
         raise ConfigError(f"role: {role!r}, expected one of {', '.join(ROLES)}")
     levels = name.split("/")
-    if not name or len(name) > _MAX_NAME_CHARS or name != name.strip() or not name.isprintable():
-        raise ConfigError(f"name: {name!r}, expected 1 to {_MAX_NAME_CHARS} printable characters")
-    if any(sign in name for sign in (":", "+", "#", "%u", "%c")) or "" in levels:
-        raise ConfigError(f"name: {name!r}, expected no : + # %u %c and no empty part between slashes")
+    if not name or len(name) > _MAX_NAME_CHARS:
+        raise ConfigError(f"name: {name[:60]!r}, expected 1 to {_MAX_NAME_CHARS} characters")
+    if ":" in name:
+        raise ConfigError(f"name: {name!r}, expected no : (it ends the name in the users file)")
+    if (problem := user_problem(name)) is not None:
+        raise ConfigError(f"name: {name!r}, {problem}")
     if role == "device" and len(levels) != 2:
         raise ConfigError(f"name: {name!r}, expected AGENT/DEVICE for a device, for example MG1/ess")
     if role != "device" and len(levels) != 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import DataError
+from heron_mqtt.messaging.topics import user_problem
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -33,6 +34,8 @@ def load_users(path: str | Path) -> dict[str, str]:
             problems.append(
                 f"{path}: row {number}: expected NAME:$argon2..., made by heron-mqtt credentials add"
             )
+        elif (problem := user_problem(name)) is not None:
+            problems.append(f"{path}: row {number}: user {name!r}: {problem}")
         elif name in users:
             problems.append(f"{path}: row {number}: {name!r} appears twice")
         else:

@@ -47,6 +47,21 @@ def covers(granted: str, asked: str) -> bool:
     return len(ask) == len(grant)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Return whether some topic is matched by both filters; a topic name is a filter without wildcards."""
+    a, b = one.split("/"), other.split("/")
+    for first, second in ((a[0], b[0]), (b[0], a[0])):
+        if first.startswith("$") and second in ("+", "#"):
+            return False
+    for left, right in zip(a, b, strict=False):
+        if "#" in (left, right):
+            return True
+        if left != right and "+" not in (left, right):
+            return False
+    rest = a[len(b) :] or b[len(a) :]  # "sport/#" also matches "sport"
+    return not rest or rest == ["#"]
+
+
 class _Node(Generic[K, V]):
     __slots__ = ("children", "entries")
 
