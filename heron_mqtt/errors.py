@@ -68,6 +68,24 @@ class HeronError(Exception):
     """Of a program of ours that ends with it."""
 
 
+def told_at_the_end(error: HeronError) -> tuple[list[str], int]:
+    """Return what a program says that an error ends, a line each, and its exit code.
+
+    An error that came up while another one was being cleaned up after (a device that could not be handed
+    back, by a program that was displaced) takes its place in Python. Both are told, the first one first, and
+    the highest exit code counts.
+    """
+    chain: list[HeronError] = [error]
+    while not chain[-1].__suppress_context__ and isinstance(chain[-1].__context__, HeronError):
+        chain.append(chain[-1].__context__)
+    lines: list[str] = []
+    for one in reversed(chain):
+        lines += one.problems if isinstance(one, ConfigError) else (str(one),)
+    # What one only repeats of another, among more, is told once.
+    told = [line for i, line in enumerate(lines) if not any(line in later for later in lines[i + 1 :])]
+    return told, max(one.exit_code for one in chain)
+
+
 class ConfigError(HeronError, ValueError):
     """A scenario, an argument or an input file is wrong.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
-from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.errors import HeronError, told_at_the_end
 from heron_mqtt.messaging.settings import EVERYWHERE, option_of
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -13,10 +13,10 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 def report(exc: HeronError) -> int:
     """Print each problem as one line; returns the exit code."""
-    problems = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
+    problems, code = told_at_the_end(exc)
     for problem in problems:
         complain(_as_option(problem))
-    return exc.exit_code
+    return code
 
 
 def complain(problem: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
-from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.errors import ConfigError, HeronError, told_at_the_end
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
@@ -150,10 +150,10 @@ def _log_to_stderr() -> None:
 
 def _tell(script: str, error: HeronError) -> int:
     """Say what is wrong, a line each; return the exit code."""
-    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+    problems, code = told_at_the_end(error)
     for problem in problems:
         sys.stderr.write(f"{_prog(script)}: {problem}\n")
-    return error.exit_code
+    return code
 
 
 def _serving(

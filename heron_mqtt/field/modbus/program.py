@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
-from heron_mqtt.errors import ConfigError, HeronError, NotHandedBack
+from heron_mqtt.errors import ConfigError, HeronError, NotHandedBack, told_at_the_end
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.field.modbus.place import (
@@ -147,9 +147,10 @@ def run_bridge(
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
-        for problem in exc.problems if isinstance(exc, ConfigError) else (str(exc),):
+        problems, code = told_at_the_end(exc)
+        for problem in problems:
             sys.stderr.write(f"{parser.prog}: {problem}\n")
-        return exc.exit_code
+        return code
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told
-from heron_mqtt.errors import ConfigError, HeronError
+from heron_mqtt.errors import ConfigError, HeronError, told_at_the_end
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
 from heron_mqtt.input_files import is_file
@@ -63,8 +63,10 @@ def main() -> int:
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
-        sys.stderr.write(f"{name}: {exc}\n")
-        return 2 if isinstance(exc, ConfigError) else 1
+        problems, code = told_at_the_end(exc)
+        for problem in problems:
+            sys.stderr.write(f"{name}: {problem}\n")
+        return code
     return 0
 
 
