@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from heron_mqtt.app.vendor_adapters import load_mappings, vendor_devices
 from heron_mqtt.cli.run_commands import app
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor import load_mapping
+from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.emulators import modbus_bridge
 from powergrid.scenario import load_scenario
@@ -194,6 +196,116 @@ def test_the_program_serves_a_device_of_a_scenario_and_hands_it_back_when_termin
         bridge.signal(signal.SIGTERM)
         assert bridge.wait().code == 0
     assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
+
+
+SIMPLE = """
+name = "box"
+
+[modbus]
+period_s = 0.1
+
+[registers]
+power = { address = 0, type = "int16" }
+mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
+watts = { address = 20, type = "int16" }
+
+[quantities.p_mw]
+formula = "power"
+unit = "W"
+
+[setpoint.values.p]
+quantity = "p_mw"
+unit = "W"
+decimals = 0
+
+[[setpoint.messages]]
+registers = { watts = "{p}", mode = "forced" }
+"""
+TO_ZERO, TO_AUTO = '[setpoint]\nrelease = "zero"\n', '[[setpoint.release]]\nregisters = { mode = "auto" }\n'
+
+
+class Simple:
+    """A box of 5 kW whose power register the test sets, and the bridge that serves it as MG1/ess."""
+
+    def __init__(self, url: str, env_id: str, mapping: Path, box: ModbusBox) -> None:
+        self.box = box
+        self.lease: dict[str, Any] = {}
+        self.telemetry: dict[str, Any] = {}
+        self._url, self._env_id, self._mapping = url, env_id, mapping
+
+    def bridge(self) -> Any:
+        return heron(
+            *("device", "modbus_bridge", "--agent", "MG1", "--name", "ess", "--broker", self._url),
+            *("--env-id", self._env_id, "--modbus", f"127.0.0.1:{self.box.port}"),
+            *("--mapping", str(self._mapping), "--period", "0.1", "--kind", "battery"),
+            *("--p-min-mw", "-0.005", "--p-max-mw", "0.005"),
+        )
+
+    def hear(self, broker: MqttBroker) -> Gateway:
+        broker.subscribe(topics.device("MG1", "ess", "lease"), self.lease.update)
+        broker.subscribe(topics.device("MG1", "ess", "telemetry"), self.telemetry.update)
+        return Gateway(broker, self._env_id)
+
+
+@pytest.fixture
+def make_simple(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> Iterator[Callable[[str], Simple]]:
+    box = ModbusBox({1: {"holding": {0: [0], 10: [0], 20: [0]}}})
+    with BoxThread(box):
+
+        def make(release: str) -> Simple:
+            mapping = tmp_path / "simple.toml"
+            mapping.write_text(f"{SIMPLE}\n{release}")
+            return Simple(mosquitto.url, env_id, mapping, box)
+
+        yield make
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name)
+async def test_power_after_a_release_to_0_holds_the_lease_and_is_no_good_end(
+    make_simple: Callable[[str], Simple], mosquitto: Mosquitto, env_id: str, how: signal.Signals
+) -> None:
+    """It ended with 0, and killed it left a free lease, where it had not been told again yet (5 s)."""
+    site = make_simple(TO_ZERO)
+    with site.bridge() as program:
+        async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+            gateway = site.hear(broker)
+            await waiting.until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+            await gateway.ask(0.003, 0.4)
+            await waiting.until(lambda: site.telemetry.get("safe_after_s"), "the end of the lease")
+            await waiting.until(lambda: site.lease.get("state") == "free", "it is at 0")
+            site.box.put(0, 3000)
+            await waiting.until(lambda: site.telemetry["safe"] is False, "its power")
+            await waiting.until(lambda: site.lease["state"] == "held", "for as long as it has power")
+            program.signal(how)
+            done = await asyncio.to_thread(program.wait, 15.0)
+            if how == signal.SIGTERM:
+                left = "it was handed back with 0, and it gave 3 kW when it was measured last"
+                assert (done.code, left in done.err.splitlines()[-1]) == (1, True), done.err
+            await asyncio.sleep(0.2)
+            assert site.lease["state"] == "held", "a stop names it"
+
+
+async def test_the_next_program_goes_on_with_a_release_that_was_acknowledged_and_ignored(
+    make_simple: Callable[[str], Simple], mosquitto: Mosquitto, env_id: str
+) -> None:
+    site = make_simple(TO_AUTO)
+    async with MqttBroker(mosquitto.url, env_id=env_id) as broker:
+        gateway = site.hear(broker)
+        with site.bridge() as first:
+            await waiting.until(lambda: gateway.states() == ["online"], "the birth", within_s=20.0)
+            await gateway.ask(0.003, 30.0)
+            site.box.lies.forgets = {10}
+            first.signal(signal.SIGKILL)
+            await asyncio.to_thread(first.wait, 15.0)
+        site.lease.clear()
+        gateway.status.clear()
+        with site.bridge() as second:
+            await waiting.until(lambda: "fault" in gateway.states(), "it knows", within_s=20.0)
+            assert site.lease["state"] == "held"
+            second.signal(signal.SIGTERM)
+            done = await asyncio.to_thread(second.wait, 15.0)
+    assert done.code == 1
+    assert "it has acknowledged its release, but mode: the device holds 0002" in done.err.splitlines()[-1]
 
 
 def test_raw_registers_are_shown_beside_what_they_mean(inverter: BoxThread, tmp_path: Path) -> None:

@@ -19,20 +19,19 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import contextlib
 import functools
 import inspect
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import HeronError, MessageError, NotHandedBack, NotReady
+from heron_mqtt.field.device.device_lock import BrokenOff, DeviceLock
 from heron_mqtt.field.device.device_thread import DeviceThread
+from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.presence import PresentDevice
-from heron_mqtt.field.device.rest_watch import INSIST_S, RestWatch
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.field.moving_deadline import MovingDeadline
 from heron_mqtt.field.steady_clock import steady_s
@@ -53,10 +52,6 @@ GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as 
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
 BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
-
-
-class _BrokenOff(Exception):
-    """Something was broken off, because a stop or the end of a lease comes first."""
 
 
 class SetpointRejected(Exception):
@@ -145,11 +140,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._held: Setpoint | None = None  # what a renewal extends
         self._is_undone = False  # the newest setpoint was rejected: what was done before it is not extended
         self._untold: tuple[tuple[str | None, int] | None, str] | None = None  # a rejection, and of what
-        self._rests = True  # the hardware took the last safe state that it was told of
-        self._rest_watch = RestWatch((None, None), self._report)
-        self._p_mw_at_rest: float | None = None  # measured since it was told to rest; NaN = that failed
-        self._q_mvar_at_rest: float | None = None
-        self._has_rested = self._is_set_elsewhere = False  # at 0 since then; with power long after that
+        self._rest = HardwareRest((None, None), self._report, monotonic)
         self._has_measured = False  # it shows its power, so that not showing it means something
         self._told_safe: bool | None = None  # of the stop in force
         self._own_thread = DeviceThread(f"device {self.label}")
@@ -165,12 +156,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._seq_before_stop: int | None = None  # of the last telemetry that is of before the newest stop
         self._safe_after_s: float | None = None
         self._first = asyncio.Event()
-        self._busy = asyncio.Lock()
-        self._working: asyncio.Future[Any] | None = (
-            None  # what may be broken off for something that comes first
-        )
-        self._broken_off: str | None = None
-        self._urgent = 0  # how many wait for the lock that come first
+        self._busy = DeviceLock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -218,15 +204,14 @@ class FieldDevice(PresentDevice, abc.ABC):
 
         One that ``watches_its_rest`` says ``rest_reached`` once it was.
         """
-        if not self._rests or self._own_thread.goes_on:
+        if not self._rest.is_taken or self._own_thread.goes_on:
             return True
-        rests = self._rest_watch.is_at_rest(self._p_mw_at_rest, self._q_mvar_at_rest)
-        return self._is_watched and rests is False
+        return self._is_watched and self._rest.is_doubtful
 
     @property
     def _is_watched(self) -> bool:
         """Whether its power has to show that it is in the safe state, which it was told of."""
-        return not self.watches_its_rest and self.is_settable and self._rest_watch.told_at > -math.inf
+        return not self.watches_its_rest and self.is_settable and self._rest.is_told
 
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work that blocks, in this device's own thread, and return its result.
@@ -321,12 +306,10 @@ class FieldDevice(PresentDevice, abc.ABC):
         """
         is_alone = False
         try:
-            self._break_off("the program ends")
-            async with asyncio.timeout(BREAK_OFF_S):
-                is_alone = await self._busy.acquire()
-        except TimeoutError:
-            what = "what was being done at the end was broken off and has not ended within"
-            log.error("%s: %s %g s", self.label, what, BREAK_OFF_S)
+            is_alone = await self._busy.taken_within(BREAK_OFF_S, "the program ends")
+            if not is_alone:
+                what = "what was being done at the end was broken off and has not ended within"
+                log.error("%s: %s %g s", self.label, what, BREAK_OFF_S)
         finally:  # also if the program is ended a second time meanwhile
             try:
                 left = await self._rest_at_the_end()
@@ -342,10 +325,10 @@ class FieldDevice(PresentDevice, abc.ABC):
         so is one that its power does not show.
         """
         left = self._left_with()
-        if self.is_safe and self._rests and left is None:
+        if self.is_safe and self._rest.is_taken and left is None:
             return None
         self.is_safe = True
-        self._rests = self._rests and self._tells_again
+        self._rest.is_taken = False
         try:
             async with asyncio.timeout(GOODBYE_S) as bound:
                 done = self.go_safe("the program ends")
@@ -361,7 +344,7 @@ class FieldDevice(PresentDevice, abc.ABC):
                 exc_info=exc if is_bug else None,
             )
             return f"it could not go to the safe state, and may hold its last setpoint: {why}"
-        self._rests = self._rests or not self._tells_again
+        self._rest.is_taken = True
         if self._own_thread.goes_on:
             return "what was broken off goes on in its thread, and may reach the hardware"
         return left
@@ -371,17 +354,12 @@ class FieldDevice(PresentDevice, abc.ABC):
 
         After a lease that counts once it was told again: until then it may be on its way to 0.
         """
-        p_mw = self._p_mw_at_rest
-        if p_mw is None or not self._is_watched:
+        if not self._is_watched or self._rest.seen is PowerSeen.NOTHING:
             return None
         if self.stopped:
-            return self._rest_watch.left_with(_number(p_mw), has_taken_it=True, q_mvar=self._q_mvar_at_rest)
-        if (
-            self._rest_watch.is_in_trouble
-            and self._rest_watch.is_at_rest(p_mw, self._q_mvar_at_rest) is False
-        ):
-            return f"it holds no setpoint, and {self._rest_watch.shown(_number(p_mw), self._q_mvar_at_rest)}"
-        return None
+            return self._rest.left_in_stop(has_taken_it=True)
+        is_left = self._rest.is_in_trouble and self._rest.is_doubtful
+        return f"it holds no setpoint, and {self._rest.shown}" if is_left else None
 
     def _tell_holder_at_the_end(self) -> None:
         """Say that the lease is free; where that fails the goodbye must still be said."""
@@ -463,27 +441,27 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._schedule_telemetry()
         answered = answered or self._answered
         try:
-            if self._urgent and self.breaks_off_measuring:
-                raise _BrokenOff("something comes first")
+            if self._busy.is_wanted_first and self.breaks_off_measuring:
+                raise BrokenOff("something comes first")
             measured = self.measure()
             if measured is None or isinstance(measured, Telemetry):  # seen at once, most are
                 telemetry: Telemetry | None = measured
             else:
                 telemetry = await self._measured(measured)
-        except _BrokenOff:
+        except BrokenOff:
             if rejected is not None:
                 self._untold = (answered, rejected)
             return
         except Exception as exc:
-            self._note_power(math.nan, None)
+            self._note_measured(None, has_failed=True)
             self._failed("measure", exc)
             return
         if telemetry is None:  # of one that has shown its power before, that is not known to be at 0
-            self._note_power(math.nan if self._has_measured else None, None)
+            self._note_measured(None, has_failed=self._has_measured)
             self._untold = None if rejected is None else (answered, rejected)
             return
         self._has_measured = True
-        self._note_power(telemetry.p_mw, telemetry.q_mvar)
+        self._note_measured(telemetry)
         if rejected is None and self._untold is not None and self._untold[0] == answered:
             rejected = self._untold[1]  # nothing could be measured when it was rejected
         self._untold = None
@@ -511,12 +489,12 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._broker.publish(self._channel, shown, not_after=not_after)
         if answers:
             self._safe_after_s = None  # told to one that listens
-        if self._rests or self._tells_again:
+        if self._rest.is_taken or self._tells_again:
             self._recovered()  # else it cannot be brought to rest
 
     def _birth(self) -> dict[str, Any]:
         birth = super()._birth()
-        self._rest_watch.power_range_mw = (birth.get("p_min_mw"), birth.get("p_max_mw"))
+        self._rest.power_range_mw = (birth.get("p_min_mw"), birth.get("p_max_mw"))
         return birth
 
     # -- setpoints ---------------------------------------------------------------------------------
@@ -560,7 +538,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             return
         self._at = (setpoint.episode, setpoint.step)
         rejected: str | None = "emergency stop" if self.stopped else None
-        owes = self.is_safe and not self._rests
+        owes = self.is_safe and not self._rest.is_taken
         if rejected is None:
             self._lease.hold(setpoint)
             self._lease_end.moved()
@@ -569,7 +547,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             self._held = setpoint
             try:
                 await self._apply(setpoint)
-                self._rests = self._rests or not self._tells_again
+                self._rest.is_taken = self._rest.is_taken or not self._tells_again
             except SetpointRejected as exc:
                 rejected = str(exc)[:500]
                 self._held = None
@@ -605,56 +583,19 @@ class FieldDevice(PresentDevice, abc.ABC):
         if done is None or not inspect.isawaitable(done):
             return
         try:
-            await self._unless_broken_off(done)
-        except _BrokenOff as exc:
+            await self._busy.breakable(done)
+        except BrokenOff as exc:
             raise SetpointRejected(str(exc)) from None
 
     async def _measured(self, measuring: Awaitable[Telemetry | None]) -> Telemetry | None:
         """Return what is measured; a device that says so is broken off by what comes first.
 
         Raises:
-            _BrokenOff: It was.
+            BrokenOff: It was.
         """
         if self.breaks_off_measuring:
-            return await self._unless_broken_off(measuring)
+            return await self._busy.breakable(measuring)
         return await unless_cancelled(measuring)
-
-    async def _unless_broken_off(self, done: Awaitable[T]) -> T:
-        """Return the result of something that a stop, or the end of a lease, does not wait for.
-
-        Raises:
-            _BrokenOff: Something came first.
-        """
-        working = self._working = asyncio.ensure_future(done)
-        try:
-            return await unless_cancelled(working)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._broken_off is None or (task is not None and task.cancelling()):
-                raise
-            raise _BrokenOff(self._broken_off) from None
-        finally:
-            self._working = self._broken_off = None
-
-    def _break_off(self, why: str) -> None:
-        """End what is still being done: something comes first."""
-        if self._working is not None and not self._working.done():
-            self._broken_off = why
-            self._working.cancel()
-
-    @contextlib.asynccontextmanager
-    async def _coming_first(self, why: str) -> AsyncIterator[None]:
-        """Hold the device's lock, without waiting for what may be broken off or left out."""
-        self._urgent += 1
-        try:
-            self._break_off(why)
-            await self._busy.acquire()
-        finally:
-            self._urgent -= 1
-        try:
-            yield
-        finally:
-            self._busy.release()
 
     async def _extend(self, renewal: Setpoint) -> None:
         """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
@@ -669,8 +610,8 @@ class FieldDevice(PresentDevice, abc.ABC):
         try:
             done = self.renew(self._held.model_copy(update=again))
             if inspect.isawaitable(done):
-                await (self._unless_broken_off(done) if self.breaks_off_measuring else unless_cancelled(done))
-        except _BrokenOff:
+                await (self._busy.breakable(done) if self.breaks_off_measuring else unless_cancelled(done))
+        except BrokenOff:
             pass  # what comes first says what holds now
         except Exception as exc:
             self._failed("renew", exc)
@@ -700,10 +641,13 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Return whose setpoints are followed, or still in the hardware; None = no setpoint."""
         if self._lease.is_running:
             return self._lease.holder
-        may_have_power = self.is_safe and (not self._rests or self.owes_safe_state)
-        if self._tells_again or self._is_set_elsewhere or not may_have_power:
-            return None
-        return self._told_holder or Holder(self.label, self._stamper.boot)
+        return (self._told_holder or Holder(self.label, self._stamper.boot)) if self._may_have_power else None
+
+    @property
+    def _may_have_power(self) -> bool:
+        """Whether the hardware may still have the power of a setpoint that is over."""
+        is_owed = not self._rest.is_taken or self.owes_safe_state
+        return self.is_safe and is_owed and not self._rest.is_set_elsewhere
 
     def _tell_holder(self) -> None:
         """Publish whose setpoints are followed, if that has changed; not in the name of another device."""
@@ -738,8 +682,10 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._lease.end()
         who = stop.who if stop is not None else None
         self._told_safe = None
-        self._rests = False  # until it was told of this one: a repeated stop must not be confirmed earlier
-        async with self._coming_first("emergency stop"):
+        self._rest.is_taken = (
+            False  # until it was told of this one: a repeated stop must not be confirmed earlier
+        )
+        async with self._busy.coming_first("emergency stop"):
             self._seq_before_stop = self._lease.newest_seq
             await self._make_safe(f"emergency stop by {who or 'unknown'}")
 
@@ -747,7 +693,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Say what is known of the stop."""
         channel = topics.stop_confirm(self.agent_id, self.name)
         boot, seq = self._stop.identity
-        is_safe = self.is_safe and self._rests and not self.owes_safe_state
+        is_safe = self._is_at_rest
         told = StopConfirm(
             active=self.stopped,
             safe=is_safe,
@@ -761,15 +707,20 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     def rest_reached(self) -> None:
         """Take note that the hardware is in its safe state, which it could not be told of before."""
-        was, self._rests = self._rests, True
+        was, self._rest.is_taken = self._rest.is_taken, True
         if self.stopped and not was:
             self._confirm_stop()
 
     def rest_lost(self) -> None:
         """Take note that the hardware is not in its safe state any more: it restarted, or was changed."""
-        was, self._rests = self._rests, False
+        was, self._rest.is_taken = self._rest.is_taken, False
         if self.stopped and was:
             self._confirm_stop()
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether the hardware is in its safe state, for all that is known."""
+        return self.is_safe and self._rest.is_taken and not self.owes_safe_state
 
     def _on_reconnect(self) -> None:
         """Say again what a broker that was restarted may have lost."""
@@ -784,7 +735,7 @@ class FieldDevice(PresentDevice, abc.ABC):
             await self._publish_telemetry()
 
     async def _lease_over(self) -> None:
-        async with self._coming_first("its lease is over"):
+        async with self._busy.coming_first("its lease is over"):
             if self._lease.holder is None or self._lease.is_running:
                 return  # a setpoint came first
             after_s = self._lease.held_for_s
@@ -796,70 +747,58 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Go to the safe state and say so; called with the device's lock held."""
         log.log(level, "%s: %s, going to the safe state", self.label, reason)
         self._held = None
-        self._rest_watch.forget()
+        self._rest.forget()
         await self._tell_to_rest(reason)
 
     async def _tell_to_rest(self, reason: str) -> None:
         """Tell the hardware to go to the safe state, and say so; called with the device's lock held."""
         self.is_safe = True
-        self._rests = self._has_rested = False
-        self._p_mw_at_rest = self._q_mvar_at_rest = None
-        self._rest_watch.note_told(self._monotonic())
+        self._rest.is_taken = False
+        self._rest.note_told()
         try:
             async with asyncio.timeout(None if self._tells_again else GO_SAFE_S) as bound:
                 done = self.go_safe(reason)
                 if inspect.isawaitable(done):
                     await done
-            self._rests = True
-            self._rests = not self.owes_safe_state
+            self._rest.is_taken = True
+            self._rest.is_taken = not self.owes_safe_state
         except Exception as exc:
             is_late = isinstance(exc, TimeoutError) and bound.expired()
             self._failed("go_safe", NotReady(f"it took longer than {GO_SAFE_S:g} s") if is_late else exc)
         await self._publish_telemetry()
         self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
 
-    def _note_power(self, p_mw: float | None, q_mvar: float | None) -> None:
-        """Take note of what was measured, MW, Mvar; NaN = that failed. It shows whether hardware rests."""
+    def _note_measured(self, telemetry: Telemetry | None, *, has_failed: bool = False) -> None:
+        """Take note of what was measured: it shows whether hardware rests."""
         if not (self.is_safe and self._is_watched):
             return
-        self._p_mw_at_rest, self._q_mvar_at_rest = p_mw, q_mvar
-        if self._rest_watch.is_at_rest(p_mw, q_mvar):
-            self._has_rested, self._is_set_elsewhere = True, False
-            self._rest_watch.forget()
-        if self.stopped and self._told_safe not in {None, self._rests and not self.owes_safe_state}:
+        self._see(telemetry, has_failed=has_failed)
+        if self.stopped and self._told_safe not in {None, self._is_at_rest}:
             self._confirm_stop()
         if self._has_told_holder:
             self._tell_holder()
 
-    async def _insist_on_rest(self) -> None:
-        """Tell hardware again that was not told of its safe state, or does not stay in it.
+    def _see(self, telemetry: Telemetry | None, *, has_failed: bool) -> None:
+        """Have what was measured looked at, as far as it is of after the hardware was told to rest."""
+        if telemetry is not None:
+            self._rest.see(telemetry.p_mw, telemetry.q_mvar)
+        elif has_failed:
+            self._rest.see_failure()
+        else:
+            self._rest.see_nothing()
 
-        What has been at 0 and has power long after it was told of the end of a lease was set by something
-        else, by hand for example, and is left to it; in a stop nothing may set it.
-        """
-        now_s, p_mw, q_mvar = self._monotonic(), self._p_mw_at_rest, self._q_mvar_at_rest
+    async def _insist_on_rest(self) -> None:
+        """Tell hardware again that was not told of its safe state, or does not stay in it."""
         if not self.is_safe:
             return
-        if not self._rests and (self._is_watched or not self._tells_again):
-            if now_s >= self._rest_watch.told_at + GO_SAFE_AGAIN_S:
+        if not self._rest.is_taken and (self._is_watched or not self._tells_again):
+            if self._monotonic() >= self._rest.told_at + GO_SAFE_AGAIN_S:
                 await self._tell_to_rest("it was not told")
         elif self._own_thread.has_gone_on():
             await self._tell_to_rest("what was broken off has ended, and may have reached it")
-        elif not self._is_watched or p_mw is None or self._rest_watch.is_at_rest(p_mw, q_mvar):
-            return
-        elif not self.stopped and self._has_rested and now_s > self._rest_watch.told_at + INSIST_S:
-            if not self._is_set_elsewhere:
-                self._is_set_elsewhere = True
-                self._report("it holds no setpoint, and its power is not 0: something else has set it")
-        else:
-            why = "an emergency stop is in force" if self.stopped else "it holds no setpoint"
-            if self._rest_watch.must_be_told_again(
-                *(_number(p_mw), now_s),
-                q_mvar=q_mvar,
-                why=why,
-                why_unknown="see its fault, if it has one; it measures none",
-                what="it is told again",
-            ):
+        elif self._is_watched and self._rest.seen is not PowerSeen.NOTHING:
+            why_unknown = "see its fault, if it has one; it measures none"
+            if self._rest.must_be_told_again(in_stop=self.stopped, why_unknown=why_unknown):
                 await self._tell_to_rest("it does not stay in its safe state")
 
     def _report(self, what: str) -> None:
@@ -893,8 +832,3 @@ class FieldDevice(PresentDevice, abc.ABC):
         heard = self.on_run_state(state)
         if inspect.isawaitable(heard):
             await heard
-
-
-def _number(p_mw: float) -> float | None:
-    """Return a measured power, MW; None for one that could not be measured."""
-    return None if math.isnan(p_mw) else p_mw

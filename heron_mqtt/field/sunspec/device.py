@@ -9,8 +9,7 @@ import math
 from typing import Any, Literal
 
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
-from heron_mqtt.field.device.lease import Holder
-from heron_mqtt.field.device.rest_watch import GrowingPause, RestWatch
+from heron_mqtt.field.device.hardware_rest import GrowingPause, PowerSeen
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.controls import Left
@@ -54,20 +53,20 @@ class SunSpecDevice(FieldDevice):
         self._owes = self._is_owed(inverter.found)
         self._again_at, self._pause = -math.inf, GrowingPause()  # when a doubted release is written again
         self._doubted = False  # it acknowledged its safe state, and its registers did not show it
-        self._stop_watch = RestWatch(
-            self._power_range_mw(), lambda what: self._broker.stats.report("device", self.label, what)
-        )
-        # In a stop: what it has measured since it was told of it.
-        self._p_mw: float | None = None
-        self._q_mvar: float | None = None
+        self._rest.power_range_mw = self._power_range_mw()
 
     @property
     def owes_safe_state(self) -> bool:
         """Whether it has still to be told of the safe state, or is not known to be at 0 in a stop."""
         if not self.stopped:
-            return self._owes
+            return self._owes or (self._is_watched and self._rest.has_power)
         is_untold = self._inverter.is_controlled and (self._owes or self._told != "zero")
-        return is_untold or not self._stop_watch.is_at_rest(self._p_mw, self._q_mvar)
+        return is_untold or self._rest.seen is not PowerSeen.AT_REST
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether its power has to show that it holds zero, which it has taken."""
+        return self._told == "zero" and not self._owes and self.is_safe
 
     @property
     def is_settable(self) -> bool:
@@ -102,18 +101,16 @@ class SunSpecDevice(FieldDevice):
             await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
         finally:
             if self.nameplate() != before:
-                self._stop_watch.power_range_mw = self._power_range_mw()
+                self._rest.power_range_mw = self._power_range_mw()
                 self._say(self._birth())
 
-    def _holder_to_tell(self) -> Holder | None:
-        """Return whose setpoints are followed; the last one's until the inverter has taken their end.
+    @property
+    def _may_have_power(self) -> bool:
+        """Whether the inverter has not taken the end of what it was told, or still has power.
 
-        By what the broker keeps of it a stop knows that it may have power, also when this bridge is gone.
+        By the lease that the broker keeps a stop knows of it, also when this bridge is gone.
         """
-        holder = super()._holder_to_tell()
-        if holder is None and self._has_written and self.owes_safe_state:
-            return self._told_holder or Holder(self.label, self._stamper.boot)
-        return holder
+        return self._has_written and self.owes_safe_state and not self._rest.is_set_elsewhere
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""
@@ -128,7 +125,7 @@ class SunSpecDevice(FieldDevice):
         except (ModbusFault, SunSpecError) as exc:
             self._watch_rest(None, why_unknown=str(exc))
             raise
-        self._watch_rest(telemetry.p_mw, telemetry.q_mvar)
+        self._watch_rest(telemetry)
         if self._has_written and not self._owes:
             try:
                 await self._inverter.heartbeat()
@@ -137,25 +134,29 @@ class SunSpecDevice(FieldDevice):
                     raise
         return telemetry
 
-    def _watch_rest(self, p_mw: float | None, q_mvar: float | None = None, *, why_unknown: str = "") -> None:
-        """Look, in a stop, whether the inverter follows what its registers hold."""
-        if not (self.stopped and self.is_safe):
+    def _watch_rest(self, measured: Telemetry | None, *, why_unknown: str = "") -> None:
+        """Look whether the inverter follows what its registers hold: in a stop, and where they hold zero."""
+        if not (self.is_safe and (self.stopped or self._is_watched)):
             return
-        self._p_mw, self._q_mvar = p_mw, q_mvar
-        if self._told == "zero" and not self._owes:
-            now_s = self._monotonic()
-            self._owes = self._stop_watch.must_be_told_again(
-                p_mw, now_s, q_mvar=q_mvar, why_unknown=why_unknown
-            )
+        if measured is not None:
+            self._rest.see(measured.p_mw, measured.q_mvar)
+        elif self.stopped:
+            self._rest.see_failure()
+        if self._is_watched and (self.stopped or self._rest.has_power):
+            self._owes = self._rest.must_be_told_again(in_stop=self.stopped, why_unknown=why_unknown)
+        if not self.stopped:
+            return
         if self.owes_safe_state:
             self.rest_lost()
         else:
             self.rest_reached()
 
+    def _see(self, telemetry: Telemetry | None, *, has_failed: bool) -> None:
+        """Leave it as it is: what was measured was looked at when it came."""
+
     async def go_safe(self, reason: str) -> None:
         """Go to the safe state; at an emergency stop that is zero power in any case."""
-        self._p_mw = self._q_mvar = None
-        self._stop_watch.forget()
+        self._rest.see_nothing()
         if not self._inverter.is_controlled:
             return
         self._stop_may_have_come = self.stopped and (self._stop_may_have_come or not self._has_written)
@@ -202,11 +203,11 @@ class SunSpecDevice(FieldDevice):
         if self._owes:
             await self._be_safe()
         measured = await self._inverter.measure()
-        self._p_mw, self._q_mvar = measured.p_mw, measured.q_mvar
-        left = self._stop_watch.left_with(self._p_mw, has_taken_it=not self._owes, q_mvar=self._q_mvar)
+        self._rest.see(measured.p_mw, measured.q_mvar)
+        left = self._rest.left_in_stop(has_taken_it=not self._owes)
         if left is not None:
             raise SunSpecError(left)
-        log.warning("%s: %s", self.label, self._stop_watch.kept(self._p_mw))
+        log.warning("%s: %s", self.label, self._rest.kept)
 
     @property
     def _wanted(self) -> SafeState:
@@ -269,8 +270,7 @@ class SunSpecDevice(FieldDevice):
         try:
             await (self._inverter.hold_zero() if wanted == "zero" else self._inverter.release())
             self._told, self._told_by = wanted, self._inverter.connections
-            if self.stopped:
-                self._stop_watch.note_told(self._monotonic())
+            self._rest.note_told()
             if not await self._took(wanted):
                 self._again_at = self._monotonic() + self._pause.s
                 self._pause.grow()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from heron_mqtt.field.device.rest_watch import LEAVES_POWER_S, RestWatch
+from heron_mqtt.field.device.hardware_rest import LEAVES_POWER_S, HardwareRest, PowerSeen
 from heron_mqtt.field.vendor.commands import Commander
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
@@ -33,7 +33,7 @@ class StopProof:
         mapping: DeviceMapping,
         state: VendorState,
         commander: Commander,
-        rest: RestWatch,
+        rest: HardwareRest,
         count_problem: Callable[[str, str], None],
         *,
         stale_after_s: float,
@@ -42,7 +42,7 @@ class StopProof:
         self._mapping = mapping
         self._state = state
         self._commander = commander
-        self._stop_watch = rest
+        self._rest = rest
         self._reply = Confirmation(mapping, count_problem)  # beside that of a setpoint, which may still wait
         self._stale_after_s = stale_after_s
         self._within_s = answer_within_s
@@ -52,24 +52,20 @@ class StopProof:
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def begin(self, now_s: float) -> None:
+    def begin(self) -> None:
         """Take note that the device is being told of the stop: what counts comes from now on."""
         self._reply.begin(None, math.inf)
-        self._stop_watch.note_told(now_s)
-
-    def note_told(self, now_s: float) -> None:
-        """Take note that it has been told, where only what is measured from now on counts."""
-        self._stop_watch.note_told(now_s)
+        self._rest.note_told()
 
     def end(self) -> None:
         """Take note that the stop is over."""
-        self._stop_watch.forget()
+        self._rest.forget()
         self._reply.end()
 
     def take_power(self, p_mw: float, measured_at: float) -> None:
         """Take in a power that the device has measured, MW."""
         self._measured_at = measured_at
-        if self._stop_watch.is_at_rest(p_mw):
+        if self._rest.is_at_rest(p_mw):
             self._rested_at = measured_at
 
     def take_answer(
@@ -109,12 +105,12 @@ class StopProof:
         # What it reports on change alone may stand since before the stop. A setpoint that moved it since
         # would have been reported, given time.
         holds_since = now_s - self._state.age_s("p_mw", now_s)
-        is_of_after = holds_since >= self._stop_watch.told_at + self._settle_s
+        is_of_after = holds_since >= self._rest.told_at + self._settle_s
         unmoved_since = max(self._measured_at, holds_since - LEAVES_POWER_S)
         is_unmoved = unmoved_since >= self._commander.moved_at + self._settle_s
         return telemetry.p_mw if is_of_after and is_unmoved else None
 
-    def known_q_mvar(self, now_s: float) -> float | None:
+    def _known_q_mvar(self, now_s: float) -> float | None:
         """Return the reactive power that it said last, Mvar; None = it is not known."""
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
         return None if telemetry is None else telemetry.q_mvar
@@ -126,24 +122,24 @@ class StopProof:
         answer = self._reply.answer
         return answer is not None and answer.accepted
 
-    def must_be_told_again(self, p_mw: float | None, now_s: float) -> bool:
-        """Whether the device is to be told of the stop again, given the power that is known."""
+    def look(self, now_s: float, *, was_told: bool, is_offline: bool) -> bool:
+        """Look at its power, in a stop; returns whether it is at rest. Arguments as of ``known_p_mw``."""
+        p_mw = self.known_p_mw(now_s, was_told=was_told, is_offline=is_offline)
+        if p_mw is None:
+            self._rest.see_failure()
+        else:
+            self._rest.see(p_mw, self._known_q_mvar(now_s))
+        return self._rest.seen is PowerSeen.AT_REST
+
+    def must_be_told_again(self, now_s: float) -> bool:
+        """Whether the device is to be told of the stop again, by what was looked at."""
         if self.is_taken():
-            why = (
-                ""
-                if p_mw is not None
-                else self._state.why("p_mw", now_s) or "it has said none since the stop"
-            )
-            return self._stop_watch.must_be_told_again(
-                p_mw,
-                now_s,
-                q_mvar=self.known_q_mvar(now_s),
-                settle_s=self._settle_s,
-                why_unknown=why,
-            )
+            why = "" if self._rest.has_power else self._state.why("p_mw", now_s)
+            why = why or "it has said none since the stop"
+            return self._rest.must_be_told_again(in_stop=True, why_unknown=why)
         answer = self._reply.answer
-        if answer is None and now_s < self._stop_watch.told_at + self._within_s:
+        if answer is None and now_s < self._rest.told_at + self._within_s:
             return False
         silence = f"no answer on {', '.join(self._reply.topics)} within {self._within_s:g} s"
-        self._stop_watch.note_refusal(silence if answer is None else answer.reason)
+        self._rest.note_refusal(silence if answer is None else answer.reason)
         return True

@@ -17,8 +17,8 @@ from typing import Any
 
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointDeferred, SetpointRejected
+from heron_mqtt.field.device.hardware_rest import GrowingPause, PowerSeen
 from heron_mqtt.field.device.lease import Holder
-from heron_mqtt.field.device.rest_watch import KW_PER_MW, LEAVES_POWER_S, GrowingPause, RestWatch
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
@@ -47,6 +47,7 @@ POWER_AFTER_ANSWER_S = (
     1.0  # so long after its answer, once it has settled, a device may take to report a power
 )
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
+SHOWS_REST_S, LOOK_AGAIN_S = 0.6, 0.05  # of that, for one that had power to show that it has none
 CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
 
@@ -151,21 +152,19 @@ class VendorDevice(FieldDevice):
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
         self._caught_up_at = -math.inf
-        self._stop_watch = RestWatch(
-            power_range_mw, lambda what: self._broker.stats.report("device", self.label, what)
-        )
+        self._rest.power_range_mw = power_range_mw
+        self._rest.settle_s = 0.0 if mapping.setpoint is None else mapping.setpoint.settle_s
         self._stop_proof = StopProof(
             mapping,
             self._state,
             self._commander,
-            self._stop_watch,
+            self._rest,
             self._count_problem,
             stale_after_s=stale_after_s,
             answer_within_s=self._within_s,
         )
         self._hold_off, self._held_off_until, self._held_off_because = GrowingPause(), -math.inf, ""
         self._rests_at_zero = False  # it was handed back with 0, and has to be at 0
-        self._rest_watch.power_range_mw = power_range_mw
         self._level: Level | None = None
         self._rises = False  # to a level that sends, once its gates pass
         self._keepalives = KeepaliveTimers(mapping.keepalives, self._send_keepalive, self.label)
@@ -211,7 +210,8 @@ class VendorDevice(FieldDevice):
             if self._claim is not None:
                 self._claim.take(self._state.learned)
             self._is_driven = True  # also where sending fails half way
-            self._rests_at_zero, self._p_mw_at_rest = False, None
+            self._rests_at_zero = False
+            self._rest.see_nothing()
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
@@ -312,12 +312,13 @@ class VendorDevice(FieldDevice):
         if self.stopped:
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
-                self._stop_proof.begin(self._monotonic())  # what it says at once may come before we know it
+                self._stop_proof.begin()  # what it says at once may come before we know it
                 # Also where it is another one's.
-                is_at_rest = self._stop_watch.is_at_rest(self._p_mw_now()) is True
+                p_mw = self._p_mw_now()
+                is_at_rest = p_mw is not None and self._rest.is_at_rest(p_mw)
                 self._report_instead(await self._commander.stop(self._context(), is_at_rest=is_at_rest))
                 if self._mapping.registers is not None:  # read while they were written, it is of before
-                    self._stop_proof.note_told(self._monotonic())
+                    self._rest.note_told()
                 self._is_held_by_stop = self._claim_place("it is not handed back after the stop")
                 self._is_driven = self._owes_end = False
         elif self.is_driven or self._owes_end or self._is_watched:  # a stop may have reached it in part
@@ -327,7 +328,7 @@ class VendorDevice(FieldDevice):
                 if not self._offline():  # else it has not heard it
                     self._stop_proof.note_released(self._monotonic())
                 self._rests_at_zero = self._mapping.releases_to_zero(self._context())
-                self._stop_proof.note_told(self._monotonic())
+                self._rest.note_told()
             self._is_driven = self._is_held_by_stop = self._owes_end = False
             if self._claim is not None and not self._is_ours:
                 self._claim.close()  # it is only watched from now on: another one may drive it
@@ -363,8 +364,7 @@ class VendorDevice(FieldDevice):
         # Having taken the stop is not being at 0.
         if self._owes_end or not self.stopped:
             return self._owes_end or self._left_rest
-        q_mvar = self._stop_proof.known_q_mvar(self._monotonic())
-        return not (self._has_taken_stop() and self._stop_watch.is_at_rest(self._p_mw_in_stop(), q_mvar))
+        return not (self._has_taken_stop() and self._rests_in_stop())
 
     @property
     def _is_watched(self) -> bool:
@@ -382,38 +382,27 @@ class VendorDevice(FieldDevice):
 
     @property
     def _left_rest(self) -> bool:
-        return self._is_watched and self._rest_watch.is_at_rest(self._p_mw_at_rest) is False
+        return self._is_watched and self._rest.has_power
 
-    @property
-    def _left_rest_for_long(self) -> bool:
-        return (
-            self._left_rest
-            and self._monotonic() >= self._stop_watch.told_at + self._settle_s + LEAVES_POWER_S
-        )
+    def _see(self, telemetry: Telemetry | None, *, has_failed: bool) -> None:
+        """Look at its power after a lease, as far as it is of after it was sent 0.
 
-    def _left_with_power(self) -> str:
-        p_mw = self._p_mw_at_rest
-        if p_mw is None:
-            return "it was handed back with 0, and had power since"
-        return f"it was handed back with 0, and gave {KW_PER_MW * p_mw:g} kW when it was measured last"
-
-    def _note_power(self, p_mw: float | None, q_mvar: float | None) -> None:
-        """Take note of its power after a lease, as far as it is of after it was sent 0.
-
-        Of its reactive power that is not known.
+        Of its reactive power that is not known. One that had power and says nothing more has it still.
         """
-        if self._is_watched and p_mw is not None:
-            p_mw = self._stop_proof.known_p_mw(self._monotonic(), was_told=True, is_offline=self._offline())
-        super()._note_power(p_mw, None)
+        p_mw = self._stop_proof.known_p_mw(self._monotonic(), was_told=True, is_offline=self._offline())
+        if p_mw is not None:
+            self._rest.see(p_mw)
+        elif not self._rest.has_power:
+            self._rest.see_nothing()
 
     def _p_mw_now(self) -> float | None:
         """Return the power that it said last, MW, positive = injected; None = it is not known now."""
         telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
         return None if telemetry is None else telemetry.p_mw
 
-    def _p_mw_in_stop(self) -> float | None:
-        """Return the power that is known in a stop, MW, positive = injected; None = none."""
-        return self._stop_proof.known_p_mw(
+    def _rests_in_stop(self) -> bool:
+        """Look at the power that is known in a stop; returns whether it is next to 0."""
+        return self._stop_proof.look(
             self._monotonic(), was_told=self._is_held_by_stop, is_offline=self._offline()
         )
 
@@ -425,8 +414,8 @@ class VendorDevice(FieldDevice):
         if not (self.stopped and self.is_safe) or self._owes_end:
             return
         if self._is_held_by_stop:
-            now_s = self._monotonic()
-            self._owes_end = self._stop_proof.must_be_told_again(self._p_mw_in_stop(), now_s)
+            self._rests_in_stop()
+            self._owes_end = self._stop_proof.must_be_told_again(self._monotonic())
         if self.owes_safe_state:
             self.rest_lost()
         else:
@@ -478,9 +467,9 @@ class VendorDevice(FieldDevice):
         at 0. One that is not told of stops, because it can only be read or is in ``shadow``, is not ours.
         """
         if self.stopped and (self._is_held_by_stop or self._owes_end):
+            self._rests_in_stop()
             has_taken_it = not self._owes_end and self._has_taken_stop()
-            q_mvar = self._stop_proof.known_q_mvar(self._monotonic())
-            left = self._stop_watch.left_with(self._p_mw_in_stop(), has_taken_it=has_taken_it, q_mvar=q_mvar)
+            left = self._rest.left_in_stop(has_taken_it=has_taken_it)
         elif self._left_at_the_end is not None:
             left = self._left_at_the_end
         else:
@@ -686,7 +675,7 @@ class VendorDevice(FieldDevice):
     async def _hand_back(self) -> None:
         """Hand the device back at the end: no lease is renewed any more. In a stop it stays where it is."""
         is_held = self._is_held_by_stop and self.stopped and not self._owes_end
-        if self._is_watched and (self._rest_watch.is_in_trouble or self._left_rest_for_long):
+        if self._left_rest or (self._is_watched and self._rest.is_in_trouble):
             self._left_at_the_end = self._left_with_power()
         is_at_hand = self._is_driven or (self._is_held_by_stop and not is_held)
         if not (is_at_hand or self._owes_end or self._left_at_the_end is not None):
@@ -699,10 +688,26 @@ class VendorDevice(FieldDevice):
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await self._tell_of_end()
-            self._end_problem = ""
+                self._end_problem = ""
+                if self._left_at_the_end is not None:
+                    await self._wait_for_rest()
         except (HeronError, TimeoutError) as exc:
             why = self._end_problem = str(exc) or self._unanswered_end()
             self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
+
+    async def _wait_for_rest(self) -> None:
+        """Wait whether the device shows the 0 that it was told once more; what it shows is known then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHOWS_REST_S):
+                while self._rest.seen is not PowerSeen.AT_REST:
+                    if self._rest.has_power:
+                        self._left_at_the_end = self._left_with_power()
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    self._see(None, has_failed=False)
+                self._left_at_the_end = None
+
+    def _left_with_power(self) -> str:
+        return f"it was handed back with 0, and {self._rest.shown}"
 
     async def _tell_of_end(self) -> None:
         """Hand the device back; once more, over a new connection, where the first was lost with it."""
@@ -730,7 +735,7 @@ class VendorDevice(FieldDevice):
         if (left := self.left_undone) is not None:
             self._broker.stats.report("device", self.label, f"nothing watches it any more: {left}")
         else:
-            log.warning("%s: %s", self.label, self._stop_watch.kept(self._p_mw_in_stop()))
+            log.warning("%s: %s", self.label, self._rest.kept)
 
     async def _on_estop(self, message: Received) -> None:
         was = self.stopped
@@ -775,7 +780,8 @@ class VendorDevice(FieldDevice):
     async def _catch_up(self) -> None:
         async with self._busy:
             if self._owes_end and self.is_safe:
-                await self._make_safe("it is reachable again and must be told")
+                log.warning("%s: it is reachable again and must be told", self.label)
+                await self._tell_to_rest("it is reachable again and must be told")
         if self.stopped:
             self._confirm_stop()
 
@@ -817,17 +823,19 @@ class VendorDevice(FieldDevice):
         self._tell_holder()  # the next program has to know it, too
 
     def _holder_to_tell(self) -> Holder | None:
-        """Return whose setpoints are followed; the last one's until the device was handed back.
+        """Return whose setpoints are followed; the last one's until the device was handed back, or is at 0.
 
         The device itself holds what a stop keeps at 0. The broker keeps it, and by it alone the next program
         knows that the device is to be handed back.
         """
-        holder = super()._holder_to_tell()
-        if holder is None and self._is_held_by_stop:
+        if self._is_held_by_stop and not self._lease.is_running:
             return Holder(self.label, self._stamper.boot)
-        if holder is None and self._is_driven:
-            return self._told_holder or Holder(self.label, self._stamper.boot)
-        return holder
+        return super()._holder_to_tell()
+
+    @property
+    def _may_have_power(self) -> bool:
+        has_power = self._left_rest and not self._rest.is_set_elsewhere
+        return self._is_driven or has_power or self._left_at_the_end is not None
 
     async def _on_authority(self, message: Received) -> None:
         if message.retained and not (self._stands_alone and self._level is None):

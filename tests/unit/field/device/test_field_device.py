@@ -1091,7 +1091,7 @@ def test_at_the_end_a_bug_keeps_its_traceback_and_an_error_with_a_name_is_one_li
 
 def test_what_a_reconnection_has_begun_ends_with_the_device() -> None:
     async def ended(site: ClockedSite) -> None:
-        await site.device._busy.acquire()
+        await site.device._busy.taken_within(1.0, "the test holds it")
         site.device._on_reconnect()
         (task,) = site.device._tasks
         await asyncio.sleep(0.1)
@@ -1100,7 +1100,7 @@ def test_what_a_reconnection_has_begun_ends_with_the_device() -> None:
         await asyncio.sleep(0.1)
         assert (task.done(), site.device._tasks) == (True, set())
         assert len(site.said["telemetry"]) == 2, "it speaks again"
-        await site.device._busy.acquire()
+        await site.device._busy.taken_within(1.0, "the test holds it")
         site.device._on_reconnect()
         (task,) = site.device._tasks
         assert site.running is not None

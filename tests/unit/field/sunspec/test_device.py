@@ -15,7 +15,7 @@ from heron_mqtt.field.sunspec import device
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.device import SunSpecBattery, SunSpecDevice, SunSpecPv, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
-from heron_mqtt.messages import EmergencyStop, Setpoint
+from heron_mqtt.messages import EmergencyStop, Setpoint, Telemetry
 from heron_mqtt.messaging.memory import InMemoryBroker
 from support.sunspec_registers import ImageRegisters
 from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
@@ -624,12 +624,46 @@ async def test_power_that_was_measured_before_the_stop_says_nothing_of_it() -> N
     assert (site.take_noted(), site.device.owes_safe_state) == (["reached"], False)
 
 
-async def test_without_a_stop_its_power_says_nothing_of_its_safe_state() -> None:
+async def test_after_a_lease_its_power_has_to_show_the_zero_that_it_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its registers held zero and it gave 50 kW: safe, with a free lease, and told nothing more."""
     site = await bridged()
+    now_s = 0.0
+    for clocked in (site.device, site.device._rest):
+        monkeypatch.setattr(clocked, "_monotonic", lambda: now_s)
     site.box.follows = False
     await site.device.go_safe("lease")
+    assert not site.device.owes_safe_state
+    site.points()
+    told_at = []
+    for second in range(80):
+        now_s = float(second)
+        await site.device.measure()
+        assert site.device.owes_safe_state
+        assert site.device._holder_to_tell() is not None
+        if site.points():
+            told_at.append(second)
+    assert told_at == [6, 17, 38, 79], "5 s after it was told, then after 10, 20, 40 s; with the next look"
+    assert [report.what for report in site.device._broker.stats.reports] == [
+        "it holds no setpoint, and its power is not 0: it is told again"
+    ]
+    site.registers.read_fault = REFUSED
+    with pytest.raises(ModbusFault):
+        await site.device.measure()
+    assert site.device.owes_safe_state, "it had power when it was measured last"
+    site.registers.read_fault = None
+    site.box.p_w = 0
     await site.device.measure()
-    assert (site.take_noted(), site.device.owes_safe_state) == (["reached"], False)
+    assert (site.device.owes_safe_state, site.device._holder_to_tell()) == (False, None)
+
+
+async def test_its_own_control_has_any_power() -> None:
+    site = await bridged(safe_zero=False)
+    await site.device.go_safe("lease")
+    for _ in range(3):
+        await site.device.measure()
+        assert not site.device.owes_safe_state
 
 
 async def test_an_inverter_that_holds_zero_and_gives_power_is_reported_once_and_told_again(
@@ -637,7 +671,8 @@ async def test_an_inverter_that_holds_zero_and_gives_power_is_reported_once_and_
 ) -> None:
     site = await bridged()
     now_s = 0.0
-    monkeypatch.setattr(site.device, "_monotonic", lambda: now_s)
+    for clocked in (site.device, site.device._rest):
+        monkeypatch.setattr(clocked, "_monotonic", lambda: now_s)
     site.box.follows = False
     site.stop()
     await site.device.go_safe("stop")
@@ -677,6 +712,6 @@ async def test_in_a_stop_reactive_power_is_not_at_rest() -> None:
     it = await bridged()
     it.stop()
     await it.device.go_safe("emergency stop")
-    for q_mvar, rests in ((0.0, True), (0.009, True), (0.011, False), (-0.011, False), (None, True)):
-        it.device._watch_rest(0.0, q_mvar)  # of 50 kW
+    for q_mvar, rests in ((0.0, True), (0.009, True), (0.011, False), (-0.011, False)):
+        it.device._watch_rest(Telemetry(p_mw=0.0, q_mvar=q_mvar))  # of 50 kW
         assert it.device.owes_safe_state is not rests

@@ -537,7 +537,7 @@ async def test_a_stop_that_did_not_reach_it_is_not_confirmed_and_is_caught_up(ma
 async def test_a_box_that_leaves_the_stop_by_itself_is_not_safe_and_is_told_again(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.2)
+    monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.2)
     site = await make()
     confirms: list[Any] = []
     site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirms.append)
@@ -554,7 +554,7 @@ async def test_a_box_that_leaves_the_stop_by_itself_is_not_safe_and_is_told_agai
 async def test_in_a_stop_an_unknown_power_is_told_apart_from_one_that_is_not_0(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.2)
+    monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.2)
     site = await make(stale_after_s=0.3)
     confirms: list[Any] = []
     site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirms.append)
@@ -766,8 +766,7 @@ async def test_a_stop_of_which_a_part_is_refused_goes_on_and_stays_owed(make: An
 async def test_after_a_release_to_0_its_power_has_to_show_it_and_its_end_names_it(
     make: Any, monkeypatch: pytest.MonkeyPatch, release: Any
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.2)
-    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.LEAVES_POWER_S", 0.2)
+    monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.2)
     site = await make(with_setpoint(release=release))
     site.box.put(100, *i32(0), area="input")
     await site.gateway.ask(0.002, 0.3)
@@ -784,10 +783,30 @@ async def test_after_a_release_to_0_its_power_has_to_show_it_and_its_end_names_i
     assert left.startswith("it was handed back with 0, and ")
 
 
+@pytest.mark.parametrize("ends_at_0", [False, True])
+async def test_power_after_a_release_to_0_holds_the_lease_and_at_the_end_it_is_waited_for(
+    make: Any, ends_at_0: bool
+) -> None:
+    """Before it was told again, after 5 s, its end was a good one, and its lease free."""
+    site = await make(with_setpoint(release="zero"))
+    site.box.put(100, *i32(0), area="input")
+    await site.gateway.ask(0.002, 0.3)
+    await until(lambda: site.device.is_safe and site.leases[-1]["state"] == "free", "the end of the lease")
+    site.box.put(100, *i32(2000), area="input")
+    await until(lambda: site.last["safe"] is False, "telemetry that says so")
+    assert site.leases[-1]["state"] == "held"
+    if ends_at_0:
+        site.box.on_write = lambda address, word: site.box.put(100, *i32(0), area="input")
+    await site.end()
+    left = "it was handed back with 0, and it gave 2 kW when it was measured last"
+    assert site.device.left_undone == (None if ends_at_0 else left)
+    assert site.leases[-1]["state"] == ("free" if ends_at_0 else "held")
+
+
 async def test_after_a_release_to_its_own_control_its_power_proves_nothing(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.05)
+    monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.05)
     site = await make()
     await site.gateway.ask(0.002, 0.3)
     await until(lambda: site.device.is_safe and site.last["safe"] is True, "the end of the lease")

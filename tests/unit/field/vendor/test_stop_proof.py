@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.field.device.rest_watch import LEAVES_POWER_S, RestWatch
+from heron_mqtt.field.device.hardware_rest import LEAVES_POWER_S, HardwareRest
 from heron_mqtt.field.vendor.mapping import load_mapping
 from heron_mqtt.field.vendor.stop_proof import StopProof
 from heron_mqtt.field.vendor.vendor_state import VendorState
@@ -38,16 +38,21 @@ class Case:
         self.state = VendorState(mapping)
         self.reported: list[str] = []
         self.commander: Any = SimpleNamespace(moved_at=moved_at)
-        rest = RestWatch((-0.01, 0.01), self.reported.append)
+        self.now_s = 100.0
+        self.rest = HardwareRest((-0.01, 0.01), self.reported.append, lambda: self.now_s)
         self.proof = StopProof(
             mapping,
             self.state,
             self.commander,
-            rest,
+            self.rest,
             lambda topic, what: None,
             stale_after_s=60.0,
             answer_within_s=1.0,
         )
+
+    def begin(self, at_s: float) -> None:
+        self.now_s = at_s
+        self.proof.begin()
 
     def says(self, p_w: float, at_s: float) -> None:
         self.state.take("box/state", json.dumps({"p": p_w}).encode(), at_s)
@@ -62,7 +67,7 @@ class Case:
 )
 def test_only_a_power_of_after_the_stop_that_has_settled_counts(said_at: float, known: float | None) -> None:
     case = Case()
-    case.proof.begin(100.0)
+    case.begin(100.0)
     case.says(0.0, said_at)
     assert case.knows(110.0) == known
     assert case.knows(110.0, was_told=False) == 0.0, "of one that is only read, the last one"
@@ -70,14 +75,14 @@ def test_only_a_power_of_after_the_stop_that_has_settled_counts(said_at: float, 
 
 def test_one_that_was_moved_meanwhile_says_so_itself_or_had_the_time_to() -> None:
     case = Case(moved_at=105.0)
-    case.proof.begin(100.0)
+    case.begin(100.0)
     case.says(0.0, 106.0)
     assert case.knows(106.0) is None, "it may not have settled"
     case.says(0.0, 107.0)
     assert case.knows(107.0) == 0.0
     quiet = Case(ON_CHANGE, moved_at=105.0)
     quiet.says(0.0, 90.0)
-    quiet.proof.begin(100.0)
+    quiet.begin(100.0)
     for now_s, known in ((107.0, None), (107.0 + LEAVES_POWER_S, 0.0)):
         quiet.state.take("box/alive", b"tick", now_s)
         assert quiet.knows(now_s) == known
@@ -98,17 +103,18 @@ def test_one_that_is_offline_may_hold_what_it_was_told_last() -> None:
 
 def test_a_stop_is_taken_when_the_device_says_so_where_it_answers() -> None:
     case = Case({**TABLE, "setpoint": ANSWERS})
-    case.proof.begin(100.0)
+    case.begin(100.0)
     assert not case.proof.is_taken()
-    assert not case.proof.must_be_told_again(0.0, 100.9)
-    assert case.proof.must_be_told_again(0.0, 101.0), "no answer came"
+    assert not case.proof.must_be_told_again(100.9)
+    assert case.proof.must_be_told_again(101.0), "no answer came"
     assert case.proof.take_answer("box/ack", b'{"error": "locked"}', {}, 103.0)
     assert not case.proof.take_answer("box/other", b"{}", {}, 103.0), "of something else"
-    assert case.proof.must_be_told_again(0.0, 101.0)
-    case.proof.begin(102.0)
+    assert case.proof.must_be_told_again(101.0)
+    case.begin(102.0)
     assert case.proof.take_answer("box/ack", b'{"error": null}', {}, 103.0)
     assert case.proof.is_taken()
-    assert not case.proof.must_be_told_again(0.0, 110.0)
+    case.rest.see(0.0)
+    assert not case.proof.must_be_told_again(110.0)
     assert len(case.reported) == 1
     assert "no answer on box/ack within 1 s" in case.reported[0]
     case.proof.end()

@@ -929,7 +929,7 @@ QUIET: dict[str, Any] = {
 async def test_one_that_reports_what_changes_is_stopped_again_while_it_says_nothing_new(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.1)
+    monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.1)
     site = await make({**RELEASED, **QUIET})
     site.level("full")
     site.wire.says("box/state", {"p": 5000})
@@ -1050,7 +1050,7 @@ async def test_a_setpoint_that_waited_in_vain_gives_the_one_before_no_more_time(
 async def test_in_shadow_a_box_that_was_handed_back_with_0_is_left_to_who_drives_it_then(
     make: Any, monkeypatch: pytest.MonkeyPatch, has_stop: bool
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.device.rest_watch.LEAVES_POWER_S", 0.1)
+    monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.1)
     monkeypatch.setattr("heron_mqtt.field.device.field_device.GO_SAFE_AGAIN_S", 0.1)
     site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "release": "zero"}})
     site.level("full")
