@@ -54,7 +54,10 @@ formula = "abs(p)"
 formula = "'stop' if p == 0 else 'charge' if p < 0 else 'discharge'"
 
 [[setpoint.messages]]
-registers = { force_w = "{size}", command = "{way}", ems_mode = "forced" }
+registers = { force_w = 0, command = "{way}", ems_mode = "forced" }
+
+[[setpoint.messages]]
+registers = { force_w = "{size}" }
 
 [[setpoint.release]]
 registers = { command = "stop", force_w = 0, ems_mode = "self-consumption" }

@@ -206,7 +206,7 @@ class Commander:
             self._remember_zero(context)
         meanings = frozenset(m.meaning for m in messages)
         if table.send == "change":
-            messages = [m for m in messages if m.meaning not in self._told]
+            messages = self._changed(messages)
         if not messages:
             self.values = values
             return False
@@ -234,6 +234,16 @@ class Commander:
                 self.moved_at = self._monotonic()
         self._told = meanings
         return True
+
+    def _changed(self, messages: list[DeviceCommand]) -> list[DeviceCommand]:
+        """Return those that are new, and those after them whose registers they overwrite."""
+        changed: list[DeviceCommand] = []
+        overwritten: set[tuple[str, int]] = set()
+        for message in messages:
+            if message.meaning not in self._told or overwritten.intersection(_places(message)):
+                changed.append(message)
+                overwritten |= _places(message)
+        return changed
 
     async def stop(self, context: MessageContext, *, is_at_rest: bool = False) -> str | None:
         """Send a setpoint of 0, whatever was sent before, and however often.
@@ -475,3 +485,9 @@ class Commander:
 def _writes(messages: Iterable[DeviceCommand]) -> frozenset[Any]:
     """Return the requests to registers in some messages."""
     return frozenset(write for m in messages if isinstance(m, RegisterCommand) for write in m.writes)
+
+
+def _places(message: DeviceCommand) -> set[tuple[str, int]]:
+    """Return the registers that a message writes, by area and address."""
+    writes = message.writes if isinstance(message, RegisterCommand) else ()
+    return {(w.area, w.address + i) for w in writes for i in range(len(w.words))}

@@ -199,26 +199,34 @@ class RegisterMap:
             MessageError: A value does not fit its register.
         """
         single = (function or self._modbus.function) == "single"
-        most, boundaries = min(self._modbus.max_registers, MAX_WRITE), self._boundaries
         found: list[RegisterWrite] = []
-        for name, value in values.items():
-            register = self.registers[name]
-            span, words = register.span, tuple(register.words(value))
-            last = found[-1] if found else None
+        for names in self.requests(values, function):
+            span = self.registers[names[0]].span
+            words = tuple(word for name in names for word in self.registers[name].words(values[name]))
+            found.append(RegisterWrite(names, span.area, span.address, words, single))
+        return tuple(found)
+
+    def requests(self, names: Iterable[str], function: WriteFunction | None) -> list[tuple[str, ...]]:
+        """Return the registers of each request that writes some, in their order."""
+        single = (function or self._modbus.function) == "single"
+        most, boundaries = min(self._modbus.max_registers, MAX_WRITE), self._boundaries
+        found: list[tuple[str, ...]] = []
+        for name in names:
+            span, last = self.registers[name].span, found[-1] if found else ()
+            counts = [self.registers[each].span.count for each in last]
+            first = self.registers[last[0]].span if last else span
             if (
-                last is not None
+                last
                 and not single
-                and last.area == span.area == "holding"
-                and last.address + len(last.words) == span.address
-                and len(last.words) + span.count <= most
+                and first.area == span.area == "holding"
+                and first.address + sum(counts) == span.address
+                and sum(counts) + span.count <= most
                 and span.address not in boundaries
             ):
-                found[-1] = RegisterWrite(
-                    (*last.names, name), last.area, last.address, last.words + words, single
-                )
+                found[-1] = (*last, name)
             else:
-                found.append(RegisterWrite((name,), span.area, span.address, words, single))
-        return tuple(found)
+                found.append((name,))
+        return found
 
     def check_written(
         self,

@@ -80,6 +80,20 @@ class SetpointMessage:
         written = self._table.registers or {}
         return {name for name, text in written.items() if placeholders([text]) & set(powers)}
 
+    def register_values(
+        self, values: Mapping[str, RenderedValue], context: MessageContext
+    ) -> dict[str, Scalar]:
+        """Return what it writes into each of its registers that depends on nothing but the setpoint."""
+        written = self._table.registers or {}
+        known = {n: v for n, v in written.items() if placeholders([v]) <= values.keys()}
+        return filled_registers(known, values, context.built_ins)
+
+    def requests(self) -> list[tuple[str, ...]]:
+        """Return the registers that each of its requests writes, in their order."""
+        if self._registers is None:
+            return []
+        return self._registers.requests(self._table.registers or {}, self._table.function)
+
     def fixed_words(self) -> frozenset[tuple[str, int, int]]:
         """Return what it writes whatever the setpoint is: area, address and word."""
         written = self._table.registers or {}

@@ -13,6 +13,7 @@ from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.register_map import RegisterMap
+from heron_mqtt.field.vendor.register_order import check_order
 from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import SetpointTable
@@ -47,6 +48,8 @@ class SetpointWriter:
         self.fixed_words: frozenset[tuple[str, int, int]] = frozenset()
         """What setpoints write into registers whatever the power is, as their mode: area, address, word."""
         self._check_use(problems)
+        if not problems and registers is not None:
+            check_order(self._messages, self.values, problems)
         if not problems:
             self.fixed_words = frozenset().union(*(m.fixed_words() for m in self._messages))
             self._check_zero(problems)
@@ -141,7 +144,11 @@ class SetpointWriter:
         """Return the messages of 0 with what holds the power before the rest."""
         pairs = zip(applying, commands, strict=True)
         parts = (m.part(c, self._powers, self._power_registers) for m, c in pairs)
-        at_once, whole = tuple(part for part in parts if part is not None), commands
+        at_once: tuple[DeviceCommand, ...] = ()
+        for part in (part for part in parts if part is not None):
+            if not set(_contents(part)) <= {each for c in at_once for each in _contents(c)}:
+                at_once = (*at_once, part)
+        whole = commands
         if at_once:  # with 0 in it nothing of the rest can harm, so what is refused holds up nothing
             whole = [replace(c, goes_on=True) if isinstance(c, RegisterCommand) else c for c in whole]
         sent = [each for c in at_once for each in _contents(c)]

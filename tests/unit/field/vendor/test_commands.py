@@ -484,3 +484,34 @@ async def test_a_stop_of_which_something_else_is_refused_hands_nothing_back() ->
     with pytest.raises(NotTaken):
         await box.commander.stop(box.context)
     assert box.written == ["watts 0", "mode 2 refused", "watts 0"]
+
+
+async def test_of_unchanged_messages_those_are_sent_whose_register_was_overwritten() -> None:
+    """A size that is the same in the other direction: the 0 before the direction would stay."""
+    table = {
+        "name": "box",
+        "registers": {"p": {"address": 0}, "way": {"address": 10}, "size": {"address": 20}},
+        "quantities": {"p_mw": {"formula": "p", "unit": "W"}},
+        "setpoint": {
+            "send": "change",
+            "values": {
+                "w": {"quantity": "p_mw", "unit": "W", "decimals": 0},
+                "d": {"formula": "1 if w < 0 else 0"},
+                "s": {"formula": "abs(w)"},
+            },
+            "messages": [{"registers": {"size": 0, "way": "{d}"}}, {"registers": {"size": "{s}"}}],
+            "release": "zero",
+        },
+    }
+    box = Box(set())
+    mapping = load_mapping(table, agent="MG1", device="ess", source="test")
+    commander = Commander(mapping, box._put, within_s=1.0, lease_runs=lambda: True)
+    for p_mw, written in (
+        (0.001, ["size 0", "way 0", "size 1000"]),
+        (0.003, ["size 3000"]),
+        (-0.003, ["size 0", "way 1", "size 3000"]),
+        (-0.003, []),
+    ):
+        box.written.clear()
+        await commander.tell(Setpoint(p_mw=p_mw, lease_s=5.0), box.context)
+        assert box.written == written, p_mw

@@ -129,8 +129,8 @@ async def test_a_server_of_another_make_is_read_and_written() -> None:
             async with asyncio.timeout(10.0):
                 while not polls:
                     await asyncio.sleep(0.01)
-                [command] = mapping.encode(Setpoint(p_mw=-0.0015, lease_s=5.0))
-                await link.send(command, not_after=asyncio.get_running_loop().time() + 5.0)
+                for command in mapping.encode(Setpoint(p_mw=-0.0015, lease_s=5.0)):
+                    await link.send(command, not_after=asyncio.get_running_loop().time() + 5.0)
         state.take_document(polls[0].source, polls[0].values, 0.1, shown=polls[0].shown)
         telemetry = state.telemetry(0.2)
         assert telemetry is not None

@@ -1,0 +1,84 @@
+"""Registers of one setpoint that are written one after the other must not mean another power in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor.mapping import load_mapping
+from support.rows import each_row
+
+P = {"quantity": "p_mw", "unit": "W", "decimals": 0, "min": -5000, "max": 5000}
+SIGNED = {"p": P, "way": {"formula": "1 if p < 0 else 0"}, "size": {"formula": "abs(p)"}}
+WORDS = {"p": P, "way": {"formula": "'stop' if p == 0 else 'in' if p < 0 else 'out'"}, "size": SIGNED["size"]}
+HALVES = {
+    "p": P,
+    "u": {"formula": "p if p >= 0 else p + 4294967296"},
+    "high": {"formula": "floor(u / 65536)"},
+    "low": {"formula": "u - floor(u / 65536) * 65536"},
+}
+BOTH = {"p": P, "charge": {"formula": "max(0, -p)"}, "discharge": {"formula": "max(0, p)"}}
+LIMITED = {"p": P, "limit": {"formula": "abs(p)"}, **{n: SIGNED[n] for n in ("way", "size")}}
+MULTIPLE, SINGLE = "multiple", "single"
+
+
+def problems(values: dict[str, Any], function: str, *messages: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a mapping whose registers a to c are neighbours, and far stands alone."""
+    words = {"0": "out", "1": "in", "2": "stop"}
+    kind = {"words": words} if values is WORDS else {}
+    table = {
+        "name": "box",
+        "modbus": {"function": function},
+        "registers": {
+            "watts": {"address": 0, "type": "int16"},
+            "a": {"address": 10, **kind},
+            "b": {"address": 11},
+            "c": {"address": 12},
+            "far": {"address": 40},
+        },
+        "quantities": {"p_mw": {"formula": "watts", "unit": "W"}},
+        "setpoint": {"values": values, "messages": [{"registers": each} for each in messages]},
+    }
+    try:
+        load_mapping(table, agent="MG1", device="ess", source="test")
+    except ConfigError as exc:
+        return exc.problems
+    return []
+
+
+@each_row(
+    "values, function, messages, register",
+    [
+        (SIGNED, SINGLE, [{"a": "{way}", "b": "{size}"}], "messages[0].registers.b"),
+        (SIGNED, SINGLE, [{"b": "{size}", "a": "{way}"}], "messages[0].registers.b"),
+        (SIGNED, MULTIPLE, [{"a": "{way}", "b": "{size}"}], None),
+        (SIGNED, MULTIPLE, [{"a": "{way}", "far": "{size}"}], "messages[0].registers.far"),
+        (SIGNED, MULTIPLE, [{"a": "{way}"}, {"b": "{size}"}], "messages[1].registers.b"),
+        (SIGNED, SINGLE, [{"b": 0, "a": "{way}"}, {"b": "{size}"}], None),
+        (SIGNED, SINGLE, [{"a": "{way}", "b": 0}, {"b": "{size}"}], "messages[1].registers.b"),
+        (WORDS, SINGLE, [{"a": "{way}", "b": "{size}"}], "messages[0].registers.b"),
+        (WORDS, SINGLE, [{"b": 0, "a": "{way}"}, {"b": "{size}"}], None),
+        (HALVES, SINGLE, [{"a": "{high}", "b": "{low}"}], "messages[0].registers.b"),
+        (HALVES, MULTIPLE, [{"a": "{high}", "b": "{low}"}], None),
+        (HALVES, SINGLE, [{"b": 0, "a": "{high}"}, {"b": "{low}"}], "messages[1].registers.b"),
+        (BOTH, SINGLE, [{"a": "{charge}", "b": "{discharge}"}], None),
+        (LIMITED, SINGLE, [{"b": 0, "a": "{way}"}, {"b": "{size}"}, {"c": "{limit}"}], "registers.c"),
+        (LIMITED, SINGLE, [{"b": 0, "c": 0, "a": "{way}"}, {"b": "{size}", "c": "{limit}"}], None),
+        ({"p": {**P, "min": 0}}, SINGLE, [{"a": 2, "far": "{p}"}], None),
+    ],
+)
+def test_a_part_of_the_old_setpoint_and_one_of_the_new_mean_no_other_power(
+    values: dict[str, Any], function: str, messages: list[dict[str, Any]], register: str | None
+) -> None:
+    found = [each for each in problems(values, function, *messages) if "turns round" in each]
+    assert len(found) == (register is not None), found
+    assert register is None or register in found[0]
+
+
+def test_the_line_says_what_to_do() -> None:
+    [line] = problems(SIGNED, SINGLE, {"a": "{way}", "b": "{size}"})
+    assert line.startswith("test: setpoint.messages[0].registers.b: its number turns round where the power")
+    assert "a is written in another request" in line
+    assert line.endswith('function = "multiple"), or 0 into b in a message before a')
+    [line] = problems(HALVES, SINGLE, {"a": "{high}", "b": "{low}"})
+    assert line.endswith('(neighbours in one message, function = "multiple")'), "0 is no help"
