@@ -158,9 +158,21 @@ class EnvironmentSeen:
     devices: dict[str, DeviceSeen] = field(default_factory=dict)
     outboxes: dict[tuple[str | None, str], tuple[OutboxReport, float]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    left_out: int = 0
+    """Messages of agents, devices and clients beyond the number that is kept."""
 
     def __post_init__(self) -> None:
         self.stop = StopRegister(self.env_id)
+
+    @property
+    def beyond(self) -> str | None:
+        """Say that there are more names than are kept, so that not all is seen; None = there are not."""
+        if not self.left_out:
+            return None
+        return (
+            f"more than {MAX_NAMES} agents or devices, or {MAX_OUTBOXES} outboxes, are named at the broker: "
+            f"{self.left_out} messages of further ones were not looked at"
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -207,6 +219,7 @@ class EnvironmentSeen:
         found = self.devices.get(label)
         if found is None and len(self.devices) < MAX_NAMES:
             found = self.devices[label] = DeviceSeen()
+        self.left_out += found is None
         return found
 
     def _take(self, levels: list[str], heard: Heard) -> None:
@@ -233,8 +246,12 @@ class EnvironmentSeen:
                     raise MessageError(f"is of another client, {shortened(report.client)}")
                 # The broker sees to it that a user speaks for itself: clients of two users are two.
                 whose = None if user == topics.NO_USER else user, client
-                if report is not None and (whose in self.outboxes or len(self.outboxes) < MAX_OUTBOXES):
+                if report is None:
+                    return
+                if whose in self.outboxes or len(self.outboxes) < MAX_OUTBOXES:
                     self.outboxes[whose] = report, heard.at_s
+                else:
+                    self.left_out += 1
             case _:
                 pass
 
@@ -242,6 +259,7 @@ class EnvironmentSeen:
         found = self.agents.get(agent)
         if found is None and len(self.agents) < MAX_NAMES:
             found = self.agents[agent] = AgentSeen()
+        self.left_out += found is None
         return found
 
 

@@ -241,6 +241,8 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
         gateway = view.agents.get(label.partition("/")[0])
         if (stranger := _stranger(device, gateway)) is not None:
             yield Problem(f"device {label} is led by {stranger}", device.lease.sent_at)
+    if view.beyond is not None:
+        yield Problem(view.beyond)
     for channel, why in sorted(view.unreadable.items()):
         yield Problem(f"{channel} cannot be read: {why}")
 

@@ -212,6 +212,8 @@ def _judge(view: EnvironmentSeen, report: StopReport, published_s: float, wait_s
     for label, device in sorted(view.devices.items()):
         if device.is_present or device.may_have_power:
             _judge_device(label, device, report, view, published_s, wait_s)
+    if view.beyond is not None:
+        report.missing["further devices"] = view.beyond
 
 
 def _judge_device(

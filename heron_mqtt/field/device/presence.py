@@ -19,7 +19,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.device")
 
-MOST_UNSAID = 16  # statuses that wait for the broker; of more the oldest is left out
+MOST_UNSAID = 16  # statuses that wait for the broker; of more the oldest is dropped, and counted
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ class PresentDevice:
         self._run: tuple[str | None, int | None] | None = None
         self._presence: Announcement | None = None
         self._guard = PresenceGuard(broker, self._status_channel(), self._stamper.boot)
-        self._unsaid: deque[dict[str, Any]] = deque(maxlen=MOST_UNSAID)
+        self._unsaid: deque[dict[str, Any]] = deque()
         self._saying: asyncio.Task[None] | None = None
         self._fault: str | None = None
         self._name_taken = asyncio.Event()
@@ -147,6 +147,14 @@ class PresentDevice:
 
         It is not waited for: without a connection that lasts, and a lease ends meanwhile.
         """
+        if len(self._unsaid) >= MOST_UNSAID:
+            left_out = self._unsaid.popleft()
+            self._broker.stats.overflowed += 1
+            self._broker.stats.report(
+                "overflow",
+                self._status_channel(),
+                f"{MOST_UNSAID} statuses of {self.label} wait; the oldest ({left_out['state']}) was dropped",
+            )
         self._unsaid.append(message)
         if self._presence is not None and (self._saying is None or self._saying.done()):
             self._saying = asyncio.get_running_loop().create_task(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heron_mqtt.app.operator_client import environments
 from heron_mqtt.app.operator_client.environments import Environments, EnvironmentSeen
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.app.operator_client.status import environment
@@ -102,6 +103,20 @@ def test_user_and_client_are_told_apart_whatever_stands_in_them() -> None:
         "a%20b%20c": 2,
         "a%2520b c": 3,
     }
+
+
+def test_names_beyond_those_that_are_kept_are_said_and_prove_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of invented devices must not hide a real one from a stop."""
+    monkeypatch.setattr(environments, "MAX_NAMES", 2)
+    found = Environments()
+    for name in ("a", "b", "ess"):
+        found.take(heard(f"devices/MG1/{name}/status", {"type": "status", "state": "online"}))
+    (view,) = found.values()
+    assert view.left_out == 1
+    assert any("1 messages of further ones" in told for told in environment(view, 1.0, 2.0)["problems"])
+    report = StopReport(view.env_id, active=True)
+    _judge(view, report, 0.0, 5.0)
+    assert "1 messages of further ones" in report.missing["further devices"]
 
 
 def test_an_outbox_report_has_bounded_names() -> None:

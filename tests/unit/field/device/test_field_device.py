@@ -15,7 +15,7 @@ import pytest
 from heron_mqtt.errors import Displaced, HeronError, NameTaken
 from heron_mqtt.field import moving_deadline
 from heron_mqtt.field.device import FieldDevice, SetpointRejected, field_device
-from heron_mqtt.field.device.presence import leaving_others_alone
+from heron_mqtt.field.device.presence import MOST_UNSAID, leaving_others_alone
 from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
@@ -1126,6 +1126,20 @@ def test_a_device_ends_after_its_time_or_its_first_answer() -> None:
         site.send(0.5, heard_boot="x", heard_seq=0)
         await site.running
         assert site.said["telemetry"][-1]["rejected"].startswith("stale"), "an answer all the same"
+
+    run_virtual(main())
+
+
+def test_a_status_that_is_dropped_because_too_many_wait_is_counted_and_reported() -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        device = Clocked(broker, period_s=0.5)
+        for n in range(MOST_UNSAID + 2):
+            device._failed("measure", OSError(f"bus {n}"))
+        assert broker.stats.overflowed == 2
+        reported = [report.what for report in broker.stats.reports if report.kind == "overflow"]
+        assert reported == ["16 statuses of MG1/ess wait; the oldest (fault) was dropped"] * 2
+        assert [m["reason"][-6:] for m in device._unsaid][::15] == [" bus 2", "bus 17"], "the newest stay"
 
     run_virtual(main())
 
