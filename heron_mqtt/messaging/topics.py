@@ -169,8 +169,11 @@ def checked_env_id(env_id: str | None) -> str | None:
     if env_id is None:
         return None
     if len(env_id) > MAX_ENV_ID or (problem := name_problem(env_id)) is not None:
-        why = f"expected at most {MAX_ENV_ID} characters" if len(env_id) > MAX_ENV_ID else problem
-        raise ConfigError(f"--env-id {env_id[:60]!r}: {why}")
+        why = "" if len(env_id) > MAX_ENV_ID else f"; {problem}"
+        raise ConfigError(
+            f"--env-id {env_id[:60]!r}: expected the name of an environment, at most {MAX_ENV_ID} "
+            f"characters{why}"
+        )
     return env_id
 
 

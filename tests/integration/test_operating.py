@@ -100,7 +100,9 @@ def test_a_stop_that_all_confirm_is_proven(any_url: str, env_id: str, cli: Cli) 
     ]
 
 
-@pytest.mark.parametrize("hangs", ["before the stop", "once it has confirmed"])
+@pytest.mark.parametrize(
+    "hangs", ["before the stop", "once it has confirmed", "once it has confirmed, with no number"]
+)
 def test_a_recording_of_its_telemetry_confirms_no_stop_of_a_device_that_hangs(
     any_url: str, env_id: str, cli: Cli, hangs: str
 ) -> None:
@@ -118,11 +120,12 @@ def test_a_recording_of_its_telemetry_confirms_no_stop_of_a_device_that_hangs(
         birth = {"type": "status", "state": "online", "kind": "battery", "boot": "d1"}
         site.say("devices/MG1/ess/status", birth, retain=True)
         site.answers["replay"] = lambda _: site.say("devices/MG1/ess/telemetry", {**recorded, "seq": 3})
-        if hangs == "once it has confirmed":
-            site.device_confirms("MG1/ess", boot="d1", telemetry_seq=40)
+        if hangs.startswith("once it has confirmed"):
+            number = {} if hangs.endswith("no number") else {"telemetry_seq": 40}
+            site.device_confirms("MG1/ess", boot="d1", **number)
         code, out, err = cli("estop", "on", "--broker", any_url, "--wait", "0.8")
     assert (code, out.splitlines()[1:]) == (1, ["  gateway MG1: confirmed"])
-    if hangs == "once it has confirmed":
+    if hangs.startswith("once it has confirmed"):
         assert err == "  device MG1/ess: confirmed, power not measured: no telemetry since within 0.8 s\n"
     else:
         assert err == (

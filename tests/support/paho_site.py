@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -83,7 +84,7 @@ class Site:
             f"devices/{label}/status", {"type": "status", "state": "online", "kind": "battery"}, retain=True
         )
         state: Json = {"p_mw": 0.001, "safe": False}
-        self.talk(label, state, every_s)
+        self.talk(label, state, every_s, boot="d1")
         if confirms:
             self._confirm_stops(f"estop/confirm/{label}", confirm, state)
 
@@ -103,12 +104,15 @@ class Site:
 
         self.answers[label] = on_stop
 
-    def talk(self, label: str, telemetry: Json, every_s: float = 0.2) -> None:
-        """Publish telemetry periodically."""
+    def talk(self, label: str, telemetry: Json, every_s: float = 0.2, boot: str | None = None) -> None:
+        """Publish telemetry periodically; of a life with a name it is numbered."""
 
         def go_on() -> None:
-            while not self._telling.wait(every_s):
-                self.say(f"devices/{label}/telemetry", {"type": "telemetry", **telemetry})
+            for seq in itertools.count():
+                if self._telling.wait(every_s):
+                    return
+                numbered = {} if boot is None else {"boot": boot, "seq": seq}
+                self.say(f"devices/{label}/telemetry", {"type": "telemetry", **telemetry, **numbered})
 
         self._talkers.append(threading.Thread(target=go_on, daemon=True))
         self._talkers[-1].start()

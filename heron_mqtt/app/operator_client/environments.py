@@ -66,6 +66,8 @@ class DeviceSeen(AgentSeen):
     telemetry_at_s: float = 0.0
     order: TelemetryOrder = field(default_factory=TelemetryOrder)
     """Of the telemetry that was heard live."""
+    numbers: int = 0
+    """Telemetry of its present life that was heard live with a number, each above the one before."""
     authority: AuthorityState | None = None
     lease: LeaseState | None = None
 
@@ -89,8 +91,10 @@ class DeviceSeen(AgentSeen):
         born = None if self.status is None or self.status.state == "offline" else self.status.boot
         if boot is not None and born not in {None, boot}:
             return False
+        life = self.order.boot
         if not self.order.take(boot, told.get("seq")):
             return False
+        self.numbers = (self.numbers if life == self.order.boot else 0) + (self.order.newest is not None)
         self.telemetry, self.telemetry_at_s = told, at_s
         return True
 
@@ -98,12 +102,22 @@ class DeviceSeen(AgentSeen):
     def telemetry_is_of_stop(self) -> bool:
         """Whether the newest telemetry is of after the stop that the device has confirmed, by its number.
 
-        True where the confirmation names no number: then only when it came tells.
+        Where the confirmation names none: whether it came after it, with a number above one that was heard
+        before; the first that is heard of a device may be a recording. True of telemetry without numbers,
+        and without a confirmation: then only when it came tells.
         """
         told, newest = self.confirm, self.order.newest
-        if told is None or told.telemetry_seq is None:
+        if told is None:
             return True
-        return newest is not None and told.boot in {None, newest[0]} and newest[1] > told.telemetry_seq
+        if told.telemetry_seq is not None:
+            return newest is not None and told.boot in {None, newest[0]} and newest[1] > told.telemetry_seq
+        return newest is None or (self.numbers > 1 and self.telemetry_at_s > self.confirm_at_s)
+
+    @property
+    def is_unprovable(self) -> bool:
+        """Whether nothing could show that its telemetry is of after the stop: it has no numbers."""
+        told = self.confirm
+        return told is not None and told.telemetry_seq is None and self.order.newest is None
 
     @property
     def is_held(self) -> bool:

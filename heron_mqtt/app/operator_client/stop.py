@@ -40,6 +40,9 @@ CHANNELS = (
 ACKNOWLEDGED_S, READ_BACK_S, CONFIRM_S = 5.0, 2.0, 5.0
 LOOK_EVERY_S = 0.05
 
+NO_PROOF = "no telemetry with a number that shows it to be of after the stop"
+NO_NUMBERS = "its telemetry has no seq, and a recording of it could not be told from it"
+
 
 @dataclass(slots=True)
 class StopReport:
@@ -245,9 +248,13 @@ def _judge_device(
         report.not_ours[printable(name)] = _measured(device)
     elif confirmed and is_unproven:
         before = "" if unsafe is None else f"; before it confirmed, {unsafe}"
-        why = f"confirmed, power not measured: no telemetry since within {wait_s:g} s{before}"
+        has_come = device.telemetry is not None and measured_s > max(published_s, device.confirm_at_s)
+        lacks = NO_PROOF if has_come and not device.telemetry_is_of_stop else "no telemetry since"
+        why = f"confirmed, power not measured: {lacks} within {wait_s:g} s{before}"
         report.unmeasured[printable(name)] = why
     else:
+        if confirmed and report.active and device.is_unprovable:
+            how += f", unproven: {NO_NUMBERS}"
         _note(report, name, confirmed, how)
 
 

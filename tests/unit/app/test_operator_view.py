@@ -258,7 +258,8 @@ def test_a_stop_is_proven_by_power_that_came_since(
     assert report.is_proven is (unmeasured is None)
     assert report.missing == {}
     if unmeasured is None:
-        assert report.confirmed == {"device MG1/ess": "confirmed"}
+        how = "confirmed, unproven: its telemetry has no seq, and a recording of it could not be told from it"
+        assert report.confirmed == {"device MG1/ess": how}
     else:
         [(name, why)] = report.unmeasured.items()
         assert name == "device MG1/ess"
@@ -300,6 +301,34 @@ def test_only_telemetry_that_is_newer_by_its_number_shows_the_power_in_a_stop(
     report = judged(view)
     assert report.is_proven is proven
     assert list(report.unmeasured) == ["device MG1/ess"] * (not proven)
+
+
+def test_one_message_that_was_not_heard_before_proves_no_power_where_the_confirmation_names_none() -> None:
+    """It may be a recording: of the same life of the device, when it was at rest."""
+    view = stopped_device(boot="d1")
+    channel, numbered = "devices/MG1/ess/telemetry", {**AT_REST, "boot": "d1"}
+    view.take(heard(channel, {**numbered, "seq": 500}, at_s=2.5))
+    report = judged(view)
+    assert not report.is_proven
+    assert report.unmeasured["device MG1/ess"].startswith(
+        "confirmed, power not measured: no telemetry with a number that shows it to be of after the stop"
+    )
+    view.take(heard(channel, {**numbered, "seq": 499}, at_s=2.6))
+    assert not judged(view).is_proven, "another recording, in the wrong order"
+    view.take(heard(channel, {**numbered, "p_mw": 0.5, "seq": 900}, at_s=2.7))
+    assert judged(view).missing == {"device MG1/ess": "its telemetry says that it gives 500 kW"}
+    view.take(heard(channel, {**numbered, "seq": 901}, at_s=2.8))
+    assert judged(view).confirmed == {"device MG1/ess": "confirmed"}
+
+
+def test_a_number_that_was_heard_before_the_stop_lets_the_next_one_prove_it() -> None:
+    view = stopped_device(boot="d1")
+    channel, numbered = "devices/MG1/ess/telemetry", {**AT_REST, "boot": "d1"}
+    view.take(heard(channel, {**numbered, "seq": 6}, at_s=0.5))
+    view.take(heard(channel, {**numbered, "seq": 7}, at_s=1.5))
+    assert not judged(view).is_proven, "it came before the confirmation"
+    view.take(heard(channel, {**numbered, "seq": 8}, at_s=2.5))
+    assert judged(view).is_proven
 
 
 def test_the_stop_that_came_last_may_be_confirmed_too() -> None:
