@@ -92,6 +92,10 @@ def device_mapping(loaded: LoadedScenario, agent: str, name: str) -> DeviceMappi
     except ConfigError as exc:
         raise ConfigError(*problems, *exc.problems) from None
     problems += place_problems(where, mapping, table)
+    try:
+        mapping.check_range(table.spec.power_range_mw)
+    except ConfigError as exc:
+        problems += exc.problems
     if mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}:
         # left open: shadow
         problems.append(

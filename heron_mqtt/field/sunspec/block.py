@@ -108,7 +108,7 @@ class Block:
         raw = self.raw(name)
         if raw is None:
             return None
-        exponent = self._exponent(name)
+        exponent = self.exponent(name)
         if exponent is None:
             return None
         return float(f"{raw}e{exponent}")  # the nearest, which a product with a rounded power is not
@@ -137,7 +137,7 @@ class Block:
         Raises:
             SunSpecError: Its scale factor is not implemented, or out of range.
         """
-        exponent = self._exponent(name)
+        exponent = self.exponent(name)
         if exponent is None:
             raise SunSpecError(f"model {self.model}: the scale factor of {name} is not implemented")
         return float(f"1e{exponent}")
@@ -213,7 +213,12 @@ class Block:
         (value,) = struct.unpack(packed, b"".join(word.to_bytes(2, "big") for word in words))
         return float(value) if math.isfinite(value) else None
 
-    def _exponent(self, name: str) -> int | None:
+    def exponent(self, name: str) -> int | None:
+        """Return the power of ten that a point is scaled by; None = the inverter does not tell it now.
+
+        Raises:
+            SunSpecError: It is out of range.
+        """
         sf = self.point(name).sf
         if sf is None:
             return 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar, Literal
 
 from heron_mqtt.field.modbus.registers import Registers
@@ -22,6 +24,38 @@ MAX_SECONDS = 0xFFFE
 
 Left = Literal["setpoint", "zero"]
 """What a controller may leave behind that ended without handing its inverter back."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSettings:
+    """What an inverter itself is set to, as it was read before the first setpoint.
+
+    Attributes:
+        raw: The points, in the order in which to write them, as they stood in the registers.
+        exponents: The powers of ten that they were scaled by, of points that are scaled.
+    """
+
+    raw: Mapping[str, int]
+    exponents: Mapping[str, int]
+
+    @classmethod
+    def of(cls, block: Block, raw: Mapping[str, int]) -> OwnSettings:
+        """Return points of a model as it was read, with its scale factors of then."""
+        found = {path: _exponent(block, path) for path in raw}
+        return cls(raw, {path: exponent for path, exponent in found.items() if exponent is not None})
+
+    def at(self, block: Block) -> dict[str, int]:
+        """Return what means the same with the scale factors of now; towards zero where steps are larger.
+
+        Raises:
+            SunSpecError: A point does not fit with its new scale.
+        """
+        values: dict[str, int] = {}
+        for path, raw in self.raw.items():
+            was, now = self.exponents.get(path), _exponent(block, path)
+            moved = 0 if was is None or now is None else was - now
+            values[path] = raw * 10**moved if moved >= 0 else math.trunc(Fraction(raw, 10**-moved))
+        return values
 
 
 class Control(abc.ABC):
@@ -130,7 +164,7 @@ class Control(abc.ABC):
     def _is_armed(self, block: Block) -> bool:
         """Whether a power is in force that is no setting of the inverter's own."""
 
-    async def lasting(self, *, fresh: bool) -> dict[str, int]:
+    async def lasting(self, *, fresh: bool) -> OwnSettings:
         """Return the points, in order, that put the inverter's own settings in force again.
 
         Asked before the first setpoint. A setting that is armed to end by itself, or that is zero power, is
@@ -140,33 +174,40 @@ class Control(abc.ABC):
             fresh: Read it now; else as it was read last.
         """
         block = await (self._read() if fresh else self._layout())
-        return {**self._ramp_before(block), **self._lasting(block)}
+        return OwnSettings.of(block, {**self._ramp_before(block), **self._lasting(block)})
 
     @abc.abstractmethod
     def _lasting(self, block: Block) -> dict[str, int]:
         """Return what ``lasting`` does, of the model as it was read."""
 
-    async def release(self, lasting: Mapping[str, int] | None = None) -> None:
+    async def release(self, lasting: OwnSettings | None = None) -> None:
         """Leave the inverter to its own control.
 
         Args:
             lasting: Its own settings, from before the first setpoint; None = they are not known, off.
         """
         block = await self._layout()
-        await self._write(block, dict(self._off(block) if lasting is None else lasting))
+        await self._write(block, self._released(block, lasting))
 
-    async def not_released(self, lasting: Mapping[str, int] | None = None) -> str | None:
+    def _released(self, block: Block, lasting: OwnSettings | None) -> dict[str, int]:
+        return self._off(block) if lasting is None else lasting.at(block)
+
+    async def not_released(self, lasting: OwnSettings | None = None) -> str | None:
         """Return what its registers, read now, still hold after ``release``, for people; None = nothing.
 
         The points that switch the control on are compared with what was written, and no other: an inverter
         may round or clip the rest. One that is not available says nothing. Where its own settings are
-        switched on, too, neither a setpoint with a timer nor zero power may be in force.
+        switched on, too, neither a setpoint with a timer nor zero power may be in force, and its scale
+        factors have to be those by which they were written.
 
         Args:
             lasting: As with ``release``.
         """
-        written = self._off(await self._layout()) if lasting is None else lasting
+        layout = await self._layout()
+        written = self._released(layout, lasting)
         block = await self._read()
+        if block.has(*self.needed) and self._released(block, lasting) != written:
+            return f"model {self.model} is scaled otherwise than its own settings were written just now"
         for name in self.switches:
             raw = block.raw(name)
             if raw is not None and raw != written.get(name, raw):
@@ -234,6 +275,11 @@ def place_of(block: Block, path: str) -> tuple[Block | None, str]:
     if not dot:
         return block, path
     return next((part for part in block.parts() if part.group.name == group), None), name
+
+
+def _exponent(block: Block, path: str) -> int | None:
+    part, name = place_of(block, path)
+    return None if part is None or not part.has(name) else part.exponent(name)
 
 
 def seconds(revert_s: float) -> int:

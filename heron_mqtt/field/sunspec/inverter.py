@@ -15,7 +15,7 @@ from heron_mqtt.field.modbus.registers import ILLEGAL_ADDRESS, ModbusFault, Regi
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.control_choice import choose_control
-from heron_mqtt.field.sunspec.controls import Control, Left
+from heron_mqtt.field.sunspec.controls import Control, Left, OwnSettings
 from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
 from heron_mqtt.field.sunspec.discovery import ModelMoved, Place, find_models, read_model
@@ -111,7 +111,7 @@ class Inverter:
         self._models: dict[int, Place] = {}
         self._control: Control | None = None
         self._operation: DerControl | None = None
-        self._lasting: tuple[type[Control], dict[str, int]] | None = None  # of the control that read it
+        self._lasting: tuple[type[Control], OwnSettings] | None = None  # of the control that read it
         self._beats_missed = 0
         self._identity = ("", "", "")
         self._monotonic = monotonic
@@ -370,7 +370,7 @@ class Inverter:
         with self._noticing_moves():
             return await control.not_released(self._own_settings(control))
 
-    def _own_settings(self, control: Control) -> dict[str, int] | None:
+    def _own_settings(self, control: Control) -> OwnSettings | None:
         """Return the inverter's own settings, from before the first of ours; None = not known."""
         if self._lasting is None or self._lasting[0] is not type(control):
             return None
@@ -380,7 +380,7 @@ class Inverter:
         """Remember the inverter's own settings before the first of ours; later it only has ours."""
         if self._lasting is None:
             self._lasting = (type(control), await control.lasting(fresh=fresh))
-            log.info("%s: its own settings: %s", self._registers.address, self._lasting[1])
+            log.info("%s: its own settings: %s", self._registers.address, self._lasting[1].raw)
 
     def _needed_control(self) -> Control:
         if self._control is None:

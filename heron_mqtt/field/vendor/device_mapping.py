@@ -225,6 +225,19 @@ class DeviceMapping:
             found.append(f"rated_mw = {self.rated_mw:g}: {setpoint.p_mw:g} MW is more than the device has")
         return found
 
+    def check_range(self, range_mw: tuple[float, float]) -> None:
+        """Refuse a mapping that does not tell the powers of a device, and 0, apart.
+
+        Args:
+            range_mw: From the lowest to the highest power of the device, MW, positive = injected.
+
+        Raises:
+            ConfigError: Two powers of different sign would be sent alike, or 0 would leave a power in force.
+        """
+        found = [] if self._writer is None else self._writer.confusions(range_mw)
+        if found:
+            raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
+
     def power_numbers(self, p_mw: float) -> dict[str, float]:
         """Return what a power comes to in the device's own units, by value; formulas and words left out."""
         return {} if self._writer is None else self._writer.values.power_numbers(p_mw)

@@ -174,6 +174,8 @@ def _shipped(profile: str) -> Path:
 async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScenario) -> None:
     units = [BridgedUnit(options.name, options.unit), *options.also]
     serving = [(unit, _mapping(options, unit.name), _place(options, unit, scenario)) for unit in units]
+    for _, mapping, place in serving:
+        mapping.check_range(place.power_range_mw)
     online = UnitsOnline(options.agent, units)
     unreached: list[str] = []
     with contextlib.ExitStack() as stack:

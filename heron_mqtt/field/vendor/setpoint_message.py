@@ -44,6 +44,7 @@ class SetpointMessage:
         self._index = index
         self._table = table
         self._registers = registers
+        self._values = values
         if (table.registers is None) != (self._registers is None):
             wanted = "registers" if table.registers is None else "topic and payload"
             problems.add(key, f"the device is on {'Modbus' if self._registers else 'MQTT'}: give {wanted}")
@@ -130,6 +131,26 @@ class SetpointMessage:
     def meaning(self, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
         """Return what it tells the device: two of one meaning set the same."""
         return (self._index, *(values[n].json for n in self._lasting))
+
+    def effects(self, values: Mapping[str, RenderedValue], context: MessageContext) -> dict[Any, Any]:
+        """Return what it sets, without what differs in each message: by register, or by topic and member.
+
+        Raises:
+            MessageError: What it writes does not fit into a register.
+        """
+        table = self._table
+        if table.registers is not None and self._registers is not None:
+            filled = filled_registers(table.registers, values, context.built_ins)
+            writes = self._registers.writes(filled, table.function)
+            return {(w.area, w.address + i): word for w in writes for i, word in enumerate(w.words)}
+        place = self._content(table.topic, values)
+        members = table.payload if isinstance(table.payload, dict) else {"": table.payload}
+        return {(place, name): self._content(each, values) for name, each in members.items()}
+
+    def _content(self, template: Any, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
+        """Return a text or document of it by which two are told apart."""
+        names = self._values.packed(n for n in placeholders([template]) if n in self._values.names)
+        return (repr(template), *(values[n].json for n in self._values.lasting(names)))
 
     def write(self, values: Mapping[str, RenderedValue], context: MessageContext) -> DeviceCommand:
         """Return it, ready to send."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -17,6 +18,7 @@ from heron_mqtt.field.vendor.register_order import check_order
 from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import SetpointTable
+from heron_mqtt.field.vendor.told_apart import confusions, powers_to_try
 from heron_mqtt.messages import Setpoint
 
 ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
@@ -128,6 +130,25 @@ class SetpointWriter:
                         f"{setpoint.p_mw:g} MW cannot be sent: setpoint.values.{name} makes of it what it "
                         f"makes of {p_mw:g} MW; let its min, max and table have 0, or send another message"
                     )
+
+    def confusions(self, range_mw: tuple[float, float]) -> list[str]:
+        """Return which powers of a device with this range, MW, and 0, the messages do not tell apart.
+
+        What depends on inputs of the device is left out.
+        """
+        context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+        told: dict[float, dict[Any, Any]] = {}
+        for p_mw in (0.0, *powers_to_try(range_mw)):
+            with contextlib.suppress(MessageError):
+                told[p_mw] = self._effects(ZERO.model_copy(update={"p_mw": p_mw}), context)
+        zero = told.pop(0.0, None)
+        return [] if zero is None else list(confusions(told, zero))
+
+    def _effects(self, setpoint: Setpoint, context: MessageContext) -> dict[Any, Any]:
+        values = self.values.render(setpoint, context)
+        applying = [m for m in self._messages if m.applies(values, setpoint)]
+        self._check_bounds(applying, values, setpoint, context)
+        return {place: what for m in applying for place, what in m.effects(values, context).items()}
 
     def stop(self, context: MessageContext) -> tuple[ZeroMessages, dict[str, RenderedValue]]:
         """Return the messages of an emergency stop: a setpoint of 0 in the order that brings 0 first.

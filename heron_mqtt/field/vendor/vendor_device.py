@@ -107,6 +107,7 @@ class VendorDevice(FieldDevice):
         new_id: Callable[[], str] | None = None,
         **kwargs: Any,
     ) -> None:
+        mapping.check_range(power_range_mw)
         super().__init__(*args, **kwargs)
         self._mapping = mapping
         self._link = link

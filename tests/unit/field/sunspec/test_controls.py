@@ -21,7 +21,7 @@ async def test_a_ramp_that_is_not_wanted_is_not_touched() -> None:
     for rig in (limit(WMaxLimPct_RmpTms=7), rates(InOutWRte_RmpTms=7)):
         await rig.control.check_ramp()
         assert not [each for each in await rig.set(4_000.0) if "Rmp" in str(each)]
-        assert not [name for name in await rig.control.lasting(fresh=True) if "Rmp" in name]
+        assert not [name for name in (await rig.control.lasting(fresh=True)).raw if "Rmp" in name]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ async def test_a_ramp_that_the_inverter_lacks_is_refused(
     with pytest.raises(SunSpecError) as caught:
         await rig.control.check_ramp()
     assert str(caught.value) == f"box unit 1: {missing}: no ramp can be set"
-    assert await rig.control.lasting(fresh=False) == (
+    assert (await rig.control.lasting(fresh=False)).raw == (
         {"WMaxLim_Ena": 0} if way is PowerLimit else {"StorCtl_Mod": 0, "OutWRte": 10_000, "InWRte": 10_000}
     )
 
@@ -173,7 +173,7 @@ async def test_a_release_to_settings_of_the_inverters_own_is_one_only_where_they
     timers = {"WSetRvrtTms": 0} if "WSet" in switch else {"WMaxLimPctRvrtTms": 0} if "Pct" in switch else {}
     rig = way(**own, **timers)
     lasting = await rig.control.lasting(fresh=True)
-    assert lasting[switch] == own[switch]
+    assert lasting.raw[switch] == own[switch]
     for tell, what in ((lambda: rig.set(4_000.0), "a setpoint"), (rig.hold_zero, "zero power")):
         await tell()
         still = f"model {rig.control.model} {switch} still switches {what} on"
@@ -197,6 +197,35 @@ async def test_of_a_release_what_is_no_switch_may_be_rounded_and_one_that_says_n
     assert await rig.control.not_released(lasting) is None
 
 
+@pytest.mark.parametrize(("exponent", "stands"), [(-2, 6_000), (-1, 600), (0, 60), (-3, 60_000), (1, 6)])
+async def test_its_own_limit_means_the_same_after_a_change_of_its_scale(exponent: int, stands: int) -> None:
+    rig = limit(WMaxLimPct=6_000, WMaxLim_Ena=1)
+    own = await rig.control.lasting(fresh=True)
+    await rig.set(4_000.0)
+    rig["WMaxLimPct_SF"] = exponent & 0xFFFF
+    await rig.set(4_000.0)  # reads the model
+    await rig.control.release(own)
+    assert rig.registers.box[123, "WMaxLimPct"] == stands
+    assert await rig.control.not_released(own) is None
+
+
+@pytest.mark.parametrize("rig", [limit(WMaxLimPct=6_000, WMaxLim_Ena=1), rates()])
+async def test_a_scale_that_changes_unseen_before_a_release_is_seen_after_it(rig: Rig) -> None:
+    own = await rig.control.lasting(fresh=True)
+    await rig.set(4_000.0)
+    rig["WMaxLimPct_SF" if rig.control.model == 123 else "InOutWRte_SF"] = 0
+    for known in (own, None):
+        rig.control._known = block_of(rig.control.model, LIMIT if rig.control.model == 123 else RATES)
+        await rig.control.release(known)
+        changed = await rig.control.not_released(known)
+        if rig.control.model == 123 and known is None:  # it only switches off
+            continue
+        assert changed is not None
+        assert "scaled otherwise" in changed
+        await rig.control.release(known)
+        assert await rig.control.not_released(known) is None
+
+
 async def test_what_goes_with_an_active_power_is_released_with_it() -> None:
     rig = der(DerPower, {**DER, **VARS, **FACTOR}, power_factor=0.9)
     lasting = await rig.control.lasting(fresh=True)
@@ -211,4 +240,4 @@ async def test_what_goes_with_an_active_power_is_released_with_it() -> None:
 
 async def test_zero_power_that_model_704_was_found_with_is_no_setting_of_the_inverters_own() -> None:
     rig = der(DerPower, {**DER, "WSetEna": 1, "WSetMod": 1, "WSet": 0, "WSetPct": 500, "WSetRvrtTms": 0})
-    assert (await rig.control.lasting(fresh=True))["WSetEna"] == 0
+    assert (await rig.control.lasting(fresh=True)).raw["WSetEna"] == 0

@@ -46,7 +46,7 @@ async def test_a_limit_rises_by_a_ramp_from_what_is_held_and_its_own_time_is_put
     rig = Rig(PowerLimit, {**LIMIT, "WMaxLimPct_RmpTms": 7}, 50_000.0, ramp=ramp)
     await rig.control.check_ramp()
     own = await rig.control.lasting(fresh=True)
-    assert own == {"WMaxLimPct_RmpTms": 7, "WMaxLim_Ena": 0}
+    assert own.raw == {"WMaxLimPct_RmpTms": 7, "WMaxLim_Ena": 0}
     # A limit that is not in force is no place to rise from.
     assert (await rig.set(10_000.0))[0] == ["WMaxLimPct_RmpTms=0"]
     # The time of the ramp stands between those of the timer and what enables it.

@@ -97,7 +97,7 @@ async def test_a_storage_whose_rates_cannot_be_read_is_armed_while_its_timer_run
 async def test_storage_rises_from_the_power_that_it_holds_charging_is_less_than_none() -> None:
     ramp = IncreaseRamp(10, lambda: 0.0)
     rig = Rig(StorageRates, {**RATES, "InOutWRte_RmpTms": 3}, None, ramp=ramp)
-    assert (await rig.control.lasting(fresh=True))["InOutWRte_RmpTms"] == 3
+    assert (await rig.control.lasting(fresh=True)).raw["InOutWRte_RmpTms"] == 3
     for mode in (0, 1, 2):  # not held, or not both ways: it may be anywhere above
         rig["StorCtl_Mod"], rig["OutWRte"] = mode, 1000
         assert (await rig.set(4_000.0))[0] == ["InOutWRte_RmpTms=0"]

@@ -1,0 +1,52 @@
+"""Whether what a mapping sends tells the powers of the two signs, and 0, apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+Effects = Mapping[Any, Any]
+"""What the messages of one setpoint set: what stands at each topic, member of a JSON object, or register."""
+
+SMALLEST: float = 1e-3  # of the device's largest power: below it a wrong sign is noise
+
+
+def powers_to_try(range_mw: tuple[float, float]) -> list[float]:
+    """Return powers within the range of a device, MW, of each sign that it has; not 0."""
+    largest = max(map(abs, range_mw))
+    found = [p for p in range_mw if p]
+    for sign, bound in zip((-1.0, 1.0), range_mw, strict=True):
+        decade = 10.0 ** math.ceil(math.log10(largest)) if largest else 0.0
+        while sign * bound > 0.0 and decade > SMALLEST * largest / 10.0:
+            sizes = (decade, decade / 2.0, decade / 5.0)
+            found += [sign * p for p in sizes if SMALLEST * largest <= p < abs(bound)]
+            decade /= 10.0
+    return found
+
+
+def confusions(told: Mapping[float, Effects], zero: Effects) -> Iterator[str]:
+    """Return what a device cannot tell apart, for people; a power that it is told as 0 is none.
+
+    A device keeps what no later message sets, so 0 has to change what it holds after any two setpoints.
+
+    Args:
+        told: What each power sets, by MW, positive = injected.
+        zero: What a power of 0 sets.
+    """
+    driving = {p_mw: effects for p_mw, effects in told.items() if effects != zero}
+    by_effect = {frozenset(effects.items()): p_mw for p_mw, effects in driving.items() if p_mw > 0.0}
+    for p_mw, effects in driving.items():
+        other = by_effect.get(frozenset(effects.items()))
+        if p_mw < 0.0 and other is not None:
+            yield f"{p_mw:g} MW would tell the device the same as {other:g} MW"
+            break
+    held: dict[frozenset[Any], float] = {}
+    for (_, before), (p_mw, effects) in product((*driving.items(), (0.0, {})), driving.items()):
+        held.setdefault(frozenset({**before, **effects}.items()), p_mw)
+    for before, effects in product((*driving.values(), {}), driving.values()):
+        left = held.get(frozenset({**before, **effects, **zero}.items()))
+        if left is not None:
+            yield f"0 MW would leave the device as {left:g} MW does: a message for 0 has to clear it"
+            return

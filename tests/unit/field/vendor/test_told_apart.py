@@ -1,0 +1,124 @@
+"""Whether a mapping tells the powers of a device, and 0, apart."""
+
+from __future__ import annotations
+
+import tomllib
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor.mapping import load_mapping
+from heron_mqtt.field.vendor.told_apart import powers_to_try
+
+BOTH, DISCHARGES, CHARGES = (-0.005, 0.005), (0.0, 0.005), (-0.005, 0.0)
+READ = """
+name = "box"
+[[telemetry]]
+topic = "b/s"
+fields.p_mw = { path = "p", unit = "W" }
+[setpoint]
+release = "zero"
+[setpoint.values.p]
+quantity = "p_mw"
+unit = "W"
+"""
+VALUE = '[[setpoint.messages]]\ntopic = "b/c"\npayload = { v = "{p}" }\n'
+MODE_AND_SIZE = """
+[setpoint.values.a]
+formula = "abs(p)"
+[setpoint.values.m]
+formula = "'charge' if p < LIMIT else 'discharge'"
+[[setpoint.messages]]
+topic = "b/c"
+payload = { mode = "{m}", v = "{a}" }
+"""
+SIZE_BY_SIDE = """
+[setpoint.values.m]
+formula = "'charge' if p < 0 else ('discharge' if p > 0 else ZERO)"
+[[setpoint.messages]]
+topic = "b/mode"
+payload = "{m}"
+[[setpoint.messages]]
+topic = DISCHARGE
+payload = { discharge = "{p}" }
+when = "p > 0"
+[[setpoint.messages]]
+topic = CHARGE
+payload = { charge = "{p}" }
+when = "p < 0"
+"""
+
+
+def refusal(setpoint: str, range_mw: tuple[float, float] = BOTH) -> str:
+    """Return why a mapping is refused for a device with this range; empty = it is not."""
+    mapping = load_mapping(tomllib.loads(READ + setpoint), agent="MG1", device="ess", source="mine")
+    try:
+        mapping.check_range(range_mw)
+    except ConfigError as exc:
+        return str(exc)
+    return ""
+
+
+def by_side(zero: str, discharge: str = "b/d", charge: str = "b/ch") -> str:
+    text = SIZE_BY_SIDE.replace("ZERO", f"'{zero}'")
+    return text.replace("DISCHARGE", f'"{discharge}"').replace("CHARGE", f'"{charge}"')
+
+
+@pytest.mark.parametrize(
+    "setpoint",
+    [
+        "absolute = true\n" + VALUE,
+        "table = [[-5000, 100], [0, 0], [5000, 100]]\n" + VALUE,
+        MODE_AND_SIZE.replace("LIMIT", "-500"),
+        MODE_AND_SIZE.replace("LIMIT", "-4999"),
+    ],
+)
+def test_powers_of_two_signs_that_are_sent_alike_are_refused_where_the_device_has_both(setpoint: str) -> None:
+    assert refusal(setpoint).startswith("mine.setpoint.messages: -")
+    assert "would tell the device the same as" in refusal(setpoint)
+    assert refusal(setpoint, DISCHARGES) == ""
+
+
+@pytest.mark.parametrize(
+    "setpoint",
+    [
+        VALUE,
+        "sign = -1\n" + VALUE,
+        "decimals = 0\n" + VALUE,
+        "table = [[-5000, 0], [0, 50], [5000, 100]]\n" + VALUE,
+        'words = [{ word = "OFF" }, { word = "ON", from = 500.0 }]\n' + VALUE,
+        MODE_AND_SIZE.replace("LIMIT", "0"),
+        MODE_AND_SIZE.replace("LIMIT", "-1"),  # 0.2 per mille of the device: noise
+        by_side("idle"),
+        by_side("idle", "b/c", "b/c"),
+    ],
+)
+def test_what_tells_them_apart_is_taken(setpoint: str) -> None:
+    for range_mw in (BOTH, DISCHARGES, CHARGES):
+        assert refusal(setpoint, range_mw) == ""
+
+
+def test_a_0_that_leaves_the_power_of_before_standing_is_refused() -> None:
+    left = "0 MW would leave the device as "
+    assert left in refusal(by_side("discharge"))
+    assert left in refusal(by_side("discharge"), DISCHARGES)
+    assert left in refusal(by_side("discharge", "b/mode", "b/mode").replace('"{m}"', '{ m = "{m}" }'))
+    assert left in refusal(by_side("charge"), CHARGES)
+    assert refusal(by_side("charge"), DISCHARGES) == ""  # nothing stands there: it never charges
+
+
+@given(
+    low=st.floats(-10.0, 0.0, allow_nan=False),
+    high=st.floats(0.0, 10.0, allow_nan=False),
+)
+def test_powers_to_try_are_within_the_range_and_have_its_ends(low: float, high: float) -> None:
+    powers = powers_to_try((low, high))
+    assert all(low <= p <= high and p for p in powers)
+    assert {p for p in (low, high) if p} <= set(powers)
+    assert len(powers) <= 24
+    for side in (-1.0, 1.0):
+        sizes = sorted(abs(p) for p in powers if p * side > 0.0)
+        assert all(b <= 2.5 * a * (1 + 1e-9) for a, b in pairwise(sizes))
