@@ -20,7 +20,7 @@ from heron_mqtt.errors import BrokerError, HeronError, MessageError
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import NotTaken
-from heron_mqtt.field.vendor.outgoing import DeviceCommand, RegisterCommand, ZeroMessages
+from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, RegisterCommand, ZeroMessages
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.messages import Setpoint
 from heron_mqtt.messaging.topics import escape
@@ -295,7 +295,8 @@ class Commander:
         self.forget()
         if self._mapping.releases_by_messages:
             try:
-                await self._send([self._releasing(message) for message in self._mapping.release(context)])
+                messages = [self._releasing(message) for message in self._mapping.release(context)]
+                await self._send(messages, is_end=True)
             except NotTaken as exc:
                 if exc.was_heard:
                     await self._release_in_part(context)
@@ -394,7 +395,8 @@ class Commander:
                 raise PartlyTaken(str(exc)) from None
             raise
 
-    async def _send(self, messages: list[DeviceCommand]) -> None:
+    async def _send(self, messages: list[DeviceCommand], *, is_end: bool = False) -> None:
+        """Send messages; of an end, the broker has to acknowledge each."""
         self._begin_sending(len(messages))
         sending: list[asyncio.Future[None]] = []
         for message in messages:
@@ -405,15 +407,15 @@ class Commander:
                 await unless_cancelled(self._publish(message))
                 self._taken += 1
             else:
-                sending.append(self._publish(message))
-        await self._wait_for_broker(sending)
+                sending.append(self._publish(_acknowledged(message) if is_end else message))
+        await self._wait_for_broker(sending, is_end=is_end)
 
     async def _send_to_the_end(self, given: Iterable[DeviceCommand]) -> None:
         """Send messages of a stop or a release: one that is refused does not keep back the next.
 
         Raises:
             BrokerError: The broker refused one.
-            NotTaken: The device refused one, or does not answer.
+            NotTaken: The device refused one, or it or the broker does not answer.
         """
         messages = list(given)
         self._begin_sending(len(messages))
@@ -423,7 +425,7 @@ class Commander:
             if message.pause_s:
                 await asyncio.sleep(message.pause_s)
             if not isinstance(message, RegisterCommand):
-                sending.append(self._publish(message))
+                sending.append(self._publish(_acknowledged(message)))
                 continue
             try:
                 await unless_cancelled(self._publish(message))
@@ -431,7 +433,7 @@ class Commander:
                 if not exc.was_heard:
                     raise
                 refusal = refusal or exc
-        await self._wait_for_broker(sending)
+        await self._wait_for_broker(sending, is_end=True)
         if refusal is not None:
             raise refusal
 
@@ -442,12 +444,14 @@ class Commander:
         if self._budget is not None and writes:
             self._budget.add(writes)
 
-    async def _wait_for_broker(self, sending: list[asyncio.Future[None]]) -> None:
+    async def _wait_for_broker(self, sending: list[asyncio.Future[None]], *, is_end: bool) -> None:
         if not sending:
             return
         done, pending = await asyncio.wait(sending, timeout=self._within_s)
         for each in done:
             each.result()
+        if is_end and pending:  # the connection may be gone without a sign
+            raise NotTaken(f"the broker has not acknowledged it within {self._within_s:g} s", was_heard=False)
         if len(sending) > 1:
             for each in pending:
                 each.add_done_callback(partial(self._came_late, self.sendings))
@@ -480,6 +484,11 @@ class Commander:
         later, self._later = self._later, None
         if later is not None:
             await end_tasks([later])
+
+
+def _acknowledged(message: Outgoing) -> Outgoing:
+    """Return a message of a stop or release so that the broker acknowledges it, whatever the mapping says."""
+    return replace(message, qos=max(1, message.qos))
 
 
 def _writes(messages: Iterable[DeviceCommand]) -> frozenset[Any]:

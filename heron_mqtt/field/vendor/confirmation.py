@@ -67,6 +67,12 @@ class Confirmation:
         async with asyncio.timeout(within_s):
             await self._came.wait()
 
+    async def wait_for_end(self, *, of_several: bool) -> None:
+        """Wait for a rejection, or for the one answer that is to come; of several without end."""
+        while self._answer is None or (of_several and self._answer.accepted):
+            self._came.clear()
+            await self._came.wait()
+
     async def wait_for_power(self, within_s: float) -> None:
         """Wait for a power that is of this setpoint: measured once it counts, and not before its answer.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 RELEARN_AFTER_S = 30.0
@@ -29,10 +29,14 @@ class LearnedLevels:
 
     Args:
         relearn_after_s: By name, after how long a silence another instance may follow, s.
+        keeps_instance: Whether the one that was learned has still to be told something at its own topics.
     """
 
-    def __init__(self, relearn_after_s: Mapping[str, float]) -> None:
+    def __init__(
+        self, relearn_after_s: Mapping[str, float], keeps_instance: Callable[[], bool] = lambda: False
+    ) -> None:
         self._relearn_after_s = relearn_after_s
+        self._keeps_instance = keeps_instance
         self._known: dict[str, tuple[str, float]] = {}  # and when it was heard live
         self._noted: set[str] = set()
 
@@ -61,8 +65,12 @@ class LearnedLevels:
         silent_s = now_s - heard_at
         if known and (retained or silent_s <= self._relearn_after_s.get(name, RELEARN_AFTER_S)):
             if not retained:
-                text = f"{name} is {known}, but {text} is there too and not read: give the parameter"
-                self._note(LevelNote(text, True), notes)
+                other = f"{name} is {known}, but {text} is there too and not read: give the parameter"
+                self._note(LevelNote(other, True), notes)
+            return False
+        if known and self._keeps_instance():
+            other = f"{name} is {known}, which may hold a setpoint: {text} is not read until that has ended"
+            self._note(LevelNote(other, True), notes)
             return False
         notes.append(LevelNote(f"{name} is {text}" + (f" instead of {known}" if known else ""), bool(known)))
         self._known[name] = (text, -math.inf if retained else now_s)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from heron_mqtt.field.device.hardware_rest import LEAVES_POWER_S, HardwareRest, PowerSeen
 from heron_mqtt.field.vendor.commands import Commander
@@ -52,10 +54,29 @@ class StopProof:
 
     # -- what happens ------------------------------------------------------------------------------
 
+    def await_answer(self) -> None:
+        """Take in an answer that comes from now on, to what the device is about to be sent."""
+        self._reply.begin(None, math.inf)
+
     def begin(self) -> None:
         """Take note that the device is being told of the stop: what counts comes from now on."""
-        self._reply.begin(None, math.inf)
+        self.await_answer()
         self._rest.note_told()
+
+    async def refusal(self) -> str | None:
+        """Wait for what the device answers to the release that it is sent; returns why it rejects it.
+
+        None = it does not, or does not answer: many answer setpoints only. Of several messages any may be
+        answered last.
+        """
+        if not self._answers:
+            return None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._within_s):
+                await self._reply.wait_for_end(of_several=self._commander.parts > 1)
+        answer = self._reply.answer
+        self._reply.end()
+        return None if answer is None or answer.accepted else answer.reason
 
     def end(self) -> None:
         """Take note that the stop is over."""
@@ -115,9 +136,14 @@ class StopProof:
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
         return None if telemetry is None else telemetry.q_mvar
 
+    @property
+    def _answers(self) -> bool:
+        """Whether the device answers what it is sent."""
+        return self._mapping.confirmed_by == "answer" and bool(self._mapping.answers)
+
     def is_taken(self) -> bool:
         """Whether the device has accepted the stop that it was told, where it answers setpoints."""
-        if self._mapping.confirmed_by != "answer" or not self._mapping.answers:
+        if not self._answers:
             return True
         answer = self._reply.answer
         return answer is not None and answer.accepted

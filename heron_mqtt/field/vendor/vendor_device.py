@@ -118,7 +118,7 @@ class VendorDevice(FieldDevice):
         self._stands_alone = stands_alone
         given_s = 1.0 if mapping.setpoint is None else mapping.setpoint.answer_within_s
         self._within_s = given_s if answer_within_s is None else answer_within_s
-        self._state = VendorState(mapping, utc_s)
+        self._state = VendorState(mapping, utc_s, keeps_instance=self._has_to_tell_instance)
         self._built_ins = BuiltIns(utc_s) if new_id is None else BuiltIns(utc_s, new_id)
         self._commander = Commander(
             mapping,
@@ -150,6 +150,7 @@ class VendorDevice(FieldDevice):
         self._trouble: Status | None = None
         self._is_born = False
         self._is_driven = False
+        self._is_end_sent = False  # of the setpoint that it holds: its broker has taken it
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
         self._caught_up_at = -math.inf
@@ -210,7 +211,7 @@ class VendorDevice(FieldDevice):
         try:
             if self._claim is not None:
                 self._claim.take(self._state.learned)
-            self._is_driven = True  # also where sending fails half way
+            self._is_driven, self._is_end_sent = True, False  # also where sending fails half way
             self._rests_at_zero = False
             self._rest.see_nothing()
             told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
@@ -325,14 +326,40 @@ class VendorDevice(FieldDevice):
         elif self.is_driven or self._owes_end or self._is_watched:  # a stop may have reached it in part
             self._owes_end = True
             if self._claim_place("it is not handed back"):
-                self._report_instead(await self._commander.release(self._context()))
-                if not self._offline():  # else it has not heard it
-                    self._stop_proof.note_released(self._monotonic())
+                await self._release()
                 self._rests_at_zero = self._mapping.releases_to_zero(self._context())
                 self._rest.note_told()
             self._is_driven = self._is_held_by_stop = self._owes_end = False
             if self._claim is not None and not self._is_ours:
                 self._claim.close()  # it is only watched from now on: another one may drive it
+
+    async def _release(self) -> None:
+        """Send it its release.
+
+        Raises:
+            BrokerError, MessageError: It could not be sent.
+            NotTaken: It was refused, or the device was not there to hear it.
+        """
+        self._stop_proof.await_answer()
+        self._report_instead(await self._commander.release(self._context()))
+        self._is_end_sent = True
+        if (why := await self._stop_proof.refusal()) is not None:
+            raise NotTaken(f"its release was rejected by the device: {why}")
+        if (why := self._why_unheard()) is not None:
+            raise NotTaken(f"its release was sent while it was not there: {why}", was_heard=False)
+        self._stop_proof.note_released(self._monotonic())
+
+    def _why_unheard(self) -> str | None:
+        """Return why a device that a broker leads to has not heard what was sent just now, for people."""
+        if self._mapping.registers is not None:
+            return None  # it has answered each write itself
+        status = self._availability()
+        if status is not None and status.state == "offline":
+            return status.reason or "it is offline"
+        return None if self._is_power_known() else self._state.why("p_mw", self._monotonic())
+
+    def _has_to_tell_instance(self) -> bool:
+        return self._is_driven and not self._is_end_sent
 
     def _report_instead(self, instead: str | None) -> None:
         if instead is not None:
@@ -551,6 +578,7 @@ class VendorDevice(FieldDevice):
         now = self._state.status()
         if was is not None and was.state == "offline" and now is not None and now.state != "offline":
             self._commander.forget()  # a device that was away may have forgotten what it was told
+            self._caught_up_at = -math.inf
             self._tell_stop_again()
         self._ask_for_births()
         if (due_s := self._state.due_s) is not None and self._settling is None:
@@ -774,7 +802,8 @@ class VendorDevice(FieldDevice):
         """Tell a device that is there of a stop or an end that did not reach it, or that it refused."""
         now_s = self._monotonic()
         pause_s = STOP_AGAIN_S if self.stopped else CATCH_UP_S
-        if self._owes_end and now_s >= self._caught_up_at + pause_s:
+        is_due = self._owes_end and now_s >= self._caught_up_at + pause_s
+        if is_due and (self.stopped or self._why_unheard() is None):
             self._caught_up_at = now_s
             self._spawn(self._catch_up())
 

@@ -94,9 +94,16 @@ class VendorState:
     Args:
         mapping: How the device speaks.
         utc_s: The time of day, s since 1970, to which timestamps in payloads are compared.
+        keeps_instance: Whether an instance that was learned has still to be told something.
     """
 
-    def __init__(self, mapping: DeviceMapping, utc_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        mapping: DeviceMapping,
+        utc_s: Callable[[], float] = time.time,
+        *,
+        keeps_instance: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._mapping = mapping
         self._utc_s = utc_s
         self._inputs: dict[str, _Input] = {}
@@ -126,7 +133,7 @@ class VendorState:
         """Topics of Sparkplug nodes whose birth should be requested; the caller then empties the list."""
         self._marks: dict[int, InputValue] = {}
         self._presence = PresenceState(mapping.availability)
-        self._levels = LearnedLevels(mapping.learned)
+        self._levels = LearnedLevels(mapping.learned, keeps_instance)
         self._heard_at = -math.inf
 
     # -- in ----------------------------------------------------------------------------------------

@@ -532,6 +532,7 @@ RELEASED: dict[str, Any] = {
 
 async def test_a_device_that_is_held_by_a_stop_is_handed_back_when_the_stop_is_over(make: Any) -> None:
     site = await make(RELEASED)
+    site.wire.says("box/state", {"p": 0})
     site.level("full")
     site.send(0.001)
     await until(lambda: site.wire.sent, "the setpoint")
@@ -786,6 +787,7 @@ async def test_a_box_that_a_stop_keeps_at_zero_is_held_until_it_is_handed_back(
     make: Any, is_told_anything: bool
 ) -> None:
     site = await make(RELEASED)
+    site.wire.says("box/state", {"p": 0})
     site.level("full")
     await until(lambda: site.leases, "the first lease")
     if is_told_anything:
@@ -917,7 +919,12 @@ async def test_a_stop_that_the_device_answers_is_taken_only_once_it_has_accepted
     site.wire.says("box/ack", {"error": None})
     site.wire.says("box/state", {"p": 0})
     await until(lambda: confirmed[-1]["safe"], "accepted, and at 0")
-    assert "not taken it: no answer on box/ack" in site.broker.stats.reports[-1].what
+    # Whichever was noticed first is reported, once.
+    refused = "an emergency stop is in force, and it has not taken it: "
+    reports = [each.what for each in site.broker.stats.reports]
+    assert [what.startswith((f"{refused}no answer on box/ack", f"{refused}locked")) for what in reports] == [
+        True
+    ]
 
 
 QUIET: dict[str, Any] = {
@@ -1046,6 +1053,93 @@ async def test_a_setpoint_that_waited_in_vain_gives_the_one_before_no_more_time(
     assert site.wire.set_to() == [1000]
 
 
+async def test_a_release_to_a_box_that_is_away_is_owed_until_it_is_there(make: Any) -> None:
+    online = {"topic": "box/status", "online": ["on"], "offline": ["off"]}
+    site = await make({**RELEASED, "availability": [online]})
+    site.wire.says("box/status", "on")
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.003, lease_s=0.3))
+    site.wire.says("box/status", "off")
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "a release that only the broker took")
+    await until(lambda: site.telemetry[-1].get("safe") is False, "not safe")
+    assert site.leases[-1]["state"] == "held"
+    before = len(site.wire.sent)
+    site.wire.says("box/status", "on")
+    site.wire.says("box/state", {"p": 3000})
+    await until(lambda: ("box/mode", "auto") in site.wire.sent[before:], "the release once more")
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    await site.end()
+    assert site.device.left_undone is None
+
+
+async def test_a_release_that_its_broker_does_not_acknowledge_is_owed(make: Any) -> None:
+    site = await make({**RELEASED, "setpoint": {**RELEASED["setpoint"], "answer_within_s": 0.1}})
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.003, lease_s=0.5))
+    published, qos = site.wire.publish_raw, []
+
+    def half_open(topic: str, payload: bytes, **options: Any) -> asyncio.Future[None]:
+        published(topic, payload, **options)
+        qos.append(options.get("qos"))
+        return asyncio.get_running_loop().create_future()
+
+    site.wire.publish_raw = half_open
+    await until(lambda: qos, "the release")
+    await until(lambda: site.telemetry[-1].get("safe") is False, "not safe")
+    assert site.leases[-1]["state"] == "held"
+    site.wire.publish_raw = published
+    site.wire.says("box/state", {"p": 3000})
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    assert site.wire.sent[-1] == ("box/mode", "auto")
+    assert all(each >= 1 for each in qos)
+
+
+@pytest.mark.parametrize("says", [{"error": "locked"}, {"error": None}, None])
+async def test_a_release_that_the_box_rejects_is_owed(make: Any, says: dict[str, Any] | None) -> None:
+    answers = [{"topic": "box/answer", "error": {"path": "error"}}]
+    setpoint = {**RELEASED["setpoint"], "confirm": "answer", "answers": answers, "answer_within_s": 0.2}
+    site = await make({**RELEASED, "setpoint": setpoint})
+    site.wire.says("box/state", {"p": 0})
+    seq = site.send(0.003, lease_s=0.6)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.says("box/answer", {"error": None})
+    await site.answered(seq)
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "the release")
+    if says is not None:
+        site.wire.says("box/answer", says)
+    state = "held" if says == {"error": "locked"} else "free"
+    safe = says != {"error": "locked"}
+    await until(lambda: site.telemetry[-1].get("safe") is safe and site.leases[-1]["state"] == state, state)
+
+
+async def test_an_instance_that_holds_a_setpoint_is_told_of_its_end_before_another_is_learned(
+    make: Any,
+) -> None:
+    mapping = {**RELEASED, "telemetry": [{**RELEASED["telemetry"][0], "topic": "N/{inst}/state"}]}
+    mapping["setpoint"] = {
+        **RELEASED["setpoint"],
+        "values": {"p": PLAIN["setpoint"]["values"]["p"]},
+        "messages": [{"topic": "W/{inst}/set", "payload": "{p}"}],
+        "release": [{"topic": "W/{inst}/mode", "payload": "auto"}],
+    }
+    mapping["parameters"] = {"inst": {"learn": True, "relearn_after_s": 1.0}}
+    site = await make(mapping)
+
+    def speak(instance: str, p_w: int) -> None:
+        for callback in site.wire.callbacks["N/+/state"]:
+            callback(f"N/{instance}/state", json.dumps({"p": p_w}).encode(), False)
+
+    speak("1", 0)
+    await site.answered(site.send(0.003, lease_s=60.0))
+    await asyncio.sleep(1.1)
+    speak("2", 7)
+    assert site.device.state.learned == {"inst": "1"}
+    site.stop()
+    await until(lambda: ("W/1/set", "0") in site.wire.sent, "the stop at the one that is driven")
+    speak("2", 7)
+    assert site.device.state.learned == {"inst": "2"}
+
+
 @pytest.mark.parametrize("has_stop", [False, True])
 async def test_in_shadow_a_box_that_was_handed_back_with_0_is_left_to_who_drives_it_then(
     make: Any, monkeypatch: pytest.MonkeyPatch, has_stop: bool
@@ -1053,6 +1147,7 @@ async def test_in_shadow_a_box_that_was_handed_back_with_0_is_left_to_who_drives
     monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.1)
     monkeypatch.setattr("heron_mqtt.field.device.field_device.GO_SAFE_AGAIN_S", 0.1)
     site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "release": "zero"}})
+    site.wire.says("box/state", {"p": 0})
     site.level("full")
     site.send(0.001)
     await until(lambda: site.wire.set_to() == [1000], "the setpoint")
