@@ -91,6 +91,26 @@ async def test_a_setpoint_reaches_the_inverter_before_it_is_acknowledged(make: A
     assert telemetry["safe"] is False
 
 
+@pytest.mark.parametrize(
+    ("models", "point", "held"),
+    [(PV, (121, "WMax"), (123, "WMaxLimPct")), (BATTERY, (124, "WChaMax"), (124, "OutWRte"))],
+    ids=["pv", "battery"],
+)
+async def test_what_100_percent_is_set_to_anew_is_noticed_while_it_is_driven(
+    make: Any, models: Any, point: tuple[int, str], held: tuple[int, str]
+) -> None:
+    """It gave twice the power until the next setpoint or renewal."""
+    site = await make(models)
+    await site.gateway.ask(0.002, 30.0)
+    share = site.box[held]
+    site.box[point] *= 2
+    await until(lambda: site.box[held] in {share // 2, share // 2 + 1}, "half the share of twice the power")
+    written, measured = len(site.box.writes()), len(site.gateway.telemetry)
+    await until(lambda: len(site.gateway.telemetry) >= measured + 3, "telemetry")
+    assert len(site.box.writes()) == written, "it was told once"
+    assert not any("rejected" in telemetry for telemetry in site.gateway.telemetry)
+
+
 async def test_when_the_lease_runs_out_the_inverter_holds_zero(make: Any) -> None:
     site = await make(BATTERY)
     await site.gateway.ask(0.004, 0.2)

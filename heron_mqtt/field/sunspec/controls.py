@@ -74,6 +74,8 @@ class Control(abc.ABC):
     """Points without which it does not work."""
     switches: ClassVar[tuple[str, ...]]
     """The points that switch it on."""
+    whole: ClassVar[tuple[int, str] | None] = None
+    """Model and point that say what 100 % of its power is; None = it is told W."""
     takes_q: ClassVar[bool] = False
     """Whether it controls reactive power too."""
     ramp_time: ClassVar[str] = ""
@@ -135,6 +137,11 @@ class Control(abc.ABC):
         """Hold a power, for ``revert_s`` at least (whole seconds, rounded up) where there is a timer."""
         block = await self._read_needed()
         await self._write_setting(block, self._setting(block, p_w, q_var, revert_s))
+
+    @property
+    def known(self) -> Block | None:
+        """Its model as it was read last; None = it was not."""
+        return self._known
 
     async def hold_zero(self) -> None:
         """Hold zero power until told otherwise. Reads nothing: reading may be what fails."""

@@ -189,6 +189,7 @@ class DerPower(_Der):
 class DerShare(DerPower):
     """Model 704, WSetPct: active power in percent of WMax, for storage whose inverter knows no WSet."""
 
+    whole = (702, "WMax")
     needed = ("WSetEna", "WSetMod", "WSetPct", "WSetPct_SF")
     power, mode = "WSetPct", PERCENT_OF_W_MAX
 
@@ -203,6 +204,7 @@ class DerLimit(_Der):
 
     timer = "WMaxLimPctRvrtTms"
     switches = ("WMaxLimPctEna", *BESIDE)
+    whole = (702, "WMax")
     needed = ("WMaxLimPctEna", "WMaxLimPct", "WMaxLimPct_SF")
 
     def _setting(self, block: Block, p_w: float, q_var: float, revert_s: float) -> dict[str, int]:

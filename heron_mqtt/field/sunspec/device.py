@@ -126,6 +126,9 @@ class SunSpecDevice(FieldDevice):
             self._watch_rest(None, why_unknown=str(exc))
             raise
         self._watch_rest(telemetry)
+        if self._held is not None and self._lease.is_running and await self._inverter.is_set_anew():
+            left_s = self._lease.ends_at - self._monotonic()
+            await self.renew(self._held.model_copy(update={"lease_s": left_s}))
         if self._has_written and not self._owes:
             try:
                 await self._inverter.heartbeat()

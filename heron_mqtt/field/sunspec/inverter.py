@@ -112,6 +112,7 @@ class Inverter:
         self._control: Control | None = None
         self._operation: DerControl | None = None
         self._lasting: tuple[type[Control], OwnSettings] | None = None  # of the control that read it
+        self._whole: tuple[int, int] | None = None  # place and word of what 100 % of the last setpoint is
         self._beats_missed = 0
         self._identity = ("", "", "")
         self._monotonic = monotonic
@@ -243,7 +244,8 @@ class Inverter:
             if self.is_dark(exc):
                 raise NotControllable(f"{exc}; taken as 0 W until it answers") from None
             raise
-        await self._after_other_settings()
+        self._whole = None
+        settings = await self._after_other_settings()
         control = self._needed_control()
         if self._operation is not None and await self._operation.is_local():
             raise NotControllable(
@@ -262,6 +264,31 @@ class Inverter:
         p_w, q_var = self._clipped(p_mw * W_PER_MW, q_mvar * W_PER_MW)
         with self._noticing_moves():
             await control.set(p_w, q_var, revert_s)
+        self._whole = self._whole_of(control, settings)
+
+    def _whole_of(self, control: Control, settings: dict[int, Block]) -> tuple[int, int] | None:
+        """Return place and word of the point by which a setpoint was made percent; None = there is none."""
+        if control.whole is None:
+            return None
+        model, name = control.whole
+        block = control.known if model == control.model else settings.get(model)
+        raw = None if block is None else block.raw(name)
+        return None if block is None or raw is None else (block.at(name), raw)
+
+    async def is_set_anew(self) -> bool:
+        """Whether what 100 % of the last setpoint is was set anew since, at the inverter itself.
+
+        It reads one register, and no scale factor. Where it cannot be read now, that is found by the next
+        setpoint or renewal.
+        """
+        if self._whole is None:
+            return False
+        place, word = self._whole
+        try:
+            with self._noticing_moves():
+                return await self._registers.read(place, 1) != [word]
+        except ModbusFault:
+            return False
 
     def _clipped(self, p_w: float, q_var: float) -> tuple[float, float]:
         """Return the nearest power that the nameplate allows; the first of several that are not is told.
@@ -483,8 +510,11 @@ class Inverter:
             self._is_moved = self._is_moved or exc.code == ILLEGAL_ADDRESS
             raise
 
-    async def _after_other_settings(self) -> None:
+    async def _after_other_settings(self) -> dict[int, Block]:
         """Look around again if what 100 % of a setpoint is was set anew, at the inverter itself.
+
+        Returns:
+            The models that say so, as they were read.
 
         Raises:
             SunSpecError, ModbusFault: It does not say.
@@ -493,13 +523,14 @@ class Inverter:
             now = {model: await self._read(model) for model in SETTINGS_MODELS if model in self._models}
         before, after = self.nameplate, read_nameplate({**self._static, **now}, self._settings.kind)
         if after == before:
-            return
+            return now
         log.warning(
             "%s: its settings were changed: 100 %% of its power was %s W, and is %s W",
             self._registers.address,
             *(before.w_max, after.w_max),
         )
         await self._look_around()
+        return {model: self._static[model] for model in now if model in self._static}
 
     async def _make_sure_it_is_the_same(self) -> None:
         """Make sure, before something is written that cannot wait, that it goes where it is meant to go.

@@ -16,6 +16,7 @@ class PowerLimit(Control):
     timer = "WMaxLimPct_RvrtTms"
     ramp_time = "WMaxLimPct_RmpTms"
     switches = ("WMaxLim_Ena",)
+    whole = (121, "WMax")
     needed = ("WMaxLimPct", "WMaxLim_Ena", "WMaxLimPct_SF")
 
     def __init__(

@@ -29,6 +29,7 @@ class StorageRates(Control):
     timer = "InOutWRte_RvrtTms"
     ramp_time = "InOutWRte_RmpTms"
     switches = ("StorCtl_Mod",)
+    whole = (124, "WChaMax")
     needed = ("StorCtl_Mod", "OutWRte", "InWRte", "InOutWRte_SF", "WChaMax", "WChaMax_SF")
 
     def __init__(

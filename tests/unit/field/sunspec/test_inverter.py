@@ -613,6 +613,30 @@ async def test_what_a_setpoint_is_a_share_of_is_read_with_each(
     assert said(caplog) == []
 
 
+@pytest.mark.parametrize(
+    ("models", "point"),
+    [(PV, (121, "WMax")), (BATTERY, (124, "WChaMax")), (DER, None)],
+    ids=["pv", "bat", "704"],
+)
+async def test_what_100_percent_is_costs_one_register_to_look_at(
+    models: Models, point: tuple[int, str] | None
+) -> None:
+    site = await connected(models)
+    assert not await site.inverter.is_set_anew(), "nothing was set"
+    await site.inverter.set(0.002, 0.0, 5.0)
+    site.registers.requests.clear()
+    assert not await site.inverter.is_set_anew()
+    assert len(site.registers.requests) == (point is not None), "model 704 WSet is told W"
+    if point is not None:
+        site.box[point] += 1
+        assert await site.inverter.is_set_anew()
+        site.registers.read_fault = ModbusFault("box unit 1: no answer")
+        assert not await site.inverter.is_set_anew(), "the next setpoint finds it"
+        site.registers.read_fault = None
+        await site.inverter.set(0.002, 0.0, 5.0)
+        assert not await site.inverter.is_set_anew()
+
+
 async def test_settings_are_read_again_on_a_new_connection() -> None:
     site = await connected(PV)
     assert site.inverter.connections == 1
