@@ -31,12 +31,13 @@ from heron_mqtt.field.device.device_lock import BrokenOff, DeviceLock
 from heron_mqtt.field.device.device_thread import DeviceThread
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
 from heron_mqtt.field.device.lease import DeviceLease, Holder
+from heron_mqtt.field.device.lease_notice import LeaseNotice
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.field.moving_deadline import MovingDeadline
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.json_object import Json
-from heron_mqtt.messages import LeaseState, RunState, Setpoint, StopConfirm, Telemetry
+from heron_mqtt.messages import RunState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -146,8 +147,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._own_thread = DeviceThread(f"device {self.label}")
         self._at: tuple[int | None, int | None] = (None, None)
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
-        self._told_holder: Holder | None = None
-        self._has_told_holder = False
+        self._notice = LeaseNotice(agent_id, name, broker, self._stamper)
         self._monotonic = monotonic
         self._next_telemetry_at = 0.0
         self._telemetry_due = MovingDeadline(lambda: self._next_telemetry_at, monotonic)
@@ -292,7 +292,8 @@ class FieldDevice(PresentDevice, abc.ABC):
             for task in self._tasks:
                 task.cancel()
             left = await self._end_work()
-            self._tell_holder_at_the_end()
+            if self._taken_by is None:  # not in the name of another device
+                self._notice.tell_at_the_end(self._holder_to_tell(), None)
             await self._leave()
             self._own_thread.end()
             if left is not None and not self._tells_again:
@@ -360,20 +361,6 @@ class FieldDevice(PresentDevice, abc.ABC):
             return self._rest.left_in_stop(has_taken_it=True)
         is_left = self._rest.is_in_trouble and self._rest.is_doubtful
         return f"it holds no setpoint, and {self._rest.shown}" if is_left else None
-
-    def _tell_holder_at_the_end(self) -> None:
-        """Say that the lease is free; where that fails the goodbye must still be said."""
-        if not self._has_told_holder:
-            return
-        try:
-            self._tell_holder()
-        except Exception as exc:
-            is_bug = not isinstance(exc, HeronError)
-            log.error(
-                "%s: could not say at the end whose it is: %s",
-                *(self.label, exc),
-                exc_info=exc if is_bug else None,
-            )
 
     async def _serve(self, once: bool) -> None:
         """Keep the time until the first answer (``once``), or until the name is taken over."""
@@ -641,7 +628,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         """Return whose setpoints are followed, or still in the hardware; None = no setpoint."""
         if self._lease.is_running:
             return self._lease.holder
-        return (self._told_holder or Holder(self.label, self._stamper.boot)) if self._may_have_power else None
+        return self._notice.holder_of_power if self._may_have_power else None
 
     @property
     def _may_have_power(self) -> bool:
@@ -651,19 +638,8 @@ class FieldDevice(PresentDevice, abc.ABC):
 
     def _tell_holder(self) -> None:
         """Publish whose setpoints are followed, if that has changed; not in the name of another device."""
-        holder = self._holder_to_tell()
-        if self._taken_by is not None or (self._has_told_holder and holder == self._told_holder):
-            return
-        self._told_holder, self._has_told_holder = holder, True
-        if holder is None:
-            state = LeaseState(state="free")
-        else:
-            state = LeaseState(
-                state="held", holder=holder.sender, holder_boot=holder.boot, lease_s=self._lease.lease_s
-            )
-        channel = topics.device(self.agent_id, self.name, "lease")
-        retain = {"retain": True} if self._broker.features.retain else {}
-        self._broker.publish(channel, self._stamper.stamp(channel, state), **retain)
+        if self._taken_by is None:
+            self._notice.tell(self._holder_to_tell(), self._lease.lease_s)
 
     # -- stop, end of a lease ------------------------------------------------------------------------
 
@@ -725,7 +701,7 @@ class FieldDevice(PresentDevice, abc.ABC):
     def _on_reconnect(self) -> None:
         """Say again what a broker that was restarted may have lost."""
         self._stop.on_reconnect()
-        self._has_told_holder = False
+        self._notice.doubt()
         self._tell_holder()
         self._spawn(self._speak_again())
 
@@ -775,7 +751,7 @@ class FieldDevice(PresentDevice, abc.ABC):
         self._see(telemetry, has_failed=has_failed)
         if self.stopped and self._told_safe not in {None, self._is_at_rest}:
             self._confirm_stop()
-        if self._has_told_holder:
+        if self._notice.is_told:
             self._tell_holder()
 
     def _see(self, telemetry: Telemetry | None, *, has_failed: bool) -> None:

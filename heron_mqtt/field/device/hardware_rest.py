@@ -83,7 +83,8 @@ class HardwareRest:
         self._report = report
         self._monotonic = monotonic
         self._pause = GrowingPause()
-        self._reported: set[bool | None] = set()  # each kind of trouble: whether the power was known; refused
+        # Each kind of trouble that was: its power was not 0 (True), or not known (False); it refused (None).
+        self._reported: set[bool | None] = set()
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -98,7 +99,8 @@ class HardwareRest:
         self._p_mw, self._q_mvar = p_mw, q_mvar
         if self.is_at_rest(p_mw, q_mvar):
             self.seen, self._has_rested, self.is_set_elsewhere = PowerSeen.AT_REST, True, False
-            self.forget()
+            self._reported -= {True, False}  # that it has not taken a stop is another matter
+            self._pause.reset()
         else:
             self.seen = PowerSeen.POWER
 
@@ -159,6 +161,7 @@ class HardwareRest:
         """
         now_s, settled_at = self._monotonic(), self.told_at + self.settle_s
         if self.seen is PowerSeen.AT_REST:
+            self.forget()
             return False
         if not in_stop and self._has_rested and now_s > self.told_at + INSIST_S:
             if not self.is_set_elsewhere:

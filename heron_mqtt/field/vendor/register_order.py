@@ -27,7 +27,7 @@ SIZES_MW = tuple(digit * 10.0**power for power in range(-6, 3) for digit in (1, 
 SAMPLES_MW = (*(-size for size in reversed(SIZES_MW)), 0.0, *SIZES_MW)
 QUANTITIES = ("p_mw", "q_mvar")
 
-Series = dict[float, Scalar]
+WrittenSeries = dict[float, Scalar]
 """What is written into a register, by the quantity, MW or Mvar, positive = injected."""
 
 
@@ -41,7 +41,7 @@ class _Register:
         series: What is written.
     """
 
-    def __init__(self, message: int, name: str, request: int, series: Series) -> None:
+    def __init__(self, message: int, name: str, request: int, series: WrittenSeries) -> None:
         self.message, self.name, self.request = message, name, request
         self._numbers = [v for _, v in sorted(series.items()) if isinstance(v, int | float)]
         self._is_number = len(self._numbers) == len(series)
@@ -99,7 +99,7 @@ def _registers(
 ) -> Iterator[_Register]:
     """Yield each register that a setpoint writes, in the order of the requests."""
     context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
-    found: dict[tuple[int, str], Series] = {}
+    found: dict[tuple[int, str], WrittenSeries] = {}
     for size in SAMPLES_MW:
         setpoint = Setpoint.model_validate({"p_mw": 0.0, "q_mvar": 0.0, "lease_s": 1.0, quantity: size})
         try:

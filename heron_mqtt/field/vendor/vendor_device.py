@@ -24,6 +24,7 @@ from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, PartlyTaken, SentLater, WriteBudget
+from heron_mqtt.field.vendor.condition import DeviceCondition
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.keepalives import Keepalive, KeepaliveTimers
@@ -145,8 +146,7 @@ class VendorDevice(FieldDevice):
             on_silence=self._on_silence,
         )
         self._pause: PauseDetector  # of the loop that it runs in
-        self._has_spoken = False
-        self._silence: Status | None = None
+        self._condition = DeviceCondition(mapping, self._state, kind)
         self._trouble: Status | None = None
         self._is_born = False
         self._is_driven = False
@@ -194,9 +194,9 @@ class VendorDevice(FieldDevice):
     def _check_reachable(self) -> None:
         if not self._link.connected:  # it would wait, and reach the device when its lease is over
             raise SetpointRejected(f"there is no connection to {self._link.peer}")
-        status = self._availability()
-        if status is not None and (status.state == "offline" or self._offline()):
-            raise SetpointRejected(f"the device is offline: {status.reason}")
+        why = self._condition.why_unreachable(self._monotonic())
+        if why is not None:
+            raise SetpointRejected(why)
 
     async def _tell(self, setpoint: Setpoint, *, renewal: bool = False) -> bool:
         """Send a setpoint; returns whether anything was to be sent.
@@ -471,7 +471,7 @@ class VendorDevice(FieldDevice):
         if self._link.connected:
             self._state.connected(now_s)
         if self._state.age_s("p_mw", now_s) <= self._stale_after_s:
-            self._has_spoken, self._silence = True, None
+            self._condition.speaks()
 
     def nameplate(self) -> dict[str, Any]:
         """Return the scenario's nameplate: a device seldom tells its own."""
@@ -507,7 +507,7 @@ class VendorDevice(FieldDevice):
     @property
     def never_reached(self) -> str | None:
         """Why the device has never said its power, for people; None = it has."""
-        if self._has_spoken:
+        if self._condition.has_spoken:
             return None
         return self._state.why("p_mw", self._monotonic()) or "its power has never come"
 
@@ -612,8 +612,7 @@ class VendorDevice(FieldDevice):
         if measured:
             self._stop_proof.take_power(float(taken.fields["p_mw"]), came_at)
             self._silence_watch.heard()
-            self._has_spoken = True
-            self._silence = None
+            self._condition.speaks()
             self._watch_rest()
             self._catch_up_soon()  # only now it is sure to hear it: it may have come back after us
         self._tell_trouble()  # before the answer, so that it counts
@@ -637,7 +636,7 @@ class VendorDevice(FieldDevice):
 
     async def _appear(self) -> None:
         """Be born as the device says it is; what it says meanwhile is told right after."""
-        self._trouble = self._present_trouble()
+        self._trouble = self._condition.trouble(self._monotonic())
         await super()._appear()
         self._is_born = True
         self._tell_trouble()
@@ -647,33 +646,15 @@ class VendorDevice(FieldDevice):
         await self._pause.caught_up()
         await super()._leave()
 
-    def _availability(self) -> Status | None:
-        """Return what availability comes to; None if the mapping has no topic for it, and all is well."""
-        status = self._state.status(self._monotonic())
-        if status is None and self._mapping.availability and not self._has_spoken:
-            where = ", ".join(a.topic for a in self._mapping.availability)
-            return Status(state="offline", reason=f"nothing has come yet on {where}"[:500])
-        return status
-
     def _offline(self) -> bool:
         """Whether the device is offline, and the mapping says what its power is then."""
-        return "p_mw" in self._state.offline_values(self._monotonic())
-
-    def _present_trouble(self) -> Status | None:
-        status = self._availability()
-        if status is not None and status.state == "offline" and self._offline():
-            return Status(state="online", reason=f"{status.reason}; taken as {self._offline_text()}"[:500])
-        return self._silence if status is None or status.state == "online" else status
-
-    def _offline_text(self) -> str:
-        values = self._state.offline_values(self._monotonic())
-        return ", ".join(f"{name} = {value:g}" for name, value in values.items())
+        return self._condition.is_known_offline(self._monotonic())
 
     def _tell_trouble(self) -> None:
         """Tell what availability and silence come to, if that has changed."""
         if not self._is_born:
             return
-        trouble = self._present_trouble()
+        trouble = self._condition.trouble(self._monotonic())
         if trouble != self._trouble:
             self._trouble = trouble
             self._say(self._birth())
@@ -691,8 +672,7 @@ class VendorDevice(FieldDevice):
         return self._offline() or self._state.age_s("p_mw", self._monotonic()) <= self._stale_after_s
 
     def _on_silence(self, why: str) -> None:
-        if self._has_spoken:
-            self._silence = Status(state="fault", reason=why[:500], kind=self._kind)
+        if self._condition.is_silent(why):
             self._tell_trouble()
 
     # -- handing it back ---------------------------------------------------------------------------
@@ -849,7 +829,7 @@ class VendorDevice(FieldDevice):
         log.warning("%s: an earlier program ended while it held the device, which is handed back", self.label)
         self._is_driven = self._owes_end = True  # caught up when the device is heard
         self._commander.moved_at = self._monotonic()  # what it was told last is not known here
-        self._told_holder, self._has_told_holder = Holder(state.holder, state.holder_boot), False
+        self._notice.take_over(Holder(state.holder, state.holder_boot))
         self._tell_holder()  # the next program has to know it, too
 
     def _holder_to_tell(self) -> Holder | None:

@@ -375,7 +375,7 @@ async def test_its_lease_is_held_until_the_inverter_has_taken_its_end(ends: str)
         site.registers.fault = SILENCE
         site.device._lease.end()
         await site.device._make_safe("its lease is over")
-        site.device._tell_holder_at_the_end()
+        site.device._notice.tell_at_the_end(site.device._holder_to_tell(), None)
         site.registers.fault = None
         await asyncio.sleep(0)
         assert [(s["state"], s.get("holder")) for s in said] == [("held", "MG1")]
