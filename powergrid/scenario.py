@@ -28,6 +28,8 @@ from heron_mqtt.protocols.registry import PROTOCOLS
 from heron_mqtt.registry import NameIn
 from powergrid.devices import DEVICES, DeviceSpec
 
+MAX_STEPS = 10_000_000  # of a run: 285 years of quarter hours
+
 
 def _seen(name: str) -> str:
     if (problem := name_problem(name)) is not None:
@@ -556,7 +558,7 @@ class Scenario(Table):
     name: Name
     env_id: Name | None = Field(None, description="First level of the topics; None = the scenario's name.")
     operator_id: Name = "system_operator"
-    steps: int = Field(96, ge=1, le=10_000_000, description="Steps of an episode (its time limit).")
+    steps: int = Field(96, ge=1, le=MAX_STEPS, description="Steps of an episode (its time limit).")
     step_s: float = Field(900.0, gt=0.0, le=86_400.0, description="Length of a step, s.")
     seed: int = Field(0, ge=0)
     observation: Literal["full", "local"] | None = Field(None, description="None = by mode.")

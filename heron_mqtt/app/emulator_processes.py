@@ -138,14 +138,14 @@ class DeviceProcesses:
             if "pid" in event:
                 log.info("device %s is process %d", event["name"], event["pid"])
             else:
-                self._ended(f"device {event['name']}", event["exit_code"])
+                self._ended(f"device {event['name']}", event["exit_code"], event.get("why", ""))
         self._ended("the program of the emulated devices", await process.wait())
 
-    def _ended(self, what: str, code: int) -> None:
+    def _ended(self, what: str, code: int, why: str = "") -> None:
         if self._ending:
             return
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        line = f"{what} ended by itself with {how}"
+        line = f"{what} ended by itself with {how}" + (f": {why}" if why else "")
         log.error("%s", line)
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(line)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from heron_mqtt.errors import ConfigError, HeronError
+from powergrid.scenario import MAX_STEPS
 
 if TYPE_CHECKING:
     from powergrid.scenario import LoadedScenario
@@ -29,13 +30,25 @@ def chosen_time(
         steps: Where nothing else is said.
 
     Raises:
-        ConfigError: A time cannot be read, or is not one of the profiles; says which there are.
+        ConfigError: A time cannot be read, or is not one of the profiles; says which there are. Or the run
+            would have more than ``MAX_STEPS`` steps.
     """
     step_s = loaded.scenario.step_s
-    if days is not None and math.isfinite(days):
+    if days is not None and days <= MAX_DAYS:  # else it is refused already
         steps = max(1, round(days * DAY_S / step_s))
-    if start is None and until is None:
-        return loaded, steps
+    if start is not None or until is not None:
+        loaded, steps = _from_profiles(loaded, start, until, steps)
+    if steps > MAX_STEPS:
+        given = f"--until {until}" if until is not None else "--steps" if days is None else f"--days {days:g}"
+        raise ConfigError(f"{given}: {steps} steps of {step_s:g} s; expected at most {MAX_STEPS}")
+    return loaded, steps
+
+
+def _from_profiles(
+    loaded: LoadedScenario, start: str | None, until: str | None, steps: int
+) -> tuple[LoadedScenario, int]:
+    """Return what ``chosen_time`` does, where a time is given."""
+    step_s = loaded.scenario.step_s
     profiles = loaded.scenario.profiles
     first, rows = _span(loaded)
     row = profiles.start_row

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from heron_mqtt.app.evaluate import Evaluation, MeanEstimate
 
+MAX_SEEDS = 100_000
+
 DISTRICT_COLUMNS = {
     "cost_usd": "cost",
     "consumption_mwh": "consumption",
@@ -64,8 +66,10 @@ def evaluate(
     from heron_mqtt.app.evaluate import evaluate as run_all
     from heron_mqtt.app.evaluate import idle_of
 
-    if seeds < 1 or first_seed < 0:
-        raise ConfigError(f"--seeds {seeds} --first-seed {first_seed}: expected at least 1, and at least 0")
+    if not 1 <= seeds <= MAX_SEEDS or first_seed < 0:
+        raise ConfigError(
+            f"--seeds {seeds} --first-seed {first_seed}: expected 1 to {MAX_SEEDS}, and at least 0"
+        )
 
     def progress(text: str) -> None:
         sys.stderr.write(f"{text}\n")

@@ -47,8 +47,8 @@ def replay(
     ] = False,
 ) -> None:
     """Publish the messages of a run again at the same distances; commands to real devices are held back."""
-    if not 0.0 < speed < float("inf"):
-        raise ConfigError(f"--speed {speed}: expected a number above 0")
+    if not 1e-3 <= speed <= 1e6:
+        raise ConfigError(f"--speed {speed:g}: expected a number from 0.001 to 1000000")
     done = asyncio.run(_replay(run, broker, speed, env_id, commands_real_devices))
     typer.echo(
         f"{done.published} messages in {done.took_s:.1f} s, at most {done.late_s * 1e3:.0f} ms behind time"

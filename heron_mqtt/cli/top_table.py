@@ -72,7 +72,9 @@ def _environment(environment: Json, prices: str, width: int, height: int | None)
     if environment["stop"] is not None:
         stop = environment["stop"]
         who, why = printable(stop["who"] or "unknown"), printable(stop["why"] or "no reason given")
-        parts.append(Text(f"EMERGENCY STOP by {who}: {why}", "bold white on red"))
+        rejected = environment["rejected_in_stop"]
+        since = f"; {rejected} setpoints rejected since" if rejected else ""
+        parts.append(Text(f"EMERGENCY STOP by {who}: {why}{since}", "bold white on red"))
     problems = environment["problems"]
     parts += [Text(f"  {printable(problem, 300)}", "red") for problem in problems[:5]]
     if len(problems) > 5:

@@ -9,7 +9,7 @@ Standard input says in one line which devices::
 
 and then stays open: when it ends, every device ends (each is told ``--supervised``). Standard output
 tells what became of them, one object a line: ``{"name": "MG1/ess", "pid": 4711}`` when it has started,
-``{"name": "MG1/ess", "exit_code": 0}`` when it has ended.
+``{"name": "MG1/ess", "exit_code": 0, "why": ""}`` when it has ended (``why``: where it could not go on).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from typing import Any, NoReturn
 from heron_mqtt.end_signals import END_SIGNALS
 from heron_mqtt.forked_program import be_a_program, name_process
 from powergrid.emulators import emulated_by
+
+MAX_WHY = 1_000  # characters; several processes write to one pipe, whole up to 4 kB
 
 NEEDED = ("powergrid.emulators.script", "heron_mqtt.messaging.mqtt", "encodings.idna")
 """What every device imports, now or when it connects; what is missing here, each would import by itself."""
@@ -98,7 +100,11 @@ def _become(process: str, devices: list[dict[str, Any]], heeded: Mapping[int, An
             emulated = [
                 Emulated(d["name"], emulated_by(d["script"]), d["script"], d["arguments"]) for d in devices
             ]
-            return main_of_several(emulated, lambda name, code: _say({"name": name, "exit_code": code}, tell))
+
+            def ended(name: str, code: int, why: str) -> None:
+                _say({"name": name, "exit_code": code, "why": why[:MAX_WHY]}, tell)
+
+            return main_of_several(emulated, ended)
         finally:
             logging.shutdown()
             sys.stderr.flush()

@@ -76,46 +76,48 @@ class Emulated:
     arguments: Sequence[str]
 
 
-def main_of_several(devices: Sequence[Emulated], ended: Callable[[str, int], None]) -> int:
+def main_of_several(devices: Sequence[Emulated], ended: Callable[[str, int, str], None]) -> int:
     """Run several emulators in one event loop, each with its own connection, until standard input ends.
 
     One that ends leaves the others alone. Returns 0, whatever became of them.
 
     Args:
         devices: Which.
-        ended: Told the name of each that has ended, with the exit code that it would have had alone.
+        ended: Told the name of each that has ended, with the exit code that it would have had alone, and why
+            it could not go on; empty where it was told to end.
     """
     _log_to_stderr()
     load = functools.cache(load_scenario)  # one for all of them
     left = {device.name: device for device in devices}
 
-    def end(name: str, code: int) -> None:
+    def end(name: str, code: int, why: str = "") -> None:
         del left[name]
-        ended(name, code)
+        ended(name, code, why)
 
     def prepared(device: Emulated) -> Callable[[], Coroutine[Any, Any, None]] | None:
         try:
             options = _parser(device.device, device.script).parse_args(device.arguments)
             return _serving(device.device, options, load)
         except (HeronError, SystemExit) as exc:
-            end(device.name, _code_of(device, exc))
+            end(device.name, *_code_of(device, exc))
             return None
 
     async def serve(device: Emulated, serving: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        code = 1
+        code, why = 1, ""
         try:
             await serving()
             code = 0
         except (HeronError, SystemExit) as exc:
-            code = _code_of(device, exc)
+            code, why = _code_of(device, exc)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():  # all of them end
                 raise
             log.error("device %s: broken off by a cancel of its own", device.name)
-        except Exception:
+        except Exception as exc:
             log.exception("device %s", device.name)
-        end(device.name, code)
+            why = f"{type(exc).__name__}: {exc}"
+        end(device.name, code, why)
 
     async def serve_all(ready: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]) -> None:
         async with asyncio.TaskGroup() as serving:
@@ -135,11 +137,11 @@ def main_of_several(devices: Sequence[Emulated], ended: Callable[[str, int], Non
     return 0
 
 
-def _code_of(device: Emulated, error: HeronError | SystemExit) -> int:
-    """Say what is wrong with a device; return the exit code that it would have had alone."""
+def _code_of(device: Emulated, error: HeronError | SystemExit) -> tuple[int, str]:
+    """Say what is wrong with a device; return the exit code that it would have had alone, and why."""
     if isinstance(error, HeronError):
-        return _tell(device.script, error)
-    return error.code if isinstance(error.code, int) else int(error.code is not None)
+        return _tell(device.script, error), "; ".join(told_at_the_end(error)[0])
+    return error.code if isinstance(error.code, int) else int(error.code is not None), ""
 
 
 def _log_to_stderr() -> None:

@@ -83,6 +83,27 @@ def test_an_unknown_option_or_command_names_a_close_one() -> None:
         (["credentials", "remove"], "credentials remove: missing argument 'NAME'"),
         (["run", "--days", "2", "--steps", "3"], "--steps and --days: each says how long the run is"),
         (["run", "--days", "nan"], "--days nan: expected a number of days"),
+        (["run", "--days", "1e308"], "--days 1e+308: expected a number of days"),
+        (
+            ["run", "--steps", "9999999999999999"],
+            "--steps: 9999999999999999 steps of 900 s; expected at most ",
+        ),
+        (
+            ["run", "--until", "9999-12-31 00:00"],
+            "--until 9999-12-31 00:00: 279927360 steps of 900 s; expected",
+        ),
+        (["evaluate", "--seeds", "99999999999"], "--seeds 99999999999 --first-seed 0: expected 1 to 100000"),
+        (
+            ["replay", "x", "--broker", "mqtt://127.0.0.1:1", "--speed", "1e-300"],
+            "--speed 1e-300: expected a",
+        ),
+        (
+            [
+                *("conformance", "--device", "MG1/ess", "--env-id", "x", "--broker", "mqtt://127.0.0.1:1"),
+                *("--within", "1e308"),
+            ],
+            "--within 1e+308: expected a number above 0, at most 3600",
+        ),
         (["run", "--max-fallbacks", "-1"], "--max-fallbacks -1: expected a number of at least 0"),
     ],
 )

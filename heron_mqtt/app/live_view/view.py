@@ -56,13 +56,15 @@ class EnvironmentLive:
         self.events = LiveEvents()
         self.microgrids = MicrogridsLive()
         self.grid = GridLive()
+        self.rejected_in_stop = 0
+        """Setpoints that devices rejected in the stop that is in force."""
 
     def take(self, heard: Heard) -> LiveTelemetry | None:
         """Take a message; return what takes the next one of its channel, where that is telemetry."""
         reader = self._readers.get(heard.channel)
         if reader is not None:
             if (why := reader.take(heard)) is not None:
-                self.events.note(heard, ("refusal", reader.label, f"rejects its setpoint: {why}"))
+                self._note_refusal(heard, reader.label, why)
             return reader
         channel = self.channels.known(heard.channel)
         match channel.levels:
@@ -71,6 +73,14 @@ class EnvironmentLive:
             case _:
                 self._take_other(channel, heard)
                 return None
+
+    def _note_refusal(self, heard: Heard, label: str, why: str) -> None:
+        """Note that a device rejects a setpoint; one that is stopped does so in each step, as it should."""
+        telemetry = self._seen.devices[label].telemetry or {}
+        if self._seen.stop.is_active and telemetry.get("stopped") is True:
+            self.rejected_in_stop += 1
+        else:
+            self.events.note(heard, ("refusal", label, f"rejects its setpoint: {why}"))
 
     def _may_read(self, channel: str, agent: str, name: str) -> bool:
         """Make what reads the telemetry of a device; return False where there are too many."""
@@ -94,6 +104,8 @@ class EnvironmentLive:
                 self.grid.note(levels, heard.fields)
         if is_event:
             after = facts(self._seen, levels)
+            if not self._seen.stop.is_active:
+                self.rejected_in_stop = 0
             if after is not None and after != before:
                 self.events.note(heard, after)
 
@@ -233,6 +245,7 @@ class LiveView:
         live = self._live[view.env_id]
         microgrids = live.microgrids
         found = environment(view, now_s, SILENT_S, with_outboxes="outboxes" in parts)
+        found["rejected_in_stop"] = live.rejected_in_stop
         has_all = "devices" in parts
         for label, device in found["devices"].items():
             told = microgrids.devices.get(label, _NEVER_TOLD)

@@ -22,7 +22,9 @@ class DeviceStats:
     """Telemetry of the past, kept by the device's outbox or in our session at the broker; not used."""
     late: int = 0
     rejected: int = 0
-    """Setpoints that the device said it will not do."""
+    """Setpoints that the device said it will not do, but for those of a stop."""
+    rejected_in_stop: int = 0
+    """Setpoints of 0 that it rejected because it knows of an emergency stop: as it should."""
     unacknowledged: int = 0
     """Steps in which it measured but did not say that it took the setpoint; what it measured was used."""
     deviations: int = 0
@@ -71,6 +73,7 @@ class DeviceStats:
             },
             "late": self.late,
             "rejected": self.rejected,
+            "rejected_in_stop": self.rejected_in_stop,
             "unacknowledged": self.unacknowledged,
             "deviations": self.deviations,
             "refused": self.refused,

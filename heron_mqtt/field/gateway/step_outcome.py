@@ -61,6 +61,8 @@ class StepOutcome:
             link.give_up()
             stats.unacknowledged += 1
             self.remark(name, "not acknowledged by the device; what it measures is used")
+        elif telemetry.rejected is not None and telemetry.stopped:
+            stats.rejected_in_stop += 1  # the step says already that a stop is in force
         elif telemetry.rejected is not None:
             stats.rejected += 1
             self.remark(name, f"rejected by the device: {telemetry.rejected}")

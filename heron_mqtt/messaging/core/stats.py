@@ -46,6 +46,8 @@ class MessageStats:
     outbox_dropped: int = 0
     outbox_errors: int = 0
     sessions_lost: int = 0
+    is_trial: bool = False
+    """Whether its connection is tried out, and may be lost on purpose: problems are logged as information."""
     reports: deque[Report] = field(default_factory=lambda: deque(maxlen=200))
     listeners: list[Callable[[Report], None]] = field(default_factory=list)
 
@@ -58,7 +60,7 @@ class MessageStats:
         """
         entry = Report(kind, where, what)
         self.reports.append(entry)
-        level = logging.INFO if is_raised else logging.WARNING
+        level = logging.INFO if is_raised or self.is_trial else logging.WARNING
         log.log(level, "%s on %s: %s", kind, where, what, exc_info=exc)
         for listener in self.listeners:
             listener(entry)
@@ -70,4 +72,5 @@ class MessageStats:
 
     def counts(self) -> dict[str, int]:
         """Return the counters as a plain dict."""
-        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), int)}
+        counters = (f.name for f in fields(self) if f.type == "int")
+        return {name: getattr(self, name) for name in counters}

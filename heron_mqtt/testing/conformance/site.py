@@ -77,11 +77,15 @@ class ConformanceOptions:
         unknown = [name for name in self.only or () if name not in known]
         if unknown:
             problems.append(f"--only {unknown[0]}: no such promise; expected {', '.join(known)}")
-        positive = {"--max-power": self.max_p_mw, "--within": self.within_s, "--ramp": self.ramp_mw_per_s}
-        positive["--dt"] = self.dt_s
-        for option, value in positive.items():
-            if value is not None and not 0.0 < value < float("inf"):
-                problems.append(f"{option} {value:g}: expected a number above 0")
+        positive = {
+            "--max-power": (self.max_p_mw, 1e6),
+            "--within": (self.within_s, 3600.0),
+            "--ramp": (self.ramp_mw_per_s, 1e6),
+            "--dt": (self.dt_s, 86_400.0),
+        }
+        for option, (value, most) in positive.items():
+            if value is not None and not 0.0 < value <= most:
+                problems.append(f"{option} {value:g}: expected a number above 0, at most {most:g}")
         if not 0.0 <= self.settle_s <= 3600.0:
             problems.append(f"--settle {self.settle_s:g}: expected seconds, 0 to 3600")
         if not 0.0 < self.tolerance <= 0.2:

@@ -95,6 +95,15 @@ async def test_one_that_fails_in_a_shared_process_leaves_the_other_alone(
     assert "Traceback" not in said
 
 
+async def test_why_one_could_not_go_on_stands_in_the_line_of_its_end() -> None:
+    """A run that is refused by it ends with this line: the reason must not stand above it."""
+    processes = DeviceProcesses()
+    await _started(processes, _programs(SHARED, pv=["--name=nothing"]))
+    with pytest.raises(NotReady, match=r"device MG1/pv ended by itself with exit code 2: --name nothing: "):
+        await asyncio.wait_for(processes.until_lost(), 10.0)
+    await processes.close()
+
+
 async def test_one_that_is_asked_for_help_leaves_the_other_alone() -> None:
     """``--help`` raises SystemExit(0); no code of a device may end its neighbours."""
     processes = DeviceProcesses()

@@ -255,6 +255,26 @@ def test_takeovers_refusals_and_confirmations_are_events() -> None:
     ]
 
 
+def test_what_a_stopped_device_rejects_is_counted_and_pushes_no_other_event_out() -> None:
+    """The gateway asks for 0 in each step, and each is rejected: the stop itself must stay in sight."""
+    stop = told("estop", type="estop", active=True, who="ann", why="smoke", boot="o", seq=0)
+    stopped = {"p_mw": 0.0, "boot": "d", "sender": "MG1/ess", "stopped": True}
+    said = [
+        told(
+            "devices/MG1/ess/telemetry",
+            **stopped,
+            seq=n,
+            **({"rejected": "emergency stop"} if n % 2 == 0 else {}),
+        )
+        for n in range(2, 12)
+    ]
+    found = seen(RUN, BIRTH, SPOKE, stop, *said)
+    assert found["rejected_in_stop"] == 5
+    assert found["events"][0]["what"] == "EMERGENCY STOP by ann: smoke"
+    release = told("estop", type="estop", active=False, who="ann", boot="o", seq=1)
+    assert seen(RUN, BIRTH, SPOKE, stop, *said, release)["rejected_in_stop"] == 0
+
+
 def test_a_network_and_its_results_are_kept_and_nothing_that_does_not_fit() -> None:
     buses = {"bus": ["a"], "bus_kv": [20.0], "bus_agent": [""], "bus_x": [0.0], "bus_y": [0.0]}
     network = told("run/network", retained=True, type="network", **buses, line=[], line_from=[], line_to=[])

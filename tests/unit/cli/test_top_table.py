@@ -34,3 +34,22 @@ def test_a_run_is_shown_with_its_step_once_it_has_one(run: dict[str, Any] | None
     console = Console(file=(file := io.StringIO()), width=80)
     console.print(TopScreen().draw(snapshot, 80, None))
     assert file.getvalue().splitlines()[1] == line
+
+
+@pytest.mark.parametrize(("rejected", "more"), [(0, ""), (7, "; 7 setpoints rejected since")])
+def test_a_stop_is_shown_with_the_setpoints_that_were_rejected_in_it(rejected: int, more: str) -> None:
+    environment = {
+        "env_id": "lab",
+        "run": None,
+        "price": None,
+        "stop": {"who": "ann", "why": "smoke", "since": None},
+        "rejected_in_stop": rejected,
+        "problems": [],
+        "microgrids": {},
+        "devices": {},
+        "events": [],
+    }
+    snapshot = {"broker": "mqtt://127.0.0.1:1883", "connected": True, "environments": [environment]}
+    console = Console(file=(file := io.StringIO()), width=80)
+    console.print(TopScreen().draw(snapshot, 80, None))
+    assert file.getvalue().splitlines()[2] == f"EMERGENCY STOP by ann: smoke{more}"

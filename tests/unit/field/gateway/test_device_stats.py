@@ -21,7 +21,7 @@ def test_what_never_happened_is_0_and_what_was_never_measured_is_none() -> None:
     assert {key: value for key, value in told.items() if type(value) is int} == dict.fromkeys(
         (
             *("telemetry", "late", "rejected", "unacknowledged", "deviations", "refused", "flooded"),
-            *("held", "setpoints", "fallbacks", "longest_fallback"),
+            *("held", "setpoints", "fallbacks", "longest_fallback", "rejected_in_stop"),
         ),
         0,
     )

@@ -86,6 +86,25 @@ async def test_what_a_faulty_device_measures_is_the_truth_and_what_it_does_not_s
     assert rig.agent.report().soc["ess"] == 0.47, "taken in again where it is"
 
 
+async def test_what_a_stopped_device_rejects_is_counted_apart() -> None:
+    rig = await Rig().open()
+    rig.step(0.005)
+    rig.broker.publish("estop", {"type": "estop", "active": True})
+
+    def refuse(rig: Rig, setpoint: dict[str, Any]) -> None:
+        rig.p_mw = 0.0
+        rig.measure(ack=setpoint, rejected="emergency stop", stopped=True)
+
+    rig.answer = refuse
+    for _ in range(3):
+        rig.step(0.02)
+    assert (rig.link.stats.rejected, rig.link.stats.rejected_in_stop) == (0, 3)
+    assert rig.bound == "emergency stop"
+    rig.answer = reject
+    rig.step(0.02)
+    assert (rig.link.stats.rejected, rig.link.stats.rejected_in_stop) == (1, 3), "for another reason"
+
+
 async def test_a_device_that_never_acknowledges_is_followed_by_what_it_measures() -> None:
     rig = await Rig().open()
     rig.answer = nothing

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
+
+import pytest
 
 from heron_mqtt.messaging.core.stats import MessageStats
 
@@ -19,3 +22,15 @@ def test_a_new_broker_has_counted_nothing() -> None:
         "undelivered",
         "expired",
     } <= counts.keys()
+
+
+@pytest.mark.parametrize("is_trial", [False, True])
+def test_what_goes_wrong_in_a_trial_is_reported_and_no_warning(
+    is_trial: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    stats = MessageStats(is_trial=is_trial)
+    caplog.set_level(logging.INFO, "heron_mqtt.messaging")
+    stats.report("connection", "mqtt://127.0.0.1:1", "connection lost")
+    assert len(stats.reports) == 1
+    assert [record.levelname for record in caplog.records] == ["INFO" if is_trial else "WARNING"]
+    assert "is_trial" not in stats.counts()
