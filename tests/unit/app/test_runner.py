@@ -11,6 +11,7 @@ import pytest
 
 from heron_mqtt.app import runner as run_module
 from heron_mqtt.app import step_clock
+from heron_mqtt.app.loaded_modules import LoadedModules
 from support.virtual import run_virtual, virtual_now
 
 SLOT_S = 0.05
@@ -68,6 +69,7 @@ def drive(monkeypatch: pytest.MonkeyPatch, took_s: list[float]) -> tuple[FakeEnv
             summary,  # type: ignore[arg-type]
             policy=None,
             first={},
+            modules=LoadedModules((), {}, None),
         )
 
     run_virtual(main())
