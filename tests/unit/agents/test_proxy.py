@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from heron_mqtt.agents import Deadlines, Proxy
+from heron_mqtt.agents.proxy import HAND_BACK_S, RELEASES
 from heron_mqtt.errors import Displaced, NameTaken
+from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
 from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.messages import Level, Telemetry
@@ -599,5 +601,51 @@ def test_the_broker_that_was_closed_before_has_taken_the_leave() -> None:
         await site.proxy.start()
         await site.broker.close()
         await site.proxy.close()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("ends", ["answered", "unanswered", "displaced"])
+def test_at_its_end_a_proxy_waits_for_its_devices_and_releases_them_again(
+    ends: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        broker = OpenMemoryBroker()
+        released: list[dict[str, Any]] = []
+        telemetry = topics.device("MG1", "ess", "telemetry")
+        meta = {"type": "telemetry", "env_id": "test", "sender": "MG1/ess", "boot": "d1", "p_mw": 0.003}
+
+        def on_setpoint(message: Any) -> None:
+            if message.get("release"):
+                released.append(dict(message))
+                ack = {"ack_boot": message["boot"], "ack_seq": message["seq"]}
+                if ends == "answered" and len(released) == 2:  # the first one is lost
+                    broker.publish(telemetry, {**meta, **ack, "p_mw": 0.0, "safe": True, "seq": 2})
+
+        broker.subscribe(topics.device("MG1", "ess", "setpoint"), on_setpoint)
+        agent = GridAgent("MG1", {"ess": Battery(ESS)}, step_s=DT_S)
+        settings = DeviceSettings(authority="emulated", gateway=GatewayTable(band=BAND))
+        stamper = MessageStamper("MG1", "test")
+        proxy = Proxy("p", agent, broker, devices={"ess": settings}, env_id="test", stamper=stamper)
+        await proxy.start()
+        broker.publish(telemetry, {**meta, "seq": 1})
+        link = proxy.gateway.links["ess"]
+        link.send(SetpointRequest(0.003), stamper, lease_s=5.0, dt_s=DT_S, episode=1, step=0)
+        if ends == "displaced":
+            proxy._on_displaced(Displaced("taken over"))
+        begun_s = virtual_now()
+        await proxy.close()
+        took_s = virtual_now() - begun_s
+        left = proxy.gateway.unreturned()
+        if ends == "answered":
+            assert (len(released), left) == (2, {})
+            assert 0.0 < took_s < HAND_BACK_S
+        elif ends == "unanswered":
+            assert took_s == pytest.approx(HAND_BACK_S)
+            assert len(released) == 1 + RELEASES
+            assert left["ess"].why == "it has said nothing since"
+            assert "MG1/ess: let go, and does not show it: it has said nothing since" in caplog.text
+        else:
+            assert (len(released), took_s) == (1, 0.0), "the devices are its successor's"
 
     run_virtual(main())
