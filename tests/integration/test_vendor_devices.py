@@ -307,7 +307,11 @@ def test_a_box_that_dies_is_replaced_by_its_model_and_the_run_goes_on(
     }
     file = write(tmp_path, env_id, changes)
     ended = run_heron("run", str(file), "--steps", "6", "--broker", mosquitto.url, "--json")
-    assert ended.code == 0
+    assert ended.code == 1  # nothing has heard its release
+    assert (
+        "it was not handed back, and may hold its last setpoint: its release was sent while it was not"
+        in ended.err
+    )
     device = ended.result["devices"]["MG1/ess"]
     # What it measured before its death may still answer the third setpoint.
     assert device["fallbacks"] == device["longest_fallback"]

@@ -67,18 +67,22 @@ class AnswerReader:
                     name, part, table.format, at_part, "number", tolerant=table.tolerant
                 )
 
+    def may_answer(self, sent: Mapping[str, RenderedValue]) -> bool:
+        """Whether a message can be told to be about this: it names the id of what was sent, or none."""
+        return self._id_of is None or self._id_of in sent
+
     def read(self, topic: str, payload: bytes, sent: Mapping[str, RenderedValue]) -> SetpointAnswer | None:
         """Return what a message says of the setpoint that was sent; None if it is not about that.
 
         Args:
             topic: Where it arrived.
             payload: As it arrived.
-            sent: The values of the setpoint.
+            sent: The values of the setpoint, or of a release, which may have none.
 
         Raises:
             MessageError: It cannot be read.
         """
-        if not self._is_about(topic, sent):
+        if not (self.may_answer(sent) and self._is_about(topic, sent)):
             return None
         document = parse(payload, self.table)
         if self._id_of is not None:
@@ -96,7 +100,7 @@ class AnswerReader:
                 )
         elif error is not None:
             return SetpointAnswer(False, str(error)[:400])
-        if self.table.echo is not None:
+        if self.table.echo is not None and self.table.echo.of in sent:
             echoed = self._echo(document)
             if echoed is None:
                 return None

@@ -294,9 +294,9 @@ class Commander:
         await self._end_later()
         self.forget()
         if self._mapping.releases_by_messages:
+            messages, self.values = self._mapping.write_release(context)
             try:
-                messages = [self._releasing(message) for message in self._mapping.release(context)]
-                await self._send(messages, is_end=True)
+                await self._send([self._releasing(message) for message in messages], is_end=True)
             except NotTaken as exc:
                 if exc.was_heard:
                     await self._release_in_part(context)

@@ -314,8 +314,17 @@ class DeviceMapping:
         if self._writer is None:
             return []
         if self._writer.has_release:
-            return self._writer.release(context)
+            return self._writer.release(context)[0]
         return self._writer.stop(context)[0].messages
+
+    def write_release(self, context: MessageContext) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
+        """Return the messages of ``[[setpoint.release]]``, and the values in them.
+
+        Raises:
+            MessageError: Something that the messages need is not known yet.
+        """
+        assert self._writer is not None
+        return self._writer.release(context)
 
     def release_without_zero(self, context: MessageContext) -> list[DeviceCommand]:
         """Return what of those messages still helps a device that refuses one of them.

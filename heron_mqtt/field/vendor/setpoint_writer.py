@@ -186,7 +186,7 @@ class SetpointWriter:
         if not self._releases:
             return self.table.release == "zero"
         zero = {each for c in self.encode(ZERO, context)[0] for each in _effects(c)}
-        return all(each in zero for c in self.release(context) for each in _effects(c))
+        return all(each in zero for c in self.release(context)[0] for each in _effects(c))
 
     def stop_in_part(self, context: MessageContext) -> ZeroMessages:
         """Return what of a stop can be computed and holds a power, or a word that is made of one.
@@ -214,7 +214,7 @@ class SetpointWriter:
         """
         zero = {each for c in self.encode(ZERO, context)[0] for each in _effects(c)}
         found: list[DeviceCommand] = []
-        for command in self.release(context):
+        for command in self.release(context)[0]:
             if not isinstance(command, RegisterCommand):
                 found += [command] * any(each not in zero for each in _effects(command))
                 continue
@@ -233,8 +233,8 @@ class SetpointWriter:
         """The values of a stop that need what the device measures, each with the inputs."""
         return self.values.measured_by(name for m in self._messages for name in m.names)
 
-    def release(self, context: MessageContext) -> list[DeviceCommand]:
-        """Return the messages that hand the device back.
+    def release(self, context: MessageContext) -> tuple[list[DeviceCommand], dict[str, RenderedValue]]:
+        """Return the messages that hand the device back, and the values in them.
 
         Raises:
             NotExpressible: None applies.
@@ -244,7 +244,7 @@ class SetpointWriter:
         applying = [m for m in self._releases if m.applies(values, ZERO)]
         if not applying:
             raise NotExpressible("no message hands the device back: the 'when' of each leaves it out")
-        return [m.write(values, context) for m in applying]
+        return [m.write(values, context) for m in applying], values
 
 
 def _contents(command: DeviceCommand) -> tuple[Any, ...]:

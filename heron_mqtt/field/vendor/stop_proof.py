@@ -14,6 +14,8 @@ from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.payload_filling import RenderedValue
 from heron_mqtt.field.vendor.vendor_state import VendorState
 
+REFUSAL_S = 0.5  # how long a release waits for a rejection: meanwhile nothing else can be done
+
 
 class StopProof:
     """Looks at what a device says, in a stop: its answer to it, where it answers, and its power.
@@ -66,22 +68,29 @@ class StopProof:
     async def refusal(self) -> str | None:
         """Wait for what the device answers to the release that it is sent; returns why it rejects it.
 
-        None = it does not, or does not answer: many answer setpoints only. Of several messages any may be
-        answered last.
+        None = not for now: many answer setpoints only, and one may answer later than it can be waited for.
+        Of several messages any may be answered last.
         """
-        if not self._answers:
-            return None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._within_s):
-                await self._reply.wait_for_end(of_several=self._commander.parts > 1)
+        if self._answers and any(a.may_answer(self._commander.values) for a in self._mapping.answers):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(REFUSAL_S, self._within_s)):
+                    await self._reply.wait_for_end(of_several=self._commander.parts > 1)
+        return self.rejection
+
+    @property
+    def rejection(self) -> str | None:
+        """Why the device has rejected what it was told last; None = it has not."""
         answer = self._reply.answer
-        self._reply.end()
         return None if answer is None or answer.accepted else answer.reason
+
+    def expect_no_answer(self) -> None:
+        """Take in no answer: the next is to a setpoint."""
+        self._reply.end()
 
     def end(self) -> None:
         """Take note that the stop is over."""
         self._rest.forget()
-        self._reply.end()
+        self.expect_no_answer()
 
     def take_power(self, p_mw: float, measured_at: float) -> None:
         """Take in a power that the device has measured, MW."""

@@ -211,6 +211,7 @@ class VendorDevice(FieldDevice):
         try:
             if self._claim is not None:
                 self._claim.take(self._state.learned)
+            self._stop_proof.expect_no_answer()
             self._is_driven, self._is_end_sent = True, False  # also where sending fails half way
             self._rests_at_zero = False
             self._rest.see_nothing()
@@ -353,10 +354,22 @@ class VendorDevice(FieldDevice):
         """Return why a device that a broker leads to has not heard what was sent just now, for people."""
         if self._mapping.registers is not None:
             return None  # it has answered each write itself
-        status = self._availability()
+        now_s = self._monotonic()
+        status = self._condition.availability(now_s)
         if status is not None and status.state == "offline":
             return status.reason or "it is offline"
-        return None if self._is_power_known() else self._state.why("p_mw", self._monotonic())
+        if self._is_power_known():
+            return None
+        return self._state.why("p_mw", now_s) or f"no power from it for {self._stale_after_s:g} s"
+
+    def _owe_rejected_release(self) -> None:
+        """Owe a release that the device has rejected after it was no longer waited for."""
+        if (why := self._stop_proof.rejection) is None or self.stopped or self.is_driven or not self.is_safe:
+            return
+        self._count_problem("setpoint", f"its release was rejected by the device: {why}")
+        self._is_driven = self._owes_end = True
+        self._caught_up_at = self._monotonic()
+        self._tell_holder()
 
     def _has_to_tell_instance(self) -> bool:
         return self._is_driven and not self._is_end_sent
@@ -557,6 +570,7 @@ class VendorDevice(FieldDevice):
         if not retained:
             self._confirmation.take_answer(topic, payload, self._commander.values, now_s)
             if self._stop_proof.take_answer(topic, payload, self._commander.values, now_s):
+                self._owe_rejected_release()
                 self._watch_rest()
                 self._catch_up_soon()
         self._after_news(was)

@@ -157,7 +157,7 @@ def test_a_release_is_filled_with_a_setpoint_of_zero_for_a_second() -> None:
     def released(*messages: dict[str, Any], **inputs: Any) -> list[str]:
         made, problems = writer(values, "{p}{q}{t}{f}", inputs=("a",), release=list(messages))
         assert (problems, made.has_release) == ([], True)
-        return [m.payload.decode() for m in made.release(context(**inputs)) if isinstance(m, Outgoing)]
+        return [m.payload.decode() for m in made.release(context(**inputs))[0] if isinstance(m, Outgoing)]
 
     assert released(plain) == ["auto"], "it needs no value: none has to be known"
     assert released(plain, holding, a=1.0) == ["auto", "0 0 1"]
