@@ -277,7 +277,7 @@ class Commander:
             if exc.was_heard and self._mapping.releases_by_messages and not is_at_rest:
                 await self._release_in_part(context)
             raise
-        await self._send_to_the_end(zero.then)
+        await self._send_rest(zero, zero.then)
         return instead
 
     async def release(self, context: MessageContext) -> str | None:
@@ -309,8 +309,12 @@ class Commander:
             zero, instead = self._instead_of_zero(context, exc, with_release=False)
         is_again = len(zero.then) > 0 and _writes(zero.at_once) <= _writes(zero.then)
         await self._send_to_the_end(zero.at_once if is_again else map(self._releasing, zero.at_once))
-        await self._send_to_the_end(map(self._releasing, zero.then))
+        await self._send_rest(zero, map(self._releasing, zero.then))
         return instead
+
+    async def _send_rest(self, zero: ZeroMessages, rest: Iterable[DeviceCommand]) -> None:
+        """Send what follows the power: to the end if that is 0, else until something is refused."""
+        await (self._send_to_the_end(rest) if zero.at_once else self._send(list(rest)))
 
     async def _release_in_part(self, context: MessageContext) -> None:
         """Send what of its release may still help a device that has refused something: it stays owed."""
@@ -332,9 +336,8 @@ class Commander:
         if with_release and self._mapping.releases_by_messages:
             with contextlib.suppress(MessageError):
                 messages = tuple(self._releasing(message) for message in self._mapping.release(context))
-                return ZeroMessages(
-                    (), messages
-                ), f"0 cannot be computed ({why}): its release is sent instead"
+                text = f"0 cannot be computed ({why}): its release is sent instead"
+                return ZeroMessages(messages, ()), text
         if self._zero is not None:
             return self._zero, f"0 cannot be computed ({why}): the 0 that was computed last is sent instead"
         try:

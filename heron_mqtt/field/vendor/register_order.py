@@ -23,7 +23,7 @@ from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.messages import Setpoint
 
-SIZES_MW = tuple(digit * 10.0**power for power in range(-6, 3) for digit in (1, 2, 5))  # 1 W to 500 MW
+SIZES_MW = tuple(digit * 10.0**power for power in range(-6, 3) for digit in (1, 3))  # 1 W to 300 MW
 SAMPLES_MW = (*(-size for size in reversed(SIZES_MW)), 0.0, *SIZES_MW)
 QUANTITIES = ("p_mw", "q_mvar")
 
@@ -68,7 +68,8 @@ def check_order(messages: Sequence[SetpointMessage], values: SetpointValues, pro
 
     What needs something that the device says first is not looked at.
     """
-    for quantity in QUANTITIES:
+    carried, _ = values.quantities({name for message in messages for name in message.names})
+    for quantity in (each for each in QUANTITIES if each in carried):
         written = list(_registers(messages, values, quantity))
         dependent = [each for each in written if each.depends]
         for each in (each for each in dependent if each.turns):

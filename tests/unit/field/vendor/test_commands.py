@@ -403,6 +403,7 @@ class Box:
                 "p": {"address": 0, "type": "int16"},
                 "mode": {"address": 10, "words": {"0": "auto", "2": "forced"}},
                 "watts": {"address": 20, "type": "int16"},
+                "enable": {"address": 30},
             },
             "quantities": {"p_mw": {"formula": "p", "unit": "W"}},
             "setpoint": {
@@ -465,6 +466,20 @@ async def test_a_device_that_refuses_the_0_of_its_release_is_sent_nothing_that_d
         with pytest.raises(NotTaken):
             await box.commander.release(box.context)
         assert box.written == ["watts 0 refused"], messages
+
+
+async def test_a_0_without_a_power_ends_with_what_is_refused_of_it() -> None:
+    """0 is said by a mode of its own here: what enables must not follow where that is refused."""
+    messages = [
+        {"registers": {"mode": "forced", "watts": "{w}"}, "when": "w != 0"},
+        {"registers": {"mode": "auto"}, "when": "w == 0"},
+        {"registers": {"enable": 1}},
+    ]
+    for ends in ("stop", "release"):
+        box = Box({"mode"}, messages, "zero")
+        with pytest.raises(NotTaken):
+            await getattr(box.commander, ends)(box.context)
+        assert box.written == ["mode 0 refused"], ends
 
 
 async def test_of_a_release_what_undoes_a_setpoint_is_sent_though_a_part_is_refused() -> None:
