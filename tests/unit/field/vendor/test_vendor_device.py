@@ -1145,7 +1145,7 @@ async def test_in_shadow_a_box_that_was_handed_back_with_0_is_left_to_who_drives
     make: Any, monkeypatch: pytest.MonkeyPatch, has_stop: bool
 ) -> None:
     monkeypatch.setattr("heron_mqtt.field.device.hardware_rest.LEAVES_POWER_S", 0.1)
-    monkeypatch.setattr("heron_mqtt.field.device.field_device.GO_SAFE_AGAIN_S", 0.1)
+    monkeypatch.setattr("heron_mqtt.field.device.safe_state.GO_SAFE_AGAIN_S", 0.1)
     site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "release": "zero"}})
     site.wire.says("box/state", {"p": 0})
     site.level("full")

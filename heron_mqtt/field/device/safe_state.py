@@ -1,0 +1,311 @@
+"""How a device goes to its safe state and stays there: in a stop, after a lease, when its program ends."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ClassVar
+
+from heron_mqtt.errors import HeronError, NotReady
+from heron_mqtt.field.device.device_lock import DeviceLock
+from heron_mqtt.field.device.device_thread import DeviceThread
+from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
+from heron_mqtt.field.device.lease import DeviceLease, Holder
+from heron_mqtt.field.device.lease_notice import LeaseNotice
+from heron_mqtt.field.device.presence import PresentDevice
+from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
+from heron_mqtt.messages import Setpoint, StopConfirm, Telemetry
+from heron_mqtt.messaging import topics
+from heron_mqtt.messaging.base import MessageBroker, Received
+from heron_mqtt.messaging.stamping import MessageStamper
+
+log = logging.getLogger("heron_mqtt.device")
+
+GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
+GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
+GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
+BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
+
+
+class SafeStateDevice(PresentDevice, abc.ABC):
+    """A device with a safe state, which it goes to in a stop, after a lease, and when its program ends.
+
+    What it does between is up to ``FieldDevice``, which is derived from it; arguments as there.
+    """
+
+    watches_its_rest: ClassVar[bool] = False
+    """See ``FieldDevice``."""
+    _tells_again: ClassVar[bool] = False
+    """An adapter: it repeats by itself a safe state that its hardware was not told of."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        name: str,
+        broker: MessageBroker,
+        *,
+        env_id: str,
+        require_proof: bool,
+        take_over: bool,
+        monotonic: Callable[[], float],
+        stamper: MessageStamper | None,
+    ) -> None:
+        super().__init__(agent_id, name, broker, env_id=env_id, stamper=stamper, take_over=take_over)
+        self.is_safe = True
+        """Whether it is in its safe state: before the first setpoint, after a lease ran out, when stopped."""
+        self._held: Setpoint | None = None  # what a renewal extends
+        self._rest = HardwareRest((None, None), self._report, monotonic)
+        self._told_safe: bool | None = None  # of the stop in force
+        self._own_thread = DeviceThread(f"device {self.label}")
+        self._lease = DeviceLease(monotonic, require_proof=require_proof)
+        self._notice = LeaseNotice(agent_id, name, broker, self._stamper)
+        self._monotonic = monotonic
+        self._stop = StopRegister(env_id)
+        self._seq_before_stop: int | None = None  # of the last telemetry that is of before the newest stop
+        self._safe_after_s: float | None = None
+        self._busy = DeviceLock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- what it is made for -------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def go_safe(self, reason: str) -> Awaitable[None] | None:
+        """Go to the safe state; raise if the hardware could not be told."""
+
+    @property
+    @abc.abstractmethod
+    def owes_safe_state(self) -> bool:
+        """Whether the hardware has still to be brought into the safe state; telemetry and stops say so."""
+
+    @property
+    @abc.abstractmethod
+    def is_settable(self) -> bool:
+        """Whether anything here can set the hardware."""
+
+    @abc.abstractmethod
+    async def _publish_telemetry(self) -> None:
+        """Measure and publish."""
+
+    @abc.abstractmethod
+    async def _speak_again(self) -> None:
+        """Publish telemetry once nothing else is being done."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether an emergency stop is in force."""
+        return self._stop.is_active
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether its power has to show that it is in the safe state, which it was told of."""
+        return not self.watches_its_rest and self.is_settable and self._rest.is_told
+
+    def _report(self, what: str) -> None:
+        self._broker.stats.report("device", self.label, what)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something from a plain callback; it ends with the device."""
+        task = asyncio.get_running_loop().create_task(work, name=f"device {self.label}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- stop, end of a lease ------------------------------------------------------------------------
+
+    async def _on_estop(self, message: Received) -> None:
+        heard = self._stop.take(message)
+        if heard in {"stopped", "repeated"}:  # who presses it again sees that the hardware does not rest
+            await self._on_stopped()
+        elif heard == "released":
+            who = message.get("who") or "unknown"
+            log.warning("%s: emergency stop released by %s", self.label, who, extra=ALWAYS)
+            await self._speak_again()
+        self._confirm_stop()
+
+    async def _on_stopped(self) -> None:
+        stop = self._stop.stop
+        self._lease.end()
+        who = stop.who if stop is not None else None
+        self._told_safe = None
+        self._rest.is_taken = (
+            False  # until it was told of this one: a repeated stop must not be confirmed earlier
+        )
+        async with self._busy.coming_first("emergency stop"):
+            self._seq_before_stop = self._lease.newest_seq
+            await self._make_safe(f"emergency stop by {who or 'unknown'}")
+
+    def _confirm_stop(self) -> None:
+        """Say what is known of the stop."""
+        channel = topics.stop_confirm(self.agent_id, self.name)
+        boot, seq = self._stop.identity
+        is_safe = self._is_at_rest
+        told = StopConfirm(
+            active=self.stopped,
+            safe=is_safe,
+            stop_boot=boot,
+            stop_seq=seq,
+            telemetry_seq=self._seq_before_stop if self.stopped else None,
+            settable=None if self.is_settable else False,
+        )
+        self._told_safe = is_safe
+        self._broker.publish(channel, self._stamper.stamp(channel, told))
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether the hardware is in its safe state, for all that is known."""
+        return self.is_safe and self._rest.is_taken and not self.owes_safe_state
+
+    async def _lease_over(self) -> None:
+        async with self._busy.coming_first("its lease is over"):
+            if self._lease.holder is None or self._lease.is_running:
+                return  # a setpoint came first
+            after_s = self._lease.held_for_s
+            self._safe_after_s = after_s
+            self._lease.end()
+            await self._make_safe(f"no setpoint for {after_s:.3g} s")
+
+    async def _make_safe(self, reason: str, level: int = logging.WARNING) -> None:
+        """Go to the safe state and say so; called with the device's lock held."""
+        log.log(level, "%s: %s, going to the safe state", self.label, reason)
+        self._held = None
+        self._rest.forget()
+        await self._tell_to_rest(reason)
+
+    async def _tell_to_rest(self, reason: str) -> None:
+        """Tell the hardware to go to the safe state, and say so; called with the device's lock held."""
+        self.is_safe = True
+        self._rest.is_taken = False
+        self._rest.note_told()
+        try:
+            async with asyncio.timeout(None if self._tells_again else GO_SAFE_S) as bound:
+                done = self.go_safe(reason)
+                if inspect.isawaitable(done):
+                    await done
+            self._rest.is_taken = True
+            self._rest.is_taken = not self.owes_safe_state
+        except Exception as exc:
+            is_late = isinstance(exc, TimeoutError) and bound.expired()
+            self._failed("go_safe", NotReady(f"it took longer than {GO_SAFE_S:g} s") if is_late else exc)
+        await self._publish_telemetry()
+        self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
+
+    # -- whether it rests ----------------------------------------------------------------------------
+
+    def _note_measured(self, telemetry: Telemetry | None, *, has_failed: bool = False) -> None:
+        """Take note of what was measured: it shows whether hardware rests."""
+        if not (self.is_safe and self._is_watched):
+            return
+        self._see(telemetry, has_failed=has_failed)
+        if self.stopped and self._told_safe not in {None, self._is_at_rest}:
+            self._confirm_stop()
+        if self._notice.is_told:
+            self._tell_holder()
+
+    def _see(self, telemetry: Telemetry | None, *, has_failed: bool) -> None:
+        """Have what was measured looked at, as far as it is of after the hardware was told to rest."""
+        if telemetry is not None:
+            self._rest.see(telemetry.p_mw, telemetry.q_mvar)
+        elif has_failed:
+            self._rest.see_failure()
+        else:
+            self._rest.see_nothing()
+
+    async def _insist_on_rest(self) -> None:
+        """Tell hardware again that was not told of its safe state, or does not stay in it."""
+        if not self.is_safe:
+            return
+        if not self._rest.is_taken and (self._is_watched or not self._tells_again):
+            if self._monotonic() >= self._rest.told_at + GO_SAFE_AGAIN_S:
+                await self._tell_to_rest("it was not told")
+        elif self._own_thread.has_gone_on():
+            await self._tell_to_rest("what was broken off has ended, and may have reached it")
+        elif self._is_watched and self._rest.seen is not PowerSeen.NOTHING:
+            why_unknown = "see its fault, if it has one; it measures none"
+            if self._rest.must_be_told_again(in_stop=self.stopped, why_unknown=why_unknown):
+                await self._tell_to_rest("it does not stay in its safe state")
+
+    # -- whose power it has ---------------------------------------------------------------------------
+
+    def _holder_to_tell(self) -> Holder | None:
+        """Return whose setpoints are followed, or still in the hardware; None = no setpoint."""
+        if self._lease.is_running:
+            return self._lease.holder
+        return self._notice.holder_of_power if self._may_have_power else None
+
+    @property
+    def _may_have_power(self) -> bool:
+        """Whether the hardware may still have the power of a setpoint that is over."""
+        is_owed = not self._rest.is_taken or self.owes_safe_state
+        return self.is_safe and is_owed and not self._rest.is_set_elsewhere
+
+    def _tell_holder(self) -> None:
+        """Publish whose setpoints are followed, if that has changed; not in the name of another device."""
+        if self._taken_by is None:
+            self._notice.tell(self._holder_to_tell(), self._lease.lease_s)
+
+    # -- its end --------------------------------------------------------------------------------------
+
+    async def _end_work(self) -> str | None:
+        """Go to the safe state, but first end what is being done: it must not reach the hardware later.
+
+        Returns:
+            What is wrong with the hardware now, for people; None = nothing that is known.
+        """
+        is_alone = False
+        try:
+            is_alone = await self._busy.taken_within(BREAK_OFF_S, "the program ends")
+            if not is_alone:
+                what = "what was being done at the end was broken off and has not ended within"
+                log.error("%s: %s %g s", self.label, what, BREAK_OFF_S)
+        finally:  # also if the program is ended a second time meanwhile
+            try:
+                left = await self._rest_at_the_end()
+            finally:
+                if is_alone:
+                    self._busy.release()
+        return left
+
+    async def _rest_at_the_end(self) -> str | None:
+        """Go to the safe state: from here on nothing watches the lease; called with the device's lock held.
+
+        A safe state that the hardware was not told of, because that failed or was cancelled, is tried again;
+        so is one that its power does not show.
+        """
+        left = self._left_with()
+        if self.is_safe and self._rest.is_taken and left is None:
+            return None
+        self.is_safe = True
+        self._rest.is_taken = False
+        try:
+            async with asyncio.timeout(GOODBYE_S) as bound:
+                done = self.go_safe("the program ends")
+                if inspect.isawaitable(done):
+                    await done
+        except Exception as exc:
+            is_late = isinstance(exc, TimeoutError) and bound.expired()
+            why = f"it took longer than {GOODBYE_S:g} s" if is_late else str(exc)
+            is_bug = not is_late and not isinstance(exc, HeronError)
+            log.error(
+                "%s: could not go to the safe state at the end: %s",
+                *(self.label, why),
+                exc_info=exc if is_bug else None,
+            )
+            return f"it could not go to the safe state, and may hold its last setpoint: {why}"
+        self._rest.is_taken = True
+        if self._own_thread.goes_on:
+            return "what was broken off goes on in its thread, and may reach the hardware"
+        return left
+
+    def _left_with(self) -> str | None:
+        """Return what its power says against its being at rest, for people; None = nothing.
+
+        After a lease that counts once it was told again: until then it may be on its way to 0.
+        """
+        if not self._is_watched or self._rest.seen is PowerSeen.NOTHING:
+            return None
+        if self.stopped:
+            return self._rest.left_in_stop(has_taken_it=True)
+        is_left = self._rest.is_in_trouble and self._rest.is_doubtful
+        return f"it holds no setpoint, and {self._rest.shown}" if is_left else None
