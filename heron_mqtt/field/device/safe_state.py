@@ -27,6 +27,7 @@ log = logging.getLogger("heron_mqtt.device")
 GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
+SHOWS_REST_S, LOOK_AGAIN_S = 0.6, 0.05  # then for one that had power, to show that it has none
 BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
 
 
@@ -74,6 +75,10 @@ class SafeStateDevice(PresentDevice, abc.ABC):
     @abc.abstractmethod
     def go_safe(self, reason: str) -> Awaitable[None] | None:
         """Go to the safe state; raise if the hardware could not be told."""
+
+    @abc.abstractmethod
+    def measure(self) -> Awaitable[Telemetry | None] | Telemetry | None:
+        """Return what the device measures now; None = nothing is known yet."""
 
     @property
     @abc.abstractmethod
@@ -261,17 +266,20 @@ class SafeStateDevice(PresentDevice, abc.ABC):
                 log.error("%s: %s %g s", self.label, what, BREAK_OFF_S)
         finally:  # also if the program is ended a second time meanwhile
             try:
-                left = await self._rest_at_the_end()
+                left = await self._rest_at_the_end(is_alone=is_alone)
             finally:
                 if is_alone:
                     self._busy.release()
         return left
 
-    async def _rest_at_the_end(self) -> str | None:
-        """Go to the safe state: from here on nothing watches the lease; called with the device's lock held.
+    async def _rest_at_the_end(self, *, is_alone: bool) -> str | None:
+        """Go to the safe state: from here on nothing watches the lease.
 
         A safe state that the hardware was not told of, because that failed or was cancelled, is tried again;
         so is one that its power does not show.
+
+        Args:
+            is_alone: The device's lock is held; else what was being done has not ended yet.
         """
         left = self._left_with()
         if self.is_safe and self._rest.is_taken and left is None:
@@ -296,16 +304,36 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._rest.is_taken = True
         if self._own_thread.goes_on:
             return "what was broken off goes on in its thread, and may reach the hardware"
-        return left
+        return await self._left_after_all(left) if left is not None and is_alone else left
+
+    async def _left_after_all(self, left: str) -> str | None:
+        """Return what is left of that once it was told again, and measured: it may be on its way to 0."""
+        if self._tells_again:
+            return left
+        try:
+            async with asyncio.timeout(SHOWS_REST_S):
+                while True:
+                    measured = self.measure()
+                    if inspect.isawaitable(measured):
+                        measured = await measured
+                    if measured is not None:
+                        self._see(measured, has_failed=False)
+                    if self._rest.seen is PowerSeen.AT_REST:
+                        return None
+                    left = self._left_with() or left
+                    await asyncio.sleep(LOOK_AGAIN_S)
+        except TimeoutError:
+            return left
+        except Exception as exc:
+            log.error("%s: could not be measured at the end: %s", self.label, exc)
+            return left
 
     def _left_with(self) -> str | None:
-        """Return what its power says against its being at rest, for people; None = nothing.
-
-        After a lease that counts once it was told again: until then it may be on its way to 0.
-        """
+        """Return what its power says against its being at rest, for people; None = nothing."""
         if not self._is_watched or self._rest.seen is PowerSeen.NOTHING:
             return None
         if self.stopped:
             return self._rest.left_in_stop(has_taken_it=True)
-        is_left = self._rest.is_in_trouble and self._rest.is_doubtful
+        is_left = self._rest.has_power or (self._rest.is_in_trouble and self._rest.is_doubtful)
+        is_left = is_left and not self._rest.is_set_elsewhere
         return f"it holds no setpoint, and {self._rest.shown}" if is_left else None

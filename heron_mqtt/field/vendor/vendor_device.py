@@ -19,6 +19,7 @@ from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
 from heron_mqtt.field.device import FieldDevice, SetpointDeferred, SetpointRejected
 from heron_mqtt.field.device.hardware_rest import GrowingPause, PowerSeen
 from heron_mqtt.field.device.lease import Holder
+from heron_mqtt.field.device.safe_state import LOOK_AGAIN_S, SHOWS_REST_S
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
@@ -48,7 +49,6 @@ POWER_AFTER_ANSWER_S = (
     1.0  # so long after its answer, once it has settled, a device may take to report a power
 )
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
-SHOWS_REST_S, LOOK_AGAIN_S = 0.6, 0.05  # of that, for one that had power to show that it has none
 CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
 
@@ -691,7 +691,7 @@ class VendorDevice(FieldDevice):
 
     # -- handing it back ---------------------------------------------------------------------------
 
-    async def _rest_at_the_end(self) -> None:
+    async def _rest_at_the_end(self, *, is_alone: bool) -> None:
         await self._hand_back()
         self._tried_to_hand_back = True  # not if it was cancelled once more meanwhile
 

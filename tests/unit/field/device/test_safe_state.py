@@ -255,6 +255,7 @@ def test_a_rejected_setpoint_does_not_put_off_the_safe_state_that_is_still_owed(
         ("cannot be told", "it could not go to the safe state, and may hold its last setpoint: no answer"),
         ("ignores a stop", "an emergency stop is in force, and it gave 500 kW when it was measured last"),
         ("ignores the end", "it holds no setpoint, and it gave 500 kW when it was measured last"),
+        ("ignores it at once", "it holds no setpoint, and it gave 500 kW when it was measured last"),
     ],
 )
 def test_a_program_whose_hardware_does_not_rest_at_its_end_says_so(how: str, why: str) -> None:
@@ -268,7 +269,7 @@ def test_a_program_whose_hardware_does_not_rest_at_its_end_says_so(how: str, why
             site.stop()
             await asyncio.sleep(0.1)
         else:
-            await asyncio.sleep(20.0)
+            await asyncio.sleep(2.5 if how == "ignores it at once" else 20.0)
         told = site.device.rests
         assert site.running is not None
         site.running.cancel()
@@ -279,6 +280,23 @@ def test_a_program_whose_hardware_does_not_rest_at_its_end_says_so(how: str, why
         assert site.said["lease"][-1]["state"] == "held"
 
     serve(left, Hardware)
+
+
+def test_hardware_that_shows_that_it_rests_once_it_was_told_again_at_the_end_is_a_good_end() -> None:
+    """It was on its way to 0 when its program ended."""
+
+    async def rests(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, "lease")
+        assert site.said["lease"][-1]["state"] == "held"
+        site.device.stays = False
+        assert site.running is not None
+        site.running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await site.running
+        assert site.said["lease"][-1]["state"] == "free"
+
+    serve(rests, Hardware)
 
 
 class Blocking(FieldDevice):
