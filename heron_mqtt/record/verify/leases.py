@@ -82,6 +82,7 @@ def _check_device(record: RecordFile, device: str, owners: Finding, outlived: Fi
     """Follow one device's setpoints and telemetry in the order in which they passed."""
     owner: tuple[str | None, str | None] | None = None
     until_s, lease_s = 0.0, 0.0
+    newest_seq, lease_before_s = None, 0.0  # of the newest setpoint, which may be rejected
     device_boot: str | None = None
     for row in record.each(
         "SELECT at_s, direction, type, sender, boot, arrival, network, delay_s, payload FROM message_row "
@@ -104,11 +105,14 @@ def _check_device(record: RecordFile, device: str, owners: Finding, outlived: Fi
                 f"{device} at {now_s:.3f} s: {_who(me)} sent a setpoint while {_who(owner)} held the lease "
                 f"for another {until_s - now_s:.3f} s",
             )
+            newest_seq, lease_before_s = said.get("seq"), lease_s
             lease_s = said.get("lease_s", 0.0)
             owner, until_s = me, now_s + lease_s + (row["delay_s"] or 0.0)
         elif row["type"] == "telemetry" and (row["direction"] == "out" or row["arrival"] == "new"):
             if row["boot"] != device_boot:  # born again, it knows of no lease
                 owner, device_boot = None, row["boot"]
+            if said.get("rejected") is not None and said.get("ack_seq") == newest_seq:
+                lease_s, newest_seq = lease_before_s, None  # the power has that of the one before
             after_s = said.get("safe_after_s")
             if after_s is not None and lease_s:
                 safe.check(

@@ -445,6 +445,35 @@ def test_a_forgery_with_a_perfect_chain_is_caught(record: Path, tmp_path: Path, 
     assert not chain_of(path).failed
 
 
+@pytest.mark.parametrize("is_rejected", [False, True])
+def test_the_lease_of_a_setpoint_that_was_rejected_says_nothing_of_the_safe_state(
+    record: Path, tmp_path: Path, is_rejected: bool
+) -> None:
+    """The power that ended was of the one before, whose lease may be longer."""
+    setpoint = (
+        "(SELECT max(id) FROM message_row WHERE type = 'setpoint' AND direction = 'out' "
+        "AND NOT coalesce(payload ->> '$.release', 0) AND NOT coalesce(payload ->> '$.renewal', 0))"
+    )
+    answer = (
+        "(SELECT min(t.id) FROM message_row t, message_row s WHERE t.type = 'telemetry' AND t.id > s.id "
+        f"AND s.id = {setpoint} AND t.channel = replace(s.channel, '/setpoint', '/telemetry') "
+        "AND (t.direction = 'out' OR t.arrival = 'new') AND t.payload IS NOT NULL)"
+    )
+    seq = f"(SELECT payload ->> '$.seq' FROM message_row WHERE id = {setpoint})"
+    rejected = f", '$.rejected', 'locked', '$.ack_seq', {seq}" if is_rejected else ""
+    path = record
+    for i, statement in enumerate(
+        [
+            f"UPDATE message_row SET payload = json_set(payload, '$.safe_after_s', 2.0{rejected}) "
+            f"WHERE id = {answer}",
+            f"UPDATE message_row SET payload = json_set(payload, '$.lease_s', 0.001) WHERE id = {setpoint}",
+        ]
+    ):
+        path = tampered(path, tmp_path / f"{i}.heron", statement)
+    with RecordFile(path) as changed:
+        assert (SAFE in broken(list(CHECKS[SAFE](changed)))) is not is_rejected
+
+
 @pytest.mark.parametrize(
     "statement",
     [
