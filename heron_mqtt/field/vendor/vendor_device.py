@@ -16,44 +16,38 @@ from contextlib import suppress
 from typing import Any
 
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
-from heron_mqtt.field.device import FieldDevice, SetpointDeferred, SetpointRejected
+from heron_mqtt.field.device import SetpointDeferred, SetpointRejected
 from heron_mqtt.field.device.hardware_rest import GrowingPause, PowerSeen
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.device.safe_state import LOOK_AGAIN_S, SHOWS_REST_S
 from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.place_claim import PlaceClaim
-from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.commands import Commander, NotSent, PartlyTaken, SentLater, WriteBudget
-from heron_mqtt.field.vendor.condition import DeviceCondition
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.keepalives import Keepalive, KeepaliveTimers
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
-from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, RegisterCommand
-from heron_mqtt.field.vendor.payload_filling import MessageContext
+from heron_mqtt.field.vendor.mapped_device import MappedDevice
+from heron_mqtt.field.vendor.outgoing import RegisterCommand
 from heron_mqtt.field.vendor.setpoint_writer import ZERO
-from heron_mqtt.field.vendor.silence_watch import SilenceWatch
-from heron_mqtt.field.vendor.sparkplug_payload import encode
 from heron_mqtt.field.vendor.stop_proof import StopProof
-from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
+from heron_mqtt.field.vendor.vendor_state import StateUpdate
 from heron_mqtt.messages import AuthorityState, LeaseState, Level, Setpoint, Status, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, Received
 
 log = logging.getLogger("heron_mqtt.vendor")
 
-SEND_WITHIN_S = 2.0
 SETTLE_SHARE = 1 / 3  # of a lease: so long an accepted setpoint may wait for a power that has settled
 POWER_AFTER_ANSWER_S = (
     1.0  # so long after its answer, once it has settled, a device may take to report a power
 )
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
 CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
-SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
 
 
-class VendorDevice(FieldDevice):
+class VendorDevice(MappedDevice):
     """Translates for one device.
 
     - The device is told something only while it is driven: by a setpoint and its renewals, and by what ends
@@ -109,18 +103,20 @@ class VendorDevice(FieldDevice):
         **kwargs: Any,
     ) -> None:
         mapping.check_range(power_range_mw)
-        super().__init__(*args, **kwargs)
-        self._mapping = mapping
-        self._link = link
-        self._kind = kind
+        super().__init__(
+            mapping,
+            link,
+            *args,
+            kind=kind,
+            power_range_mw=power_range_mw,
+            stale_after_s=stale_after_s,
+            answer_within_s=answer_within_s,
+            utc_s=utc_s,
+            new_id=new_id,
+            **kwargs,
+        )
         self._claim = claim
-        self._range = power_range_mw
-        self._stale_after_s = stale_after_s
         self._stands_alone = stands_alone
-        given_s = 1.0 if mapping.setpoint is None else mapping.setpoint.answer_within_s
-        self._within_s = given_s if answer_within_s is None else answer_within_s
-        self._state = VendorState(mapping, utc_s, keeps_instance=self._has_to_tell_instance)
-        self._built_ins = BuiltIns(utc_s) if new_id is None else BuiltIns(utc_s, new_id)
         self._commander = Commander(
             mapping,
             self._send,
@@ -136,19 +132,6 @@ class VendorDevice(FieldDevice):
         self._tried_to_hand_back = False  # at the end, which is short
         self._left_at_the_end: str | None = None  # for people, of one that was handed back with 0
         self._end_problem = ""  # why it was not told of the end, for people
-        self._silence_watch = SilenceWatch(
-            mapping,
-            self._state,
-            stale_after_s,
-            monotonic=self._monotonic,
-            report=lambda what: self._broker.stats.report("device", self.label, what),
-            is_known=self._is_power_known,
-            on_silence=self._on_silence,
-        )
-        self._pause: PauseDetector  # of the loop that it runs in
-        self._condition = DeviceCondition(mapping, self._state, kind)
-        self._trouble: Status | None = None
-        self._is_born = False
         self._is_driven = False
         self._is_end_sent = False  # of the setpoint that it holds: its broker has taken it
         self._is_held_by_stop = False
@@ -171,7 +154,6 @@ class VendorDevice(FieldDevice):
         self._rises = False  # to a level that sends, once its gates pass
         self._keepalives = KeepaliveTimers(mapping.keepalives, self._send_keepalive, self.label)
         self._settling: asyncio.TimerHandle | None = None
-        self._reported: dict[str, float] = {}
 
     # -- the device --------------------------------------------------------------------------------
 
@@ -436,11 +418,6 @@ class VendorDevice(FieldDevice):
         elif not self._rest.has_power:
             self._rest.see_nothing()
 
-    def _p_mw_now(self) -> float | None:
-        """Return the power that it said last, MW, positive = injected; None = it is not known now."""
-        telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
-        return None if telemetry is None else telemetry.p_mw
-
     def _rests_in_stop(self) -> bool:
         """Look at the power that is known in a stop; returns whether it is next to 0."""
         return self._stop_proof.look(
@@ -478,23 +455,6 @@ class VendorDevice(FieldDevice):
             return telemetry
         return telemetry.model_copy(update={"age_s": round(age_s, 3)})
 
-    def _prove_life(self) -> None:
-        """Take in what proves that the device is there while it has nothing new to say."""
-        now_s = self._monotonic()
-        if self._link.connected:
-            self._state.connected(now_s)
-        if self._state.age_s("p_mw", now_s) <= self._stale_after_s:
-            self._condition.speaks()
-
-    def nameplate(self) -> dict[str, Any]:
-        """Return the scenario's nameplate: a device seldom tells its own."""
-        return {"p_min_mw": self._range[0], "p_max_mw": self._range[1], "kind": self._kind}
-
-    @property
-    def state(self) -> VendorState:
-        """What is known of the device."""
-        return self._state
-
     @property
     def is_driven(self) -> bool:
         """Whether the device may hold a setpoint of ours: it was sent one, and was not handed back since."""
@@ -516,13 +476,6 @@ class VendorDevice(FieldDevice):
         else:
             left = "it was not handed back, and may hold its last setpoint" if self.is_driven else None
         return f"{left}: {self._end_problem}" if left is not None and self._end_problem else left
-
-    @property
-    def never_reached(self) -> str | None:
-        """Why the device has never said its power, for people; None = it has."""
-        if self._condition.has_spoken:
-            return None
-        return self._state.why("p_mw", self._monotonic()) or "its power has never come"
 
     @property
     def confirm(self) -> str:
@@ -599,17 +552,6 @@ class VendorDevice(FieldDevice):
             wait_s = max(0.0, due_s - self._monotonic())
             self._settling = asyncio.get_running_loop().call_later(wait_s, self._settle)
 
-    def _ask_for_births(self) -> None:
-        while self._state.births_wanted:
-            self._ask_for_birth(self._state.births_wanted.pop())
-
-    def _ask_for_birth(self, topic: str) -> None:
-        """Ask a Sparkplug node for its birth; like a keepalive this changes nothing in the device."""
-        if self._link.connected:
-            now_ms = int(self._built_ins.value("now", "unix_ms"))
-            payload = encode({"Node Control/Rebirth": True}, {"Node Control/Rebirth": "Boolean"}, now_ms)
-            self._send(Outgoing(topic, payload, qos=0))
-
     def _settle(self) -> None:
         self._settling = None
         now_s = self._monotonic()
@@ -632,62 +574,10 @@ class VendorDevice(FieldDevice):
         self._tell_trouble()  # before the answer, so that it counts
         self._confirmation.take_fields(taken.fields, came_at, is_measured=measured)
 
-    def _count_problem(self, topic: str, problem: str) -> None:
-        """Count it; report it, unless the same was reported a moment ago."""
-        kind, now = problem.split(" gave ", maxsplit=1)[0], self._monotonic()
-        if now - self._reported.get(kind, float("-inf")) < SAME_PROBLEM_S:
-            self._broker.stats.rejected += 1
-            return
-        self._reported[kind] = now
-        self._broker.stats.reject(topic, f"{self.label}: {problem}")
-
     @property
     def _settle_s(self) -> float:
         assert self._mapping.setpoint is not None  # asked for only where something was told
         return self._mapping.setpoint.settle_s
-
-    # -- presence ----------------------------------------------------------------------------------
-
-    async def _appear(self) -> None:
-        """Be born as the device says it is; what it says meanwhile is told right after."""
-        self._trouble = self._condition.trouble(self._monotonic())
-        await super()._appear()
-        self._is_born = True
-        self._tell_trouble()
-
-    async def _leave(self) -> None:
-        """Leave; what waited while this program stood still is read first: it may have been displaced."""
-        await self._pause.caught_up()
-        await super()._leave()
-
-    def _offline(self) -> bool:
-        """Whether the device is offline, and the mapping says what its power is then."""
-        return self._condition.is_known_offline(self._monotonic())
-
-    def _tell_trouble(self) -> None:
-        """Tell what availability and silence come to, if that has changed."""
-        if not self._is_born:
-            return
-        trouble = self._condition.trouble(self._monotonic())
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._say(self._birth())
-
-    def _birth(self) -> dict[str, Any]:
-        if self._trouble is None:
-            return super()._birth()
-        if self._trouble.state == "online":
-            return {**super()._birth(), "reason": self._trouble.reason}
-        return self._stamped(self._trouble.model_copy(update={"kind": self._kind}))
-
-    def _is_power_known(self) -> bool:
-        """Whether the power is known although the device has not said it for a while."""
-        self._prove_life()
-        return self._offline() or self._state.age_s("p_mw", self._monotonic()) <= self._stale_after_s
-
-    def _on_silence(self, why: str) -> None:
-        if self._condition.is_silent(why):
-            self._tell_trouble()
 
     # -- handing it back ---------------------------------------------------------------------------
 
@@ -769,14 +659,6 @@ class VendorDevice(FieldDevice):
             await self._end_lease("the emergency stop is over")
 
     # -- keepalives --------------------------------------------------------------------------------
-
-    def _context(self) -> MessageContext:
-        return MessageContext(self._built_ins, self._state.inputs, self._state.learned)
-
-    def _send(self, message: DeviceCommand) -> asyncio.Future[None]:
-        """Send one message now or not at all: what waits for a connection is of another moment."""
-        not_after = asyncio.get_running_loop().time() + max(self._within_s, SEND_WITHIN_S)
-        return self._link.send(message, not_after=not_after)
 
     def _returned(self) -> None:
         self._state.reconnected(self._monotonic())
