@@ -248,6 +248,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         try:
             await self._take_name()
             await subscriptions.open([*self._own_channels(), *self.channels()])
+            await asyncio.sleep(0)  # what the broker has kept is heard first
             await self._appear()
             self._tell_holder()
             async with self._busy:
@@ -292,7 +293,10 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         await self._first.wait()
 
     def _own_channels(self) -> list[tuple[str, Callback]]:
+        lease = topics.device(self.agent_id, self.name, "lease")
+        keeps = not (self._is_model or self._tells_again)
         return [
+            *([(lease, self._on_lease_left)] if keeps else []),
             (topics.ESTOP, self._on_estop),
             (topics.RUN_STATE, self._on_run_state),
             (topics.device(self.agent_id, self.name, "setpoint"), self._on_setpoint),

@@ -138,6 +138,11 @@ class HardwareRest:
         return self.told_at > -math.inf
 
     @property
+    def p_mw(self) -> float | None:
+        """What was measured last since it was told, MW, positive = injected; None = nothing that is known."""
+        return self._p_mw
+
+    @property
     def has_power(self) -> bool:
         """Whether it had power when it was measured last."""
         return self.seen is PowerSeen.POWER

@@ -17,7 +17,7 @@ from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.lease_notice import LeaseNotice
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
-from heron_mqtt.messages import Setpoint, StopConfirm, Telemetry
+from heron_mqtt.messages import LeaseState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -28,6 +28,7 @@ GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as 
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
 SHOWS_REST_S, LOOK_AGAIN_S = 0.6, 0.05  # then for one that had power, to show that it has none
+FALLS_TO = 0.9  # of the power that it had then: it is on its way to 0
 BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
 
 
@@ -41,6 +42,8 @@ class SafeStateDevice(PresentDevice, abc.ABC):
     """See ``FieldDevice``."""
     _tells_again: ClassVar[bool] = False
     """An adapter: it repeats by itself a safe state that its hardware was not told of."""
+    _is_model: ClassVar[bool] = False
+    """There is no hardware, which would keep what it was told over the end of its program."""
 
     def __init__(
         self,
@@ -162,6 +165,22 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         """Whether the hardware is in its safe state, for all that is known."""
         return self.is_safe and self._rest.is_taken and not self.owes_safe_state
 
+    def _on_lease_left(self, message: Received) -> None:
+        """Bring hardware to rest that an earlier program of this name left driven: it was killed."""
+        if not message.retained or not self.is_settable or self._lease.holder is not None:
+            return
+        state = self._broker.parsed(message, LeaseState)
+        if state is None or state.state != "held" or state.boot == self._stamper.boot:
+            return
+        self._notice.take_over(Holder(state.holder, state.holder_boot))
+        self._rest.is_taken = False  # it is not safe, and held, until the hardware has been told
+        self._spawn(self._rest_what_was_left())
+
+    async def _rest_what_was_left(self) -> None:
+        async with self._busy:
+            if self.is_safe:
+                await self._make_safe("an earlier program ended while it held the device")
+
     async def _lease_over(self) -> None:
         async with self._busy.coming_first("its lease is over"):
             if self._lease.holder is None or self._lease.is_running:
@@ -210,12 +229,12 @@ class SafeStateDevice(PresentDevice, abc.ABC):
 
     def _see(self, telemetry: Telemetry | None, *, has_failed: bool) -> None:
         """Have what was measured looked at, as far as it is of after the hardware was told to rest."""
-        if telemetry is not None:
-            self._rest.see(telemetry.p_mw, telemetry.q_mvar)
-        elif has_failed:
-            self._rest.see_failure()
-        else:
+        if telemetry is None and not has_failed:
             self._rest.see_nothing()
+        elif telemetry is None or self._monotonic() - (telemetry.age_s or 0.0) < self._rest.told_at:
+            self._rest.see_failure()  # what was measured before it was told shows nothing
+        else:
+            self._rest.see(telemetry.p_mw, telemetry.q_mvar)
 
     async def _insist_on_rest(self) -> None:
         """Tell hardware again that was not told of its safe state, or does not stay in it."""
@@ -286,6 +305,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             return None
         self.is_safe = True
         self._rest.is_taken = False
+        self._rest.note_told()
         try:
             async with asyncio.timeout(GOODBYE_S) as bound:
                 done = self.go_safe("the program ends")
@@ -304,26 +324,37 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._rest.is_taken = True
         if self._own_thread.goes_on:
             return "what was broken off goes on in its thread, and may reach the hardware"
-        return await self._left_after_all(left) if left is not None and is_alone else left
+        return await self._left_after_all(left) if self._is_watched and is_alone else left
 
-    async def _left_after_all(self, left: str) -> str | None:
-        """Return what is left of that once it was told again, and measured: it may be on its way to 0."""
+    async def _left_after_all(self, left: str | None) -> str | None:
+        """Return what is wrong with its power once it was told for the last time, and measured.
+
+        Power that falls is on its way to 0.
+
+        Args:
+            left: What was wrong before.
+        """
         if self._tells_again:
             return left
+        first_mw: float | None = None
         try:
             async with asyncio.timeout(SHOWS_REST_S):
                 while True:
                     measured = self.measure()
                     if inspect.isawaitable(measured):
                         measured = await measured
-                    if measured is not None:
-                        self._see(measured, has_failed=False)
+                    self._see(measured, has_failed=False)
                     if self._rest.seen is PowerSeen.AT_REST:
                         return None
                     left = self._left_with() or left
+                    first_mw = self._rest.p_mw if first_mw is None else first_mw
                     await asyncio.sleep(LOOK_AGAIN_S)
         except TimeoutError:
-            return left
+            last_mw = self._rest.p_mw
+            if first_mw is None or last_mw is None or abs(last_mw) > FALLS_TO * abs(first_mw) or self.stopped:
+                return left
+            log.warning("%s: it was told to rest, and is on its way: %s", self.label, self._rest.shown)
+            return None
         except Exception as exc:
             log.error("%s: could not be measured at the end: %s", self.label, exc)
             return left

@@ -13,7 +13,8 @@ from heron_mqtt.errors import NotHandedBack
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.messages import Setpoint, Telemetry
 from heron_mqtt.messaging.memory import InMemoryBroker
-from support.clocked_device import Clocked, ClockedSite, serve
+from support.clocked_device import ESS, Clocked, ClockedSite, serve
+from support.field_rig import OpenMemoryBroker
 from support.waiting import until
 
 POWER = Telemetry(p_mw=0.5)
@@ -415,3 +416,111 @@ def test_the_lease_is_held_while_power_is_still_there() -> None:
         assert site.said["lease"][-1]["state"] == "free"
 
     serve(ramps, Hardware)
+
+
+class KeepsRunning(Hardware):
+    """Hardware that a program before left with power."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.measured = POWER
+
+
+class LeaseOfBefore(OpenMemoryBroker):
+    """Has kept the lease of a program that was killed while its device was driven."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        left = {"type": "lease", "state": "held", "holder": "MG1", "holder_boot": "g0", "boot": "killed"}
+        self.publish(f"{ESS}/lease", left, retain=True)
+
+
+def test_what_a_killed_program_left_driven_is_told_to_rest_and_is_not_safe_before() -> None:
+    async def starts(site: ClockedSite) -> None:
+        await asyncio.sleep(0.1)
+        assert site.device.rests == 1
+        assert (site.last["p_mw"], site.last["safe"]) == (0.0, True)
+        assert not any(t["safe"] and t["p_mw"] for t in site.said["telemetry"])
+        assert site.said["lease"][-1]["state"] == "free"
+
+    serve(starts, KeepsRunning, LeaseOfBefore)
+
+
+def test_what_a_killed_program_left_driven_stays_held_while_it_has_power() -> None:
+    async def ignores(site: ClockedSite) -> None:
+        site.device.stays = True
+        await asyncio.sleep(8.0)
+        assert site.device.rests >= 2
+        assert site.last["safe"] is False
+        assert site.said["lease"][-1]["state"] == "held"
+
+    class Ignores(KeepsRunning):
+        stays = True
+
+    serve(ignores, Ignores, LeaseOfBefore)
+
+
+def test_hardware_under_its_own_control_is_not_told_to_rest_by_a_program_that_starts() -> None:
+    async def starts(site: ClockedSite) -> None:
+        await asyncio.sleep(8.0)
+        assert site.device.rests == 0
+
+    serve(starts, KeepsRunning)
+
+
+@pytest.mark.parametrize("how", ["stop", "lease"])
+def test_what_was_measured_before_it_was_told_to_rest_does_not_show_that_it_does(how: str) -> None:
+    async def aged(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, how)
+        site.device.measured = Telemetry(p_mw=0.0, age_s=600.0)
+        await asyncio.sleep(2.0)
+        assert site.last["safe"] is False
+        assert all(c["safe"] is False for c in site.said["confirm"])
+        site.device.measured = Telemetry(p_mw=0.0, age_s=1.0)
+        await asyncio.sleep(2.0)
+        assert site.last["safe"] is True
+
+    serve(aged, Hardware)
+
+
+@pytest.mark.parametrize(("obeys", "is_driven"), [(True, False), (False, False), (True, True), (False, True)])
+def test_power_that_is_known_at_the_end_is_told_once_more_and_is_no_good_end(
+    obeys: bool, is_driven: bool
+) -> None:
+    async def ends(site: ClockedSite) -> None:
+        site.send(0.5, 60.0 if is_driven else 2.0)
+        site.device.stays = not is_driven
+        await asyncio.sleep(0.1 if is_driven else 3.0)
+        assert site.last["p_mw"] == 0.5
+        before = site.device.rests
+        site.device.stays = not obeys
+        assert site.running is not None
+        site.running.cancel()
+        with pytest.raises(asyncio.CancelledError if obeys else NotHandedBack):
+            await site.running
+        assert site.device.rests == before + 1
+        assert site.said["lease"][-1]["state"] == ("free" if obeys else "held")
+
+    serve(ends, Hardware)
+
+
+def test_power_that_falls_at_the_end_is_on_its_way() -> None:
+    class Ramps(Hardware):
+        stays = True
+
+        async def measure(self) -> Any:
+            if self.rests:
+                self.measured = Telemetry(p_mw=0.9 * self.measured.p_mw)
+            return self.measured
+
+    async def ends(site: ClockedSite) -> None:
+        site.send(0.5, 60.0)
+        await asyncio.sleep(0.1)
+        assert site.running is not None
+        site.running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await site.running
+        assert site.device.measured.p_mw < 0.45
+
+    serve(ends, Ramps)
