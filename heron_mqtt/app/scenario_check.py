@@ -78,7 +78,7 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
             yield f"device      {agent}/{name}: {device.spec.kind} at {bus!r}{profile}, {how}{authority}"
             if (agent, name) in mappings:
                 yield from (f"            {note}" for note in mapping_notes(mappings[agent, name]))
-    for text in surprises(loaded, blueprint):
+    for text in surprises(simulation):
         yield f"SURPRISE    {text}"
 
 

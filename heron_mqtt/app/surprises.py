@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from heron_mqtt.errors import PowerFlowDiverged
 from heron_mqtt.input_files import is_file
 from powergrid.scenario import LoadedScenario
 from powergrid.simulation.build import Blueprint
+from powergrid.simulation.grid_simulation import GridSimulation
+from powergrid.simulation.idle_voltages import idle_voltages, rows_of_least_and_most_load
 
 MANY_TIMES = 20.0  # the nominal load of a microgrid: more devices than that are a wrong unit
 LEASE_STEPS = 3
 SHORTEST_LEASE_S = 0.1  # of a run that waits for no clock
 
 
-def surprises(loaded: LoadedScenario, blueprint: Blueprint) -> Iterator[str]:
-    """Return one line for each thing that will probably surprise.
+def surprises(simulation: GridSimulation) -> Iterator[str]:
+    """Return one line for each thing in a scenario that will probably surprise.
 
     Args:
-        loaded: The scenario.
-        blueprint: What it is made of.
+        simulation: Its grid.
     """
+    blueprint = simulation.blueprint
+    loaded = blueprint.loaded
     yield from _files(loaded)
     for agent in loaded.scenario.microgrids:
         yield from _places(loaded, blueprint, agent)
         yield from _sizes(loaded, blueprint, agent)
         yield from _policy(loaded, blueprint, agent)
+    yield from _voltages(loaded, simulation)
     yield from _times(loaded)
     yield from _faults(loaded)
 
@@ -89,6 +94,31 @@ def _policy(loaded: LoadedScenario, blueprint: Blueprint, agent: str) -> Iterato
             f"never charges (below {table.policy.charge_below:g}) nor discharges "
             f"(above {table.policy.discharge_above:g})"
         )
+
+
+def _voltages(loaded: LoadedScenario, simulation: GridSimulation) -> Iterator[str]:
+    """Say where a voltage is outside of the band of the reward although there is little load.
+
+    A low voltage under load is what generators and storage are there for.
+    """
+    scenario, reward = loaded.scenario, loaded.scenario.reward
+    first = scenario.profiles.start_row
+    rows = range(first, first + min(scenario.steps, simulation.series.n_rows))
+    try:
+        row, _ = rows_of_least_and_most_load(simulation, rows)
+        lowest, highest = idle_voltages(simulation, row)
+    except (IndexError, PowerFlowDiverged):  # the run says so, with the row
+        return
+    for one, is_outside, side in (
+        (highest, highest.vm_pu > reward.vm_max_pu, f"above reward.vm_max_pu = {reward.vm_max_pu:g}"),
+        (lowest, lowest.vm_pu < reward.vm_min_pu, f"below reward.vm_min_pu = {reward.vm_min_pu:g}"),
+    ):
+        if is_outside:
+            yield (
+                f"network: {one.vm_pu:.4f} pu at {one.bus!r} of {one.agent}, {side}, with the least load "
+                f"(row {row}) and all devices at 0: agents pay for it whatever they do; network.vm_pu sets "
+                "the voltage of the supply"
+            )
 
 
 def _times(loaded: LoadedScenario) -> Iterator[str]:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from heron_mqtt.app.schemas import schema_of
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 
 if TYPE_CHECKING:
     from powergrid.networks.layout import Microgrid
+    from powergrid.simulation.grid_simulation import GridSimulation
 
 CUSTOMERS = ("residential", "industrial", "commercial")
 TEMPLATES = {
@@ -27,6 +28,9 @@ TEMPLATES = {
     "README.md": "README.md.txt",
 }
 MAX_MICROGRIDS = 1_000
+VM_STEP_PU = 0.005
+ROOM_PU = 0.01
+"""What is left to the limit for the devices."""
 MOST_IN_PAIRS = 10  # microgrids that trade each with each other: N (N - 1) offers a step
 
 
@@ -58,7 +62,11 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
     name = (
         re.sub(r"[^a-z0-9_]+", "_", Path(os.path.realpath(folder)).name.lower()).strip("_") or "my_microgrids"
     )
-    _check(scenario_text(name, network, microgrids))
+    vm_pu = _supply_vm_pu(_simulation(scenario_text(name, network, microgrids)), net)
+    if vm_pu is not None:
+        net.ext_grid["vm_pu"] = vm_pu
+        microgrids = laid_out(net, count or 3, seed)
+    _simulation(scenario_text(name, network, microgrids, vm_pu))
     is_file = "/" in network or network.endswith(".json")
     if is_file and not Path(network).is_absolute():  # a scenario looks for files beside itself
         network = Path(os.path.relpath(network, folder)).as_posix()
@@ -73,22 +81,59 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
         "network": network,
     }
     files = {
-        "scenario.toml": scenario_text(name, network, microgrids),
+        "scenario.toml": scenario_text(name, network, microgrids, vm_pu),
         "schema/scenario.json": json.dumps(schema_of("scenario"), indent=1) + "\n",
         **{path: _filled(template, values) for path, template in TEMPLATES.items()},
     }
     return _write(folder, files)
 
 
-def _check(scenario: str) -> None:
-    """Refuse a network on which the scenario would not run: its borders, elements or power flow forbid it."""
+def _simulation(scenario: str) -> GridSimulation:
+    """Return the grid of a scenario.
+
+    Raises:
+        ConfigError: The scenario would not run: the network's borders, elements or power flow forbid it.
+    """
     from powergrid.envs.microgrid_environment import MicrogridEnvironment
 
     try:
-        MicrogridEnvironment({"scenario": tomllib.loads(scenario)})
+        return MicrogridEnvironment({"scenario": tomllib.loads(scenario)}).simulation
     except ConfigError as exc:
         problems = (problem.removeprefix("scenario: ") for problem in exc.problems)
         raise ConfigError(*(f"--network cannot be used: {problem}" for problem in problems)) from None
+
+
+def _supply_vm_pu(simulation: GridSimulation, net: Any) -> float | None:
+    """Return a voltage of the supply, pu, with which the network alone stays inside the band of the reward.
+
+    Data and network are not made for each other: with little of its load, a network full of solar power has
+    voltages that agents would pay for whatever they do.
+
+    Args:
+        simulation: The grid, with the network's own voltage; is changed.
+        net: pandapowerNet; its external grids are read.
+
+    Returns:
+        None = the network's own does, or none would.
+    """
+    from powergrid.networks.layout import VM_MAX_PU
+    from powergrid.simulation.idle_voltages import idle_voltages, rows_of_least_and_most_load
+
+    vm_min_pu = simulation.scenario.reward.vm_min_pu
+    quiet, busy = rows_of_least_and_most_load(simulation, range(simulation.series.n_rows))
+    try:
+        lowest, highest = (one.vm_pu for one in idle_voltages(simulation, quiet))
+        too_high_pu, too_low_pu = max(highest - VM_MAX_PU, 0.0), max(vm_min_pu - lowest, 0.0)
+        if too_high_pu == too_low_pu:  # none, or both
+            return None
+        shift_pu = too_low_pu + ROOM_PU if too_low_pu else -too_high_pu - ROOM_PU
+        own_pu = float(net.ext_grid.vm_pu[net.ext_grid.in_service].mean())
+        vm_pu = round(round((own_pu + shift_pu) / VM_STEP_PU) * VM_STEP_PU, 3)
+        simulation.flow.set_slack(vm_pu)
+        found = [one.vm_pu for row in (quiet, busy) for one in idle_voltages(simulation, row)]
+    except PowerFlowDiverged:
+        return None
+    return vm_pu if vm_min_pu <= min(found) and max(found) <= VM_MAX_PU else None
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
@@ -112,8 +157,13 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
     return list(paths)
 
 
-def scenario_text(name: str, network: str, microgrids: list[Microgrid]) -> str:
-    """Return a scenario with a comment for what people change first."""
+def scenario_text(name: str, network: str, microgrids: list[Microgrid], vm_pu: float | None = None) -> str:
+    """Return a scenario with a comment for what people change first; ``vm_pu`` is the supply's voltage."""
+    supply = (
+        ""
+        if vm_pu is None
+        else f"vm_pu = {vm_pu:<11g} # of the supply; with its own the network leaves the band of the reward\n"
+    )
     parts = [
         f"""#:schema schema/scenario.json
 # {len(microgrids)} microgrids on the network {network}. Power is positive when it is injected into the grid.
@@ -126,7 +176,7 @@ lease_s = 30.0      # a device that hears nothing for so long (wall clock) goes 
 
 [network]
 source = {json.dumps(network)}    # heron-mqtt list networks; or the file of a pandapower network, mine.json
-
+{supply}
 [profiles]          # data that is shipped; name your own files here
 file = "profiles/simbench_week.csv"
 price_file = "profiles/price_week.csv"

@@ -45,6 +45,23 @@ def test_the_policy_of_its_readme_decides_where_the_scenario_names_it(tmp_path: 
     assert any(cheap for cheap, _ in told)
 
 
+@pytest.mark.slow_but("mv_oberrhein")
+@pytest.mark.parametrize(("network", "has_one"), [("mv_oberrhein", True), ("create_cigre_network_lv", False)])
+def test_a_network_whose_own_voltages_leave_the_band_gets_another_supply_voltage(
+    network: str, has_one: bool, tmp_path: Path
+) -> None:
+    make_project(tmp_path, network, 2, 0)
+    loaded = load_scenario(tmp_path / "scenario.toml")
+    assert (loaded.scenario.network.vm_pu is not None) is has_one
+    assert not [line for line in describe(loaded) if line.startswith("SURPRISE")]
+    env = MultiAgentMicrogrids({"scenario": loaded})
+    env.reset(seed=0)
+    for _ in range(36):  # batteries charge in the night, solar power comes in the morning
+        _, _, _, _, infos = env.step({})
+        assert max(max(info["vm_pu"].values()) for info in infos.values()) < VM_MAX_PU
+    env.close()
+
+
 @pytest.mark.slow
 def test_its_own_tests_pass(tmp_path: Path) -> None:
     make_project(tmp_path / "My Site", "create_cigre_network_lv", None, 0)

@@ -9,19 +9,20 @@ import pytest
 from heron_mqtt.app.surprises import surprises
 from powergrid.scenario import load_scenario, scenario_from_dict
 from powergrid.simulation.build import build
+from powergrid.simulation.grid_simulation import GridSimulation
 from support.small_grid import scenario
 
 
 def found(changes: dict[str, Any] | None = None) -> list[str]:
     loaded = scenario_from_dict(scenario(changes))
-    return list(surprises(loaded, build(loaded)))
+    return list(surprises(GridSimulation(build(loaded))))
 
 
 @pytest.mark.slow_but("hil_battery", "neighbourhood")
 @pytest.mark.parametrize("name", ["three_microgrids", "hil_battery", "mw_microgrids", "neighbourhood"])
 def test_the_shipped_scenarios_hold_few_surprises(name: str) -> None:
     loaded = load_scenario(name)
-    told = list(surprises(loaded, build(loaded)))
+    told = list(surprises(GridSimulation(build(loaded))))
     assert [text for text in told if not text.startswith("deadlines: ")] == []
 
 
@@ -44,6 +45,8 @@ def test_the_shipped_scenarios_hold_few_surprises(name: str) -> None:
             {"faults": [{"at_step": 96, "device": "MG1/ess", "kind": "stuck"}]},
             "faults[0].at_step = 96: the run has ",
         ),
+        ({"network.vm_pu": 1.06}, "above reward.vm_max_pu = 1.05, with the least load"),
+        ({"reward.vm_min_pu": 0.999}, "below reward.vm_min_pu = 0.999, with the least load"),
         ({"realtime_s": 1.0}, "deadlines: one step may wait 15 s"),
     ],
 )
