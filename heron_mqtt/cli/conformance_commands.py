@@ -19,7 +19,13 @@ from heron_mqtt.messaging import topics
 if TYPE_CHECKING:
     from heron_mqtt.testing.conformance import ConformanceBench, ConformanceResult, PromiseResult
 
-COLOURS = {"pass": "green", "fail": "red", "not tried": "yellow", "not applicable": "bright_black"}
+COLOURS = {
+    "pass": "green",
+    "fail": "red",
+    "not tried": "yellow",
+    "not shown": "yellow",
+    "not applicable": "bright_black",
+}
 
 
 def add_conformance_commands(app: typer.Typer) -> None:
@@ -92,7 +98,7 @@ def conformance(
     """Examine a device by the lines of docs/safety.md: it is driven, stopped and sent garbage.
 
     A device that runs already is asked for no more than its rating, under leases of at most a minute, and
-    only after you have confirmed. Exit code 0: every promise that applies is kept; 1: not; 2: arguments.
+    only after you have confirmed. Exit code 0: what could be examined is kept; 1: not; 2: arguments.
     """
     from heron_mqtt.record.result_file import JUNIT, PAGE, require_places
     from heron_mqtt.testing.conformance import ConformanceOptions, ConformanceResult, bench_of, examine_device
@@ -176,9 +182,10 @@ def _print_lines(result: ConformanceResult) -> None:
     typer.echo()
     for rule, heading in RULES.items():
         verdict = result.verdict_of_rule(rule)
-        typer.echo(
-            f"{typer.style(f'{verdict.upper():15}', fg=COLOURS[verdict], bold=True)} {rule}. {heading}"
-        )
+        styled = typer.style(f"{verdict.upper():15}", fg=COLOURS[verdict], bold=True)
+        typer.echo(f"{styled} {rule}. {heading}")
+        if verdict == "not shown":
+            typer.echo(f"{'':15} {', '.join(result.not_shown_of_rule(rule))}")
     typer.echo(f"\n{result.device}: {verdict_of(result)}")
 
 

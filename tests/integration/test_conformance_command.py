@@ -47,8 +47,8 @@ def test_it_prints_by_line_and_writes_both_reports(tmp_path: Path) -> None:
     )
     assert done.code == 0, done.out + done.err
     assert "PASS            4. will" in done.out
-    assert "PASS            5. A stop is a stop" in done.out
-    assert "NOT APPLICABLE  7. A vendor's device is handed back" in done.out
+    assert "NOT SHOWN       5. A stop is a stop" in done.out  # `confirm` is a part of it
+    assert "NOT SHOWN       7. A vendor's device is handed back" in done.out
     assert "KEPT AS FAR AS EXAMINED" in done.out
     assert "CONFORMS" not in done.out
     assert ET.parse(tmp_path / "a.xml").getroot().attrib["failures"] == "0"
@@ -122,7 +122,7 @@ def test_real_hardware_is_asked_for_no_more_than_its_bound_and_leases_of_a_minut
     assert max(lease for lease in leases if not math.isnan(lease)) <= 60.0
     assert not any(b"1e999" in m.payload or b"Infinity" in m.payload for m in running.heard("setpoint", mark))
     for promise in NOT_OF_HARDWARE:
-        assert next(r for r in result.results if r.promise.id == promise).verdict == "not applicable"
+        assert next(r for r in result.results if r.promise.id == promise).verdict == "not shown"
     running.until(lambda: running.is_at(0.0, running.newest), "rest")
     running.until(lambda: running.heard("lease")[-1].json["state"] == "free", "a free lease")
 

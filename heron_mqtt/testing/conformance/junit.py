@@ -12,12 +12,13 @@ OUTCOMES: dict[str, Literal["pass", "fail", "error", "skip"]] = {
     "pass": "pass",
     "fail": "fail",
     "not tried": "error",
+    "not shown": "skip",
     "not applicable": "skip",
 }
 
 
 def conformance_junit(result: ConformanceResult) -> str:
-    """Return the results; what was not tried is an error, what does not apply is skipped."""
+    """Return the results; what was not tried is an error, what was not shown or does not apply is skipped."""
     cases = [_case(one) for one in result.results]
     if result.interrupted:
         cases.append(JUnitCase("examination", "was broken off", "error", "the rest was not examined"))
@@ -28,4 +29,6 @@ def _case(one: PromiseResult) -> JUnitCase:
     rule = one.promise.rule
     output = "\n".join(["sent:", *one.sent, "seen:", *one.seen]) if one.sent or one.seen else ""
     name = f"{one.promise.id}: {one.promise.text}"
-    return JUnitCase(f"{rule}. {RULES[rule]}", name, OUTCOMES[one.verdict], one.what, output, one.seconds)
+    outcome = OUTCOMES[one.verdict]
+    what = f"{one.verdict}: {one.what}" if outcome == "skip" else one.what
+    return JUnitCase(f"{rule}. {RULES[rule]}", name, outcome, what, output, one.seconds)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from heron_mqtt.testing.conformance.promises import PROMISES, RULES
-from heron_mqtt.testing.conformance.results import ConformanceResult, PromiseResult
+from heron_mqtt.testing.conformance.results import ConformanceResult, PromiseResult, PromiseVerdict
+
+NOT_EXAMINED = frozenset({"not shown", "not applicable"})
 
 
 def conformance_page(result: ConformanceResult) -> str:
@@ -28,12 +30,15 @@ def conformance_page(result: ConformanceResult) -> str:
 
 
 def verdict_of(result: ConformanceResult) -> str:
-    """Return the outcome in one sentence; what does not apply is said."""
+    """Return the outcome in one sentence; what was not shown is named."""
+    not_shown = result.not_shown()
+    names = f" ({', '.join(not_shown)})" if not_shown else ""
     counts = [
         f"{result.count('pass')} promises kept",
         f"{result.count('fail')} broken",
         f"{result.count('not tried')} not tried because of those",
-        f"{result.count('not applicable')} not applicable on this bench",
+        f"{len(not_shown)} not shown on this bench{names}",
+        f"{result.count('not applicable')} not applicable",
     ]
     head = "CONFORMS" if result.conforms else "DOES NOT CONFORM"
     if result.conforms and not result.is_whole:
@@ -41,6 +46,10 @@ def verdict_of(result: ConformanceResult) -> str:
     if result.interrupted:
         head = "NOT EXAMINED TO THE END"
     return f"{head}: {', '.join(counts)}"
+
+
+def _marked(verdict: PromiseVerdict) -> str:
+    return f'<span class="{verdict.replace(" ", "-")}">{verdict}</span>'
 
 
 def _kind(result: ConformanceResult) -> str:
@@ -52,18 +61,17 @@ def _table(result: ConformanceResult) -> list[str]:
     for rule, heading in RULES.items():
         found = result.of_rule(rule)
         for i, one in enumerate(found):
-            first = f'<th rowspan="{len(found)}">{rule}. {escape(heading)}</th>' if i == 0 else ""
-            css = one.verdict.replace(" ", "-")
+            whole = f"<br>{_marked(result.verdict_of_rule(rule))}"
+            first = f'<th rowspan="{len(found)}">{rule}. {escape(heading)}{whole}</th>' if i == 0 else ""
             link = f'<a href="#{one.promise.id}">{escape(one.promise.text)}</a>'
-            why = f"<br><small>{escape(one.what)}</small>" if one.verdict == "not applicable" else ""
-            rows.append(f'<tr>{first}<td>{link}{why}</td><td class="{css}">{one.verdict}</td></tr>')
+            why = f"<br><small>{escape(one.what)}</small>" if one.verdict in NOT_EXAMINED else ""
+            rows.append(f"<tr>{first}<td>{link}{why}</td><td>{_marked(one.verdict)}</td></tr>")
     return [*rows, "</table>"]
 
 
 def _detail(one: PromiseResult) -> str:
-    if one.verdict == "not applicable":
+    if one.verdict in NOT_EXAMINED:
         return ""
-    css = one.verdict.replace(" ", "-")
     what = f"<p>{escape(one.what)}</p>" if one.what else ""
     lists = "".join(
         f"<h4>{name}</h4><pre>{escape(chr(10).join(lines))}</pre>"
@@ -72,7 +80,7 @@ def _detail(one: PromiseResult) -> str:
     )
     is_open = " open" if one.verdict == "fail" else ""
     return (
-        f'<details id="{one.promise.id}"{is_open}><summary><span class="{css}">{one.verdict}</span> '
+        f'<details id="{one.promise.id}"{is_open}><summary>{_marked(one.verdict)} '
         f"{one.promise.rule}. {escape(one.promise.text)} <small>{one.seconds:.1f} s</small></summary>"
         f"{what}{lists}</details>"
     )
@@ -95,7 +103,7 @@ table {{ border-collapse: collapse; width: 100% }} th, td {{ border: 1px solid #
  text-align: left; vertical-align: top }} pre {{ overflow-x: auto; font-size: 12px; white-space: pre-wrap }}
 code {{ overflow-wrap: anywhere }} details {{ margin: .3rem 0 }} h4 {{ margin: .3rem 0 }}
 .pass {{ color: #06622e }} .fail {{ color: #a40019; font-weight: bold }}
-.not-tried {{ color: #8a4b00 }} .not-applicable {{ color: #555 }}
+.not-tried, .not-shown {{ color: #8a4b00 }} .not-applicable {{ color: #555 }}
 .sign td {{ height: 2.5rem }} .sign {{ break-inside: avoid; margin-top: 2rem }}
 @media print {{ body {{ margin: 0; max-width: none }} a {{ color: inherit; text-decoration: none }} }}
 </style></head><body>

@@ -39,6 +39,7 @@ class DevicePromise:
         check: Returns if it is kept; raises ``CheckFailed`` if not. None: nothing on a bench can tell.
         requires: Promises that the check stands on: if one of them is broken, this one cannot be told.
         why_not: Why it cannot be examined on this bench; empty: it can.
+        is_choice: It is a promise of devices that are set up in one way; of others it is not asked.
     """
 
     id: str
@@ -47,6 +48,7 @@ class DevicePromise:
     check: BenchCheck | None
     requires: tuple[str, ...] = ()
     why_not: Applies = lambda _bench: ""
+    is_choice: bool = False
 
 
 def _program(bench: ConformanceBench) -> str:
@@ -95,18 +97,27 @@ def _wire(
     check: checks.DeviceCheck,
     requires: str = "pace",
     why_not: Applies = lambda _bench: "",
+    *,
+    is_choice: bool = False,
 ) -> DevicePromise:
     """Return a promise that is seen on the wire alone; ``requires`` are names with spaces between them."""
     return DevicePromise(
-        name, rule, text, lambda bench: check(bench.harness), tuple(requires.split()), why_not
+        name, rule, text, lambda bench: check(bench.harness), tuple(requires.split()), why_not, is_choice
     )
 
 
 def _bench(
-    rule: int, name: str, text: str, check: BenchCheck | None, requires: str, why_not: Applies
+    rule: int,
+    name: str,
+    text: str,
+    check: BenchCheck | None,
+    requires: str,
+    why_not: Applies,
+    *,
+    is_choice: bool = False,
 ) -> DevicePromise:
     """Return a promise that needs more of a bench than the wire."""
-    return DevicePromise(name, rule, text, check, tuple(requires.split()), why_not)
+    return DevicePromise(name, rule, text, check, tuple(requires.split()), why_not, is_choice)
 
 
 PROMISES: Final[tuple[DevicePromise, ...]] = (
@@ -166,9 +177,16 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         "a setpoint by hand is done as it comes",
         checks.check_setpoint_by_hand,
         why_not=_by_hand,
+        is_choice=True,
     ),
     _bench(
-        1, "proof", "a setpoint without proof is refused", bench_checks.check_required_proof, "pace", _proof
+        1,
+        "proof",
+        "a setpoint without proof is refused",
+        bench_checks.check_required_proof,
+        "pace",
+        _proof,
+        is_choice=True,
     ),
     _wire(2, "owner", "while a lease holds, another sender is refused", checks.check_lease_has_an_owner),
     _wire(

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from heron_mqtt.testing.conformance.promises import PROMISES, RULES, DevicePromise
 
-PromiseVerdict = Literal["pass", "fail", "not tried", "not applicable"]
-"""``not tried``: what it stands on is broken, so it cannot be told. ``not applicable``: this bench cannot
-examine it. Neither is a pass."""
+PromiseVerdict = Literal["pass", "fail", "not tried", "not shown", "not applicable"]
+"""``not tried``: what it stands on is broken, so it cannot be told. ``not shown``: this bench cannot examine
+it. ``not applicable``: a device that is set up as this one does not promise it. None of them is a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,30 @@ class ConformanceResult:
 
     @property
     def conforms(self) -> bool:
-        """Whether every promise that applies was examined and is kept; at least one was."""
+        """Whether every promise that could be examined is kept; at least one was."""
         verdicts = {result.verdict for result in self.results}
-        return not self.interrupted and "pass" in verdicts and verdicts <= {"pass", "not applicable"}
+        harmless = {"pass", "not shown", "not applicable"}
+        return not self.interrupted and "pass" in verdicts and verdicts <= harmless
 
     @property
     def is_whole(self) -> bool:
         """Whether every promise was examined, not only chosen ones."""
         return {result.promise.id for result in self.results} >= {promise.id for promise in PROMISES}
+
+    def not_shown(self) -> list[str]:
+        """Return the promises that this bench could not examine."""
+        return [result.promise.id for result in self.results if result.verdict == "not shown"]
+
+    def not_shown_of_rule(self, rule: int) -> list[str]:
+        """Return the promises of a line that were not examined, because of the bench or by choice."""
+        verdicts = {result.promise.id: result.verdict for result in self.of_rule(rule)}
+        return [
+            promise.id
+            for promise in PROMISES
+            if promise.rule == rule
+            and verdicts.get(promise.id, "not applicable" if promise.is_choice else "not shown")
+            == "not shown"
+        ]
 
     def count(self, verdict: PromiseVerdict) -> int:
         """Return how many promises have a verdict."""
@@ -74,9 +90,11 @@ class ConformanceResult:
         return [result for result in self.results if result.promise.rule == rule]
 
     def verdict_of_rule(self, rule: int) -> PromiseVerdict:
-        """Return the verdict of a line: fail if one fails, pass if all that apply pass."""
+        """Return the verdict of a line: fail if one promise fails, pass if all that apply pass."""
         found = {result.verdict for result in self.of_rule(rule)}
-        for verdict in ("fail", "not tried", "pass"):
+        if self.not_shown_of_rule(rule):
+            found.add("not shown")
+        for verdict in ("fail", "not tried", "not shown", "pass"):
             if verdict in found:
                 return verdict
         return "not applicable"

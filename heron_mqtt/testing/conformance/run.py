@@ -81,7 +81,7 @@ def _examine(
 ) -> PromiseResult:
     why_not = promise.why_not(bench)
     if why_not or promise.check is None:
-        return PromiseResult(promise, "not applicable", why_not)
+        return PromiseResult(promise, "not applicable" if promise.is_choice else "not shown", why_not)
     broken = [name for name in promise.requires if verdicts.get(name) in {"fail", "not tried"}]
     if broken:
         return PromiseResult(promise, "not tried", f"it stands on {', '.join(broken)}")

@@ -45,7 +45,7 @@ def test_the_policy_of_its_readme_decides_where_the_scenario_names_it(tmp_path: 
     assert any(cheap for cheap, _ in told)
 
 
-@pytest.mark.slow_but("mv_oberrhein")
+@pytest.mark.slow_but("create_cigre_network_lv")
 @pytest.mark.parametrize(("network", "has_one"), [("mv_oberrhein", True), ("create_cigre_network_lv", False)])
 def test_a_network_whose_own_voltages_leave_the_band_gets_another_supply_voltage(
     network: str, has_one: bool, tmp_path: Path

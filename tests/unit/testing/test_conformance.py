@@ -62,6 +62,8 @@ def test_each_promise_is_examined_after_what_it_stands_on() -> None:
     [
         (("pass", "pass"), True),
         (("pass", "not applicable"), True),
+        (("pass", "not shown"), True),
+        (("not shown",), False),
         (("not applicable",), False),
         ((), False),
         (("pass", "not tried"), False),
@@ -81,6 +83,17 @@ def test_a_part_of_the_promises_is_not_called_conformance() -> None:
     assert whole.as_dict()["whole"] is True
 
 
+def test_a_rule_of_which_a_part_was_not_shown_is_no_pass_and_the_last_line_names_it() -> None:
+    found = result_of()
+    found.results = [
+        PromiseResult(promise, "not shown" if promise.id == "hand-back" else "pass") for promise in PROMISES
+    ]
+    assert (found.verdict_of_rule(7), found.verdict_of_rule(5)) == ("not shown", "pass")
+    assert result_of("pass").verdict_of_rule(PROMISES[0].rule) == "not shown"  # there are others of it
+    assert "1 not shown on this bench (hand-back)" in verdict_of(found)
+    assert '7. A vendor&#x27;s device is handed back<br><span class="not-shown">' in conformance_page(found)
+
+
 def test_an_examination_that_was_broken_off_does_not_conform() -> None:
     found = result_of("pass")
     found.interrupted = True
@@ -90,9 +103,12 @@ def test_an_examination_that_was_broken_off_does_not_conform() -> None:
 
 
 def test_junit_says_what_failed_and_never_counts_what_does_not_apply_as_passed() -> None:
-    root = ET.fromstring(conformance_junit(result_of("pass", "fail", "not tried", "not applicable")))
+    found = result_of("pass", "fail", "not tried", "not applicable", "not shown")
+    root = ET.fromstring(conformance_junit(found))
     suite = root[0].attrib
-    assert [suite[name] for name in ("tests", "failures", "errors", "skipped")] == ["4", "1", "1", "1"]
+    assert [suite[name] for name in ("tests", "failures", "errors", "skipped")] == ["5", "1", "1", "2"]
+    told = [one.attrib["message"].split(":")[0] for one in root.iter("skipped")]
+    assert told == ["not applicable", "not shown"]
     assert root.find(".//failure") is not None
 
 
