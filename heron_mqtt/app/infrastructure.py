@@ -367,4 +367,4 @@ def _programs(
 def _where(programs: Sequence[DeviceProgram]) -> str:
     """Return in which processes devices are."""
     n = len({program.process for program in programs})
-    return "in a process beside the run" if n == 1 else f"in {n} processes beside the run"
+    return "in a process of their own" if n == 1 else f"in {n} processes of their own"

@@ -12,7 +12,7 @@ from heron_mqtt.end_signals import run_until_told
 
 def add_bench_commands(app: typer.Typer) -> None:
     """Add this command to the command line."""
-    app.command()(bench)
+    app.command(epilog="Example: heron-mqtt bench --quick")(bench)
 
 
 def bench(
@@ -28,8 +28,6 @@ def bench(
     """Measure the message path, as ratios to raw floors of the same run; docs/performance.md reads it.
 
     It measures and does not judge: the exit code is 0 whatever it finds.
-
-    Example: heron-mqtt bench --quick
     """
     from rich.console import Console
 

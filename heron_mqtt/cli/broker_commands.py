@@ -32,13 +32,15 @@ credentials = typer.Typer(
 
 def add_broker_commands(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    app.command()(broker)
+    app.command(epilog="Example: heron-mqtt broker --port 1883")(broker)
     app.add_typer(credentials, name="credentials")
 
 
 def broker(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 1883,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="TCP port; 0 takes a free one.")
+    ] = 1883,
     tls_cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Server certificate chain, PEM.")
     ] = None,
@@ -67,10 +69,7 @@ def broker(
     ] = "acknowledge",
     topic_prefix: TopicPrefix = None,
 ) -> None:
-    """Run the embedded broker alone until Ctrl-C; prints its address when it is ready.
-
-    Example: heron-mqtt broker --port 1883
-    """
+    """Run the embedded broker alone until Ctrl-C; prints its address when it is ready."""
     from heron_mqtt.messaging.embedded.process.foreground import run_broker, run_in_foreground
 
     try:
@@ -114,7 +113,7 @@ def _by_options(problem: str) -> str:
     return re.sub(r"^(host|port):", lambda match: f"{_OPTIONS[match[1]]}:", named)
 
 
-@credentials.command("add")
+@credentials.command("add", epilog="Example: heron-mqtt credentials add MG1 --role agent")
 def add(
     name: Name,
     role: Annotated[
@@ -139,10 +138,7 @@ def add(
         ),
     ] = None,
 ) -> None:
-    """Add a user or change its password, which is asked for, or read from standard input.
-
-    Example: heron-mqtt credentials add MG1 --role agent
-    """
+    """Add a user or change its password, which is asked for, or read from standard input."""
     from heron_mqtt.messaging.embedded.auth.credentials import add_credentials, read_password
 
     prefix: str | None = None
@@ -186,14 +182,11 @@ def _rights_in(scenario: str, name: str, role: str) -> tuple[str, str | None, di
     )
 
 
-@credentials.command("remove")
+@credentials.command("remove", epilog="Example: heron-mqtt credentials remove MG1")
 def remove(
     name: Name, users: UsersFile = Path(DEFAULT_USERS_FILE), acl: AclFile = Path(DEFAULT_ACL_FILE)
 ) -> None:
-    """Remove a user; a running broker ends its connections within 10 s.
-
-    Example: heron-mqtt credentials remove MG1
-    """
+    """Remove a user; a running broker ends its connections within 10 s."""
     from heron_mqtt.messaging.embedded.auth.credentials import remove_credentials
 
     remove_credentials(name, users_file=users, acl_file=acl)

@@ -26,17 +26,23 @@ EnvId = Annotated[
     ),
 ]
 DeviceArgument = Annotated[str, typer.Argument(metavar="AGENT/DEVICE", help="For example MG1/ess.")]
-Who = Annotated[str | None, typer.Option(help="Who, for the record; default: the login name.")]
-Why = Annotated[str, typer.Option(help="Why, for the record.")]
+Who = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who, for the record; default: the login name.")
+]
+Why = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the record.")]
 Power = Annotated[str | None, typer.Option(metavar="NUMBER")]
 
 
 def add_control_commands(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    app.command()(status)
-    app.command()(estop)
-    app.command()(take)
-    app.command()(authority)
+    app.command(epilog="Example: heron-mqtt status --broker mqtt://127.0.0.1:1883")(status)
+    app.command(epilog="Example: heron-mqtt estop on --broker mqtt://127.0.0.1:1883 --why smoke")(estop)
+    app.command(epilog="Example: heron-mqtt take MG1/ess --p-kw 5 --for 10m --broker mqtt://127.0.0.1:1883")(
+        take
+    )
+    app.command(epilog="Example: heron-mqtt authority MG1/ess shadow --broker mqtt://127.0.0.1:1883")(
+        authority
+    )
 
 
 def status(
@@ -56,8 +62,6 @@ def status(
 
     Exit code 0: something is alive and all is well; 1: something is not (NOT WELL says what), nothing is
     alive, or the broker is not there; 2: wrong arguments.
-
-    Example: heron-mqtt status --broker mqtt://127.0.0.1:1883
     """
     from heron_mqtt.app.operator_client import look
     from heron_mqtt.cli.status_table import print_status, status_console
@@ -91,8 +95,6 @@ def estop(
     known to be there has confirmed, each device also by telemetry since then, but for devices that nothing
     here can set, which are named NOT OURS TO STOP; 1: not so, or none is known; 2: wrong arguments, nothing
     was sent.
-
-    Example: heron-mqtt estop on --broker mqtt://127.0.0.1:1883 --why smoke
     """
     from heron_mqtt.app.operator_client import Person, set_stop
 
@@ -144,8 +146,6 @@ def take(
 
     Powers are positive where they are injected into the grid. Exit code 0: granted, and the answer says what
     was asked; 1: refused, no gateway answered, or the answer says something else; 2: wrong arguments.
-
-    Example: heron-mqtt take MG1/ess --p-kw 5 --for 10m --broker mqtt://127.0.0.1:1883
     """
     from heron_mqtt.app.operator_client import Person, take_device
     from heron_mqtt.app.operator_client.environments import KW_PER_MW
@@ -185,8 +185,6 @@ def authority(
     A device that was driven, and is not any more, has 5 s to show that it has taken its release. Exit code 0:
     granted, and the answer says so; 1: a gate refused (it is named), no gateway answered, the answer says
     another level, or the device has not taken its release (it is named, with its power); 2: wrong arguments.
-
-    Example: heron-mqtt authority MG1/ess shadow --broker mqtt://127.0.0.1:1883
     """
     from heron_mqtt.app.operator_client import Person, ask_authority, why_not_handed_back
     from heron_mqtt.app.operator_client.text import printable

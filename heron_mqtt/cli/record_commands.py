@@ -24,7 +24,8 @@ def add_record_commands(app: typer.Typer) -> None:
 def verify(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Records of runs.")],
     head: Annotated[
-        str | None, typer.Option(help="The hash that the run printed or published, or its beginning.")
+        str | None,
+        typer.Option(metavar="HASH", help="The hash that the run printed or published, or its beginning."),
     ] = None,
 ) -> None:
     """Check records: hash chain, energy, bounds, twins, leases, trades, messages; exit 1 if one fails."""

@@ -31,7 +31,7 @@ def add_replay_commands(app: typer.Typer) -> None:
 def replay(
     run: Run,
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
-    speed: Annotated[float, typer.Option(help="How many times faster than the run.")] = 1.0,
+    speed: Annotated[float, typer.Option(metavar="FACTOR", help="How many times faster than the run.")] = 1.0,
     env_id: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +86,7 @@ def what_if(
         typer.Option(metavar="FILE", help="Another network: a file, or a shipped one's name."),
     ] = None,
     price: Annotated[
-        str | None, typer.Option(help="x1.2: a factor; +5 or -5: added; 80: instead. $/MWh")
+        str | None, typer.Option(metavar="CHANGE", help="x1.2: a factor; +5 or -5: added; 80: instead. $/MWh")
     ] = None,
     changes: Annotated[
         list[str] | None,

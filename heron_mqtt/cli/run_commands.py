@@ -154,15 +154,17 @@ def run(
             autocompletion=completions.scenarios,
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps to run instead of the scenario's.")] = None,
-    days: Annotated[float | None, typer.Option(help="Days to run, in place of --steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps to run instead of the scenario's.")
+    ] = None,
+    days: Annotated[float | None, typer.Option(metavar="N", help="Days to run, in place of --steps.")] = None,
     start: Annotated[
         str | None, typer.Option(metavar="TIME", help='First step, for example "2016-07-05 06:00".')
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Where the run ends, in place of --steps.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed instead of the scenario's.")] = None,
     broker: Annotated[
         str | None,
         typer.Option(
@@ -376,12 +378,9 @@ def _state(folder: Path | None) -> StateFolder | None:
     return StateFolder(Path(named), variable) if folder is None else StateFolder(folder)
 
 
-@app.command()
+@app.command(epilog="Example: heron-mqtt check three_microgrids")
 def check(scenario: ScenarioArgument = DEFAULT_SCENARIO) -> None:
-    """Validate a scenario with all it names, and print what would run.
-
-    Example: heron-mqtt check three_microgrids
-    """
+    """Validate a scenario with all it names, and print what would run."""
     from heron_mqtt.app.scenario_check import describe
     from powergrid.scenario import load_scenario
 
@@ -390,7 +389,9 @@ def check(scenario: ScenarioArgument = DEFAULT_SCENARIO) -> None:
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+    epilog="Example: heron-mqtt device battery --agent MG1 --name ess --broker mqtt://127.0.0.1:1883",
 )
 def device(
     context: typer.Context,
@@ -403,10 +404,7 @@ def device(
         ),
     ],
 ) -> None:
-    """Run one emulated field device, or the bridge to one on Modbus: the same as python devices/KIND.py.
-
-    Example: heron-mqtt device battery --agent MG1 --name ess --broker mqtt://127.0.0.1:1883
-    """
+    """Run one emulated field device, or the bridge to one on Modbus: the same as python devices/KIND.py."""
     from powergrid.emulators import run_script, script_of, scripts
 
     if kind in {"--help", "-h"}:
@@ -422,7 +420,9 @@ def device(
     raise SystemExit(run_script(script, context.args))
 
 
-@app.command()
+@app.command(
+    epilog="Example: heron-mqtt proxy mine.toml --agent MG2 --agent MG3 --broker mqtt://127.0.0.1:1883"
+)
 def proxy(
     scenario: ScenarioArgument,
     agent: Annotated[
@@ -446,10 +446,7 @@ def proxy(
     ] = None,
     no_record: Annotated[bool, typer.Option("--no-record", help="Do not record this side.")] = False,
 ) -> None:
-    """Run agents with their proxies and devices here, for an environment that runs elsewhere.
-
-    Example: heron-mqtt proxy mine.toml --agent MG2 --agent MG3 --broker mqtt://127.0.0.1:1883
-    """
+    """Run agents with their proxies and devices here, for an environment that runs elsewhere."""
     from heron_mqtt.app.remote_agent import chosen_agents, serve_proxies
     from powergrid.scenario import load_scenario
 

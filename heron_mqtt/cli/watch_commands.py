@@ -50,9 +50,12 @@ def dashboard(
         str | None, typer.Option(metavar="FILE", help="A record: what happened, with a time slider.")
     ] = None,
     env_id: EnvId = None,
-    port: Annotated[int, typer.Option(help="Of the page; 0 = a free one.")] = DEFAULT_PORT,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Of the page; 0 = a free one.")] = DEFAULT_PORT,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; another than this machine lets every client read.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on; another than this machine lets every client read."
+        ),
     ] = "127.0.0.1",
     served_as: Annotated[
         list[str] | None,

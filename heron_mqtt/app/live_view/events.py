@@ -125,7 +125,7 @@ def _ownership(subject: str, owner: Owner | None) -> Facts | None:
     return (
         "owner",
         subject,
-        f"held by {owner.who or 'unknown'} (boot {owner.boot or '-'}, holder {owner.term or 1})",
+        f"held by {owner.who or 'unknown'} (boot {owner.boot or '-'}, no. {owner.term or 1} to hold it)",
     )
 
 
