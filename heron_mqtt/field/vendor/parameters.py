@@ -15,6 +15,7 @@ from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.learned_levels import RELEARN_AFTER_S
 from heron_mqtt.field.vendor.problems import Problems
 
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -78,6 +79,8 @@ def gather(
     for name, value in given.items():
         if isinstance(value, Scalar):
             values[name] = value
+            if (wrong := _text_for_number(value, declared.get(name))) is not None:
+                problems.add(f"parameters.{name}", wrong)
         elif isinstance(value, Mapping) and value.get("learn") is True:
             learned[name] = _relearn(name, value, problems)
         else:
@@ -86,6 +89,19 @@ def gather(
                 "must be a text, a number or true/false where it is given, or { learn = true }",
             )
     return values, learned
+
+
+def _text_for_number(value: Scalar, spec: Any) -> str | None:
+    """Return what is wrong with a number that is given as a text.
+
+    A placeholder that stands alone in a payload is sent as what it is, and a device that wants ``"id":0``
+    refuses ``"id":"0"``. The profile's default says which it is.
+    """
+    default = spec.get("default") if isinstance(spec, Mapping) else spec
+    is_number = isinstance(default, int | float) and not isinstance(default, bool)
+    if is_number and isinstance(value, str) and _NUMBER.fullmatch(value):
+        return f"is the text {value!r}; expected a number, as its default {default}: write it without quotes"
+    return None
 
 
 def _relearn(name: str, table: Mapping[str, Any], problems: Problems) -> float:

@@ -35,6 +35,8 @@ def said(problems: Problems) -> list[str]:
         ({"a": {"learn": True}}, {"a": "fixed"}, {"a": "fixed"}, {}),
         ({}, {"a": {"learn": True, "relearn_after_s": 86_400.0}}, {}, {"a": 86_400.0}),
         ({"a": 5}, {"a": {"learn": True}}, {}, {"a": 30.0}),
+        ({"a": 5}, {"a": "garage"}, {"a": "garage"}, {}),
+        ({"a": "5"}, {"a": "6"}, {"a": "6"}, {}),
     ],
 )
 def test_a_parameter_is_as_given_else_its_default_or_is_to_be_learned(
@@ -51,6 +53,11 @@ KEYS = "default, description, learn, relearn_after_s"
 @each_row(
     ("declared", "given", "problem"),
     [
+        (
+            {"a": {"default": 0}},
+            {"a": "2"},
+            "parameters.a: is the text '2'; expected a number, as its default 0: write it without quotes",
+        ),
         ({"a": {"description": "its serial"}}, {}, "parameters.a: missing; it must be given: its serial"),
         ({"a": {}}, {}, "parameters.a: missing; it must be given: no description"),
         (
