@@ -66,6 +66,10 @@ def conformance(
     max_power: Annotated[
         float | None, typer.Option(metavar="MW", help="Ask for no more; default: the nameplate.")
     ] = None,
+    min_power: Annotated[
+        float | None,
+        typer.Option(metavar="MW", help="Smallest power beside 0 that it can hold; less is not asked for."),
+    ] = None,
     within: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long the device may take for anything.")
     ] = 5.0,
@@ -113,6 +117,7 @@ def conformance(
         class_name=class_name,
         only=only,
         max_p_mw=max_power,
+        min_p_mw=min_power,
         within_s=within,
         dt_s=dt,
         settle_s=settle,

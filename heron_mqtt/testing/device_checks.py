@@ -76,7 +76,7 @@ def check_telemetry_follows_the_lease(device: DeviceHarness) -> None:
     """While a lease is held, at least three messages of telemetry a lease beside the answer."""
     device.make_free()
     sender = device.sender()
-    sender.do(0.4 * device.full_mw, lease_s=4.0)  # so long that a busy machine is not blamed on the device
+    sender.do(device.part_mw(0.4), lease_s=4.0)  # so long that a busy machine is not blamed on the device
     mark = device.now
     device.pause(3.8)
     while_held = device.heard("telemetry", mark)
@@ -91,7 +91,7 @@ def check_answer(device: DeviceHarness) -> None:
     """A setpoint is acknowledged by its number, without a refusal, and not as the safe state."""
     device.make_free()
     sender = device.sender()
-    answer = sender.answer(sender.send(0.4 * device.full_mw))
+    answer = sender.answer(sender.send(device.part_mw(0.4)))
     _need(answer.get("rejected") is None, f"it refuses a setpoint that is in order: {answer}")
     _need(answer.get("safe") is not True, f"it follows a setpoint and says `safe`: {answer}")
     sender.release()
@@ -122,39 +122,38 @@ def check_scale(device: DeviceHarness) -> None:
 def _followed(device: DeviceHarness) -> Iterator[tuple[float, Json]]:
     """Yield what was asked for, and the telemetry once the output has settled, in either direction."""
     device.make_free()
-    birth, full_mw = device.birth(), device.full_mw
-    parts = [0.4, 0.6]
+    birth = device.birth()
+    powers_mw = [device.part_mw(0.4), device.part_mw(0.6)]
     if birth["p_min_mw"] < 0.0 < birth["p_max_mw"]:
-        parts.append(-min(0.4, 0.8 * abs(birth["p_min_mw"]) / full_mw))
+        powers_mw.append(-min(device.part_mw(0.4), 0.8 * abs(birth["p_min_mw"])))
     sender = device.sender()
-    for part in parts:
+    for p_mw in powers_mw:
         mark = device.now
-        answer = sender.answer(sender.send(part * full_mw))
-        if device.settle_s > 0.0 and not device.is_at(part * full_mw, answer):
-            device.settle(part * full_mw)
+        answer = sender.answer(sender.send(p_mw))
+        if device.settle_s > 0.0 and not device.is_at(p_mw, answer):
+            device.settle(p_mw)
             answer = device.heard("telemetry", mark)[-1].json
-        yield part * full_mw, answer
+        yield p_mw, answer
     sender.release()
 
 
 def check_copies(device: DeviceHarness) -> None:
     """A setpoint is done once: a copy of its number and an older number move nothing."""
     device.make_free()
-    p_mw = device.full_mw
     sender = device.sender()
     sender.next_seq = 4
-    sender.do(0.4 * p_mw)
+    sender.do(device.part_mw(0.4))
     mark = device.now
-    sender.send(0.8 * p_mw, seq=4)  # a copy of the number, and an older one
-    sender.send(0.6 * p_mw, seq=3)
+    sender.send(device.part_mw(0.8), seq=4)  # a copy of the number, and an older one
+    sender.send(device.part_mw(0.6), seq=3)
     sender.next_seq = 5
-    sender.do(0.2 * p_mw)
+    sender.do(device.part_mw(0.2))
     said = [m.json for m in device.heard("telemetry", mark)]
-    moved = [m for m in said if device.is_at(0.8 * p_mw, m) or device.is_at(0.6 * p_mw, m)]
+    moved = [m for m in said if device.is_at(device.part_mw(0.8), m) or device.is_at(device.part_mw(0.6), m)]
     _need(not moved, f"a copy or an older setpoint moved it: {moved}")
     sender.release()
     again = device.sender()
-    again.do(0.2 * p_mw)  # another boot of the same sender counts from 0
+    again.do(device.part_mw(0.2))  # another boot of the same sender counts from 0
     again.release()
 
 
@@ -163,7 +162,7 @@ def check_nameplate(device: DeviceHarness) -> None:
     device.make_free()
     p_mw = device.full_mw
     sender = device.sender()
-    sender.do(0.2 * p_mw)
+    sender.do(device.part_mw(0.2))
     beyond = sender.answer(sender.send(180.0 * p_mw))
     _need(
         beyond.get("rejected") or abs(beyond["p_mw"]) <= abs(p_mw) * 1.001,
@@ -185,14 +184,17 @@ def check_ramp(device: DeviceHarness, mw_per_s: float) -> None:
     sender = device.sender()
     mark = device.now
     for part in (0.8, 0.2):
-        sender.send(part * p_mw, lease_s=min(LONGEST_LEASE_S, 30.0))
-        device.settle(part * p_mw, device.within_s + abs(p_mw) / mw_per_s)
+        sender.send(device.part_mw(part), lease_s=min(LONGEST_LEASE_S, 30.0))
+        device.settle(device.part_mw(part), device.within_s + abs(p_mw) / mw_per_s)
         _need(
-            device.is_at(part * p_mw, device.newest), f"it does not come to {part} of full: {device.newest}"
+            device.is_at(device.part_mw(part), device.newest),
+            f"it does not come to {part} of full: {device.newest}",
         )
     said = [(m.at_s, m.json["p_mw"]) for m in device.heard("telemetry", mark) if "p_mw" in m.json]
     for (before_s, before_mw), (after_s, after_mw) in itertools.pairwise(said):
         allowed_mw = mw_per_s * (after_s - before_s + 0.1) + device.tolerance * abs(p_mw)
+        if device.is_at(0.0, {"p_mw": before_mw}) or device.is_at(0.0, {"p_mw": after_mw}):
+            allowed_mw += device.least_mw  # what starts and stops has no power between
         _need(
             abs(after_mw - before_mw) <= allowed_mw,
             f"{before_mw:g} to {after_mw:g} MW in {after_s - before_s:.2f} s; its ramp is {mw_per_s:g} MW/s",
@@ -203,13 +205,12 @@ def check_ramp(device: DeviceHarness, mw_per_s: float) -> None:
 def check_setpoint_by_hand(device: DeviceHarness) -> None:
     """A setpoint without any metadata is done, each time it comes."""
     device.make_free()
-    p_mw = device.full_mw
     for part in (0.2, 0.4, 0.2, 0.2):
         mark = device.now
-        by_hand = {"p_mw": part * p_mw, "lease_s": 5.0}
+        by_hand = {"p_mw": device.part_mw(part), "lease_s": 5.0}
         by_hand |= {} if device.dt_s is None else {"dt_s": device.dt_s}
         device.publish(device.topic("setpoint"), by_hand)
-        device.wait_for_power(part * p_mw, f"{part} of the nameplate", mark)
+        device.wait_for_power(device.part_mw(part), f"{part} of the nameplate", mark)
     _need(device.newest.get("ack_seq") is None or device.newest.get("ack_boot"), "it invents a number")
     sender = device.sender()
     sender.do(0.0, take_over=True)
@@ -219,7 +220,6 @@ def check_setpoint_by_hand(device: DeviceHarness) -> None:
 def check_number_formats(device: DeviceHarness) -> None:
     """Spellings that leave no doubt are taken; fields that it does not know are ignored."""
     device.make_free()
-    p_mw = device.full_mw
     sender = device.sender()
     spellings: tuple[Json, ...] = (
         {"seq": 1.0},
@@ -231,25 +231,25 @@ def check_number_formats(device: DeviceHarness) -> None:
     )
     for i, fields in enumerate(spellings):
         sender.next_seq = i + 1
-        sender.do((0.2 + 0.1 * (i % 3)) * p_mw, **fields)
+        sender.do(device.part_mw(0.2 + 0.1 * (i % 3)), **fields)
     sender.release()
     numeric = device.sender()
-    numeric.do(0.2 * p_mw, boot=7)
+    numeric.do(device.part_mw(0.2), boot=7)
     numeric.do(0.0, release=1, boot=7)
 
 
 def check_nonsense(device: DeviceHarness) -> None:
     """What is no valid setpoint moves nothing, and a good one after it is done."""
     device.make_free()
-    p_mw = device.full_mw
     sender = device.sender()
-    sender.do(0.4 * p_mw)
+    sender.do(device.part_mw(0.4))
     mark = device.now
-    for payload in _nonsense(0.2 * p_mw, is_bounded=device.is_bounded):
+    for payload in _nonsense(device.part_mw(0.2), is_bounded=device.is_bounded):
         device.publish(device.topic("setpoint"), payload)
-    sender.do(0.6 * p_mw)
+    sender.do(device.part_mw(0.6))
     said = [m.json for m in device.heard("telemetry", mark)]
-    others = [m for m in said if not device.is_at(0.4 * p_mw, m) and not device.is_at(0.6 * p_mw, m)]
+    low_mw, high_mw = sorted((device.part_mw(0.4), device.part_mw(0.6)))
+    others = [m for m in said if not device.is_at(min(max(m["p_mw"], low_mw), high_mw), m)]
     _need(not others, f"nonsense moved it: {others}")
     sender.release()
 
@@ -292,7 +292,7 @@ def check_large_message(device: DeviceHarness) -> None:
     boot = device.newest.get("boot")
     device.publish(device.topic("setpoint"), json.dumps({"why": "x" * LARGE_BYTES}))
     sender = device.sender()
-    sender.do(0.4 * device.full_mw)
+    sender.do(device.part_mw(0.4))
     _need(device.newest.get("boot") == boot, f"a large message made it begin anew: {device.newest}")
     sender.release()
 
@@ -300,10 +300,10 @@ def check_large_message(device: DeviceHarness) -> None:
 def check_flood(device: DeviceHarness) -> None:
     """Hundreds of messages at once, all of them refused: it goes on, and a stop after them is obeyed."""
     device.make_free()
-    p_mw = 0.4 * device.full_mw
+    p_mw = device.part_mw(0.4)
     sender = device.sender()
     sender.do(p_mw)
-    foreign = {"type": "setpoint", "p_mw": 0.2 * device.full_mw, "lease_s": 5.0, "sender": "flood"}
+    foreign = {"type": "setpoint", "p_mw": device.part_mw(0.2), "lease_s": 5.0, "sender": "flood"}
     foreign |= {"heard_boot": "no-such-boot", "heard_seq": 0}  # whatever becomes of the lease meanwhile
     boot = uuid.uuid4().hex[:8]
     mark = device.now
@@ -325,16 +325,16 @@ def check_flood(device: DeviceHarness) -> None:
 def check_lease_runs_out(device: DeviceHarness) -> None:
     """A renewal extends a lease and nothing else, unanswered; at its end the device is safe, for good."""
     device.make_free()
-    p_mw = 0.4 * device.full_mw
+    p_mw = device.part_mw(0.4)
     sender = device.sender()
     first = sender.do(p_mw, lease_s=2.0)
     device.pause(1.2)
     begin = time.monotonic()
     mark = device.now
-    sender.send(0.5 * p_mw, lease_s=2.0, renewal=True)
+    sender.send(device.part_mw(0.2), lease_s=2.0, renewal=True)
     safe = device.telemetry(device.is_safe, "the safe state", mark)
     held_s = time.monotonic() - begin
-    moved = [m.json for m in device.heard("telemetry", mark) if device.is_at(0.5 * p_mw, m.json)]
+    moved = [m.json for m in device.heard("telemetry", mark) if device.is_at(device.part_mw(0.2), m.json)]
     _need(device.settle_s > 0.0 or not moved, f"a renewal set its power: {moved[:1]}")
     _need(held_s >= 1.1, f"safe {held_s:.2f} s after a renewal by 2 s: it was not heard")
     _need(safe.get("safe") is not False, f"it is at 0 and says that it is not safe: {safe}")
@@ -396,7 +396,7 @@ def check_long_lease_runs_out(device: DeviceHarness) -> None:
     device.make_free()
     birth = device.birth()
     stores = birth["p_min_mw"] < 0.0 < birth["p_max_mw"]
-    p_mw = -min(0.4 * device.full_mw, 0.8 * abs(birth["p_min_mw"])) if stores else 0.4 * device.full_mw
+    p_mw = -min(device.part_mw(0.4), 0.8 * abs(birth["p_min_mw"])) if stores else device.part_mw(0.4)
     old = device.next_telemetry()
     sender = device.sender()
     begin = time.monotonic()
@@ -438,7 +438,7 @@ def check_no_reactive_power_stays(device: DeviceHarness) -> None:
     A device without reactive power of its own may refuse such a setpoint, or leave that part out.
     """
     device.make_free()
-    asked_mw = 0.4 * device.full_mw
+    asked_mw = device.part_mw(0.4)
     q_mvar = 0.2 * abs(device.full_mw)
 
     def is_driven(lease_s: float) -> bool:
@@ -477,12 +477,16 @@ def _is_at_rest(device: DeviceHarness, telemetry: Json) -> bool:
 def check_lease_counts_from_the_echo(device: DeviceHarness) -> None:
     """A setpoint that echoes telemetry of 1.5 s ago with a lease of 3 s holds for 1.5 s, not for 3."""
     device.make_free()
-    p_mw = 0.4 * device.full_mw
+    p_mw = device.part_mw(0.4)
+    sender = device.sender()
+    if device.settle_s > 0.0:
+        sender.do(p_mw)  # what is left of the lease may be shorter than its ramp
     old = device.next_telemetry()
     device.pause(1.5)
-    sender = device.sender()
     begin = time.monotonic()
-    sender.do(p_mw, lease_s=3.0, heard_boot=old["boot"], heard_seq=old["seq"])
+    answer = sender.answer(sender.send(p_mw, lease_s=3.0, heard_boot=old["boot"], heard_seq=old["seq"]))
+    is_done = answer.get("rejected") is None and device.is_at(p_mw, answer)
+    _need(is_done, f"expected {p_mw:g} MW for {sender.last}, got {answer}")
     mark = device.now
     device.telemetry(device.is_safe, "the safe state", mark)
     held_s = time.monotonic() - begin
@@ -492,7 +496,6 @@ def check_lease_counts_from_the_echo(device: DeviceHarness) -> None:
 def check_stale_echo(device: DeviceHarness) -> None:
     """What echoes telemetry older than its lease, of another boot, or never sent, is refused."""
     device.make_free()
-    p_mw = device.full_mw
     old = device.next_telemetry()
     device.pause(0.6)
     own = device.next_telemetry()
@@ -506,21 +509,24 @@ def check_stale_echo(device: DeviceHarness) -> None:
         {"heard_boot": own["boot"]},
     )
     for fields in stale:
-        sender.refused(0.4 * p_mw, echo=False, **fields)
+        sender.refused(device.part_mw(0.4), echo=False, **fields)
     _need(device.is_safe(device.next_telemetry()), "a stale setpoint moved it")
 
 
 def check_stale_renewal(device: DeviceHarness) -> None:
     """A renewal that echoes another boot, or telemetry that was never sent, extends nothing."""
     device.make_free()
-    p_mw = device.full_mw
     own = device.next_telemetry()
     sender = device.sender()
-    sender.do(0.2 * p_mw, lease_s=1.5)
+    sender.do(device.part_mw(0.2), lease_s=1.5)
     mark = device.now
-    sender.send(0.2 * p_mw, lease_s=LONGEST_LEASE_S, renewal=True, heard_boot="another-boot", heard_seq=0)
+    sender.send(
+        device.part_mw(0.2), lease_s=LONGEST_LEASE_S, renewal=True, heard_boot="another-boot", heard_seq=0
+    )
     unknown = own["seq"] + 1000
-    sender.send(0.2 * p_mw, lease_s=LONGEST_LEASE_S, renewal=True, heard_boot=own["boot"], heard_seq=unknown)
+    sender.send(
+        device.part_mw(0.2), lease_s=LONGEST_LEASE_S, renewal=True, heard_boot=own["boot"], heard_seq=unknown
+    )
     _is_safe_within(device, mark, 8.0, "a stale renewal extends nothing")
 
 
@@ -535,32 +541,30 @@ def _is_safe_within(device: DeviceHarness, mark: int, within_s: float, why: str)
 def check_lease_has_an_owner(device: DeviceHarness) -> None:
     """While a lease holds, another sender is refused and cannot release; it can take over."""
     device.make_free()
-    p_mw = device.full_mw
     one, other, reborn = device.sender("one"), device.sender("other"), device.sender("one")
-    one.do(0.4 * p_mw)
-    other.refused(0.8 * p_mw)
-    reborn.refused(0.8 * p_mw)  # the same name with another boot is another sender
+    one.do(device.part_mw(0.4))
+    other.refused(device.part_mw(0.8))
+    reborn.refused(device.part_mw(0.8))  # the same name with another boot is another sender
     other.refused(0.0, release=True)
-    _need(device.is_at(0.4 * p_mw, device.next_telemetry()), "another sender moved it")
-    other.do(0.2 * p_mw, take_over=True)
-    one.refused(0.8 * p_mw)
-    one.send(0.4 * p_mw, renewal=True)
-    _need(device.is_at(0.2 * p_mw, device.later_telemetry()), "a displaced sender moved it")
+    _need(device.is_at(device.part_mw(0.4), device.next_telemetry()), "another sender moved it")
+    other.do(device.part_mw(0.2), take_over=True)
+    one.refused(device.part_mw(0.8))
+    one.send(device.part_mw(0.4), renewal=True)
+    _need(device.is_at(device.part_mw(0.2), device.later_telemetry()), "a displaced sender moved it")
     other.release()
-    one.do(0.4 * p_mw)
+    one.do(device.part_mw(0.4))
     one.release()
 
 
 def check_owner_against_one_by_hand(device: DeviceHarness) -> None:
     """While a lease holds, a setpoint by hand, which names no sender, is refused."""
     device.make_free()
-    p_mw = device.full_mw
     sender = device.sender()
-    sender.do(0.4 * p_mw)
+    sender.do(device.part_mw(0.4))
     mark = device.now
-    device.publish(device.topic("setpoint"), {"p_mw": 0.8 * p_mw, "lease_s": 5.0})
+    device.publish(device.topic("setpoint"), {"p_mw": device.part_mw(0.8), "lease_s": 5.0})
     told = device.telemetry(lambda m: isinstance(m.get("rejected"), str), "the refusal of one by hand", mark)
-    _need(device.is_at(0.4 * p_mw, told), f"a setpoint by hand moved it: {told}")
+    _need(device.is_at(device.part_mw(0.4), told), f"a setpoint by hand moved it: {told}")
     sender.release()
 
 
@@ -571,15 +575,14 @@ def check_lease_is_told(device: DeviceHarness) -> None:
     handed back, and its next program knows it by this (docs/wire-contract.md, leases and their owner).
     """
     device.make_free()
-    p_mw = device.full_mw
     one, other = device.sender("one"), device.sender("other")
-    one.do(0.4 * p_mw)
+    one.do(device.part_mw(0.4))
     _lease(device, "held", one.boot)
-    other.do(0.2 * p_mw, take_over=True)
+    other.do(device.part_mw(0.2), take_over=True)
     _lease(device, "held", other.boot)
     other.release()
     _lease(device, "free", None)
-    one.do(0.4 * p_mw)
+    one.do(device.part_mw(0.4))
     device.stop()
     _lease(device, "free", None, or_held_by_itself=True)
     device.release_stop()
@@ -590,24 +593,23 @@ def check_foreign_renewal(device: DeviceHarness) -> None:
     """Another sender cannot renew: the lease ends when its owner falls silent."""
     device.make_free()
     sender = device.sender()
-    sender.do(0.2 * device.full_mw, lease_s=1.5)
+    sender.do(device.part_mw(0.2), lease_s=1.5)
     mark = device.now
-    device.sender().send(0.2 * device.full_mw, lease_s=LONGEST_LEASE_S, renewal=True)
+    device.sender().send(device.part_mw(0.2), lease_s=LONGEST_LEASE_S, renewal=True)
     _is_safe_within(device, mark, 8.0, "a renewal of another sender extends nothing")
 
 
 def check_numbers_of_several_senders(device: DeviceHarness) -> None:
     """A copy is known as one after six other senders have been heard."""
     device.make_free()
-    p_mw = device.full_mw
     sender = device.sender()
-    first = sender.send(0.4 * p_mw)
+    first = sender.send(device.part_mw(0.4))
     sender.answer(first)
     for i in range(6):
-        device.sender(f"other {i}").refused(0.8 * p_mw)
-    sender.send(0.8 * p_mw, seq=first)
+        device.sender(f"other {i}").refused(device.part_mw(0.8))
+    sender.send(device.part_mw(0.8), seq=first)
     answer = device.later_telemetry()
-    _need(device.is_at(0.4 * p_mw, answer), "a copy moved it after others had been heard")
+    _need(device.is_at(device.part_mw(0.4), answer), "a copy moved it after others had been heard")
     _need(
         (answer.get("ack_boot"), answer.get("ack_seq")) == (sender.boot, first),
         f"it must go on to acknowledge what it does, not what it refused: {answer}",
@@ -671,7 +673,7 @@ def check_stop_is_confirmed(device: DeviceHarness) -> None:
     """A stop and its release are confirmed, with the number of the stop."""
     device.make_free()
     sender = device.sender()
-    sender.do(0.4 * device.full_mw)
+    sender.do(device.part_mw(0.4))
     mark = device.stop({"type": "estop", "active": True, "boot": "s", "seq": 7})
     told = device.wait_for(
         device.confirm_topic, lambda m: m.get("active") is True, "the confirmed stop", mark
@@ -684,31 +686,30 @@ def check_stop_is_confirmed(device: DeviceHarness) -> None:
 def check_stop(device: DeviceHarness) -> None:
     """A stop is a safe state that no setpoint ends; its release ends it, and brings nothing back."""
     device.make_free()
-    p_mw = device.full_mw
     sender = device.sender()
-    sender.do(0.4 * p_mw)
+    sender.do(device.part_mw(0.4))
     mark = device.stop()
     device.telemetry(device.is_safe, "the safe state after the stop", mark)
     for fields in ({}, {"take_over": True}):
-        answer = sender.answer(sender.send(0.6 * p_mw, **fields))
+        answer = sender.answer(sender.send(device.part_mw(0.6), **fields))
         _need(answer.get("rejected") and device.is_safe(answer), f"expected a refusal at rest: {answer}")
         _need(answer.get("stopped") is True, f"expected stopped = true in telemetry: {answer}")
-    sender.send(0.4 * p_mw, renewal=True)
+    sender.send(device.part_mw(0.4), renewal=True)
     device.release_stop()
-    sender.send(0.4 * p_mw, renewal=True)
+    sender.send(device.part_mw(0.4), renewal=True)
     after = device.later_telemetry()
     _need(
         device.is_safe(after) and not after.get("stopped"),
         f"the release, or a renewal after it, moved it; or the release is unheard: {after}",
     )
-    sender.do(0.2 * p_mw)
+    sender.do(device.part_mw(0.2))
     sender.release()
 
 
 def check_malformed_stops(device: DeviceHarness) -> None:
     """Whatever comes on ``estop`` and is no valid release stops."""
     device.make_free()
-    p_mw = 0.4 * device.full_mw
+    p_mw = device.part_mw(0.4)
     for what, payload in malformed_stops(device.env_id).items():
         sender = device.sender()
         sender.do(p_mw)
@@ -725,7 +726,7 @@ def check_malformed_stops(device: DeviceHarness) -> None:
 def check_repeated_stops(device: DeviceHarness) -> None:
     """The same stop again is a stop; the same release again is none."""
     device.make_free()
-    p_mw = 0.4 * device.full_mw
+    p_mw = device.part_mw(0.4)
     stop: Json = {"type": "estop", "active": True, "boot": "r1", "seq": 0}
     sender = device.sender()
     for _ in range(2):  # the second time it is a copy of the first one, byte for byte

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 import time
 import uuid
@@ -27,6 +28,7 @@ from heron_mqtt.messaging.urls import WEB
 TOLERANCE = 0.02
 """How far a device's power may be from the setpoint, as a part of its nameplate."""
 SLOWEST_S = 7.5  # between telemetry: a quarter of the lease of 30 s that most checks use
+USUAL_LEASE_S = 30.0
 LONGEST_LEASE_S = 60.0
 """Of what a harness sends on purpose; a bounded one sends no longer one by mistake either."""
 
@@ -91,6 +93,7 @@ class DeviceHarness:
         within_s: How long the device may take for anything, wall-clock s; for a machine under load.
         dt_s: Simulated time of each setpoint, s, for an emulated device that ramps in it; None = none.
         settle_s: How long the output may go on moving after the answer to a setpoint, s.
+        least_mw: The smallest power beside 0 that it can hold, MW, >= 0; less is not asked for.
         tolerance: How far its power may be from the setpoint, as a part of its nameplate.
         bound_mw: Largest power that may be asked for, MW, > 0; None = the nameplate of its birth.
         is_bounded: Send nothing that a device without bounds of its own would follow beyond nameplate and
@@ -111,6 +114,7 @@ class DeviceHarness:
         within_s: float = 20.0,
         dt_s: float | None = None,
         settle_s: float = 0.0,
+        least_mw: float = 0.0,
         tolerance: float = TOLERANCE,
         bound_mw: float | None = None,
         is_bounded: bool = False,
@@ -120,6 +124,7 @@ class DeviceHarness:
         self.agent_id, self.name = agent_id, name
         self.label = f"{agent_id}/{name}"
         self.within_s, self.settle_s, self.tolerance = within_s, settle_s, tolerance
+        self.least_mw = least_mw
         self.dt_s = dt_s
         self.bound_mw, self.is_bounded = bound_mw, is_bounded
         self._options = options = read_options(url, client_id=f"harness-{uuid.uuid4().hex[:12]}")
@@ -298,6 +303,12 @@ class DeviceHarness:
         full = high if high > 0.0 else low
         return full if self.bound_mw is None else max(-self.bound_mw, min(self.bound_mw, full))
 
+    def part_mw(self, part: float) -> float:
+        """Return a power between the smallest (``part`` 0) and ``full_mw`` (1), MW."""
+        full_mw = self.full_mw
+        least_mw = math.copysign(min(self.least_mw, abs(full_mw)), full_mw)
+        return least_mw + part * (full_mw - least_mw)
+
     # -- what is sent ------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes | str | Json, *, retain: bool = False) -> None:
@@ -406,7 +417,7 @@ class SetpointSender:
         """The message sent last."""
         self._harness = harness
 
-    def send(self, p_mw: float, *, lease_s: float = 30.0, echo: bool = True, **fields: Any) -> int:
+    def send(self, p_mw: float, *, lease_s: float = USUAL_LEASE_S, echo: bool = True, **fields: Any) -> int:
         """Publish a setpoint; returns its seq. ``fields`` are added, or replace what stands there."""
         device = self._harness
         if device.is_bounded and (
@@ -429,11 +440,13 @@ class SetpointSender:
         self._harness.publish(self._harness.topic("setpoint"), self.last)
         return seq
 
-    def do(self, p_mw: float, **fields: Any) -> Json:
+    def do(self, p_mw: float, *, lease_s: float = USUAL_LEASE_S, **fields: Any) -> Json:
         """Publish a setpoint, wait until it is done, and return the answer."""
         device = self._harness
+        if lease_s < min(device.settle_s, USUAL_LEASE_S):  # over before it is there: it goes there first
+            self.do(p_mw, **fields)
         mark = device.now
-        answer = self.answer(self.send(p_mw, **fields))
+        answer = self.answer(self.send(p_mw, lease_s=lease_s, **fields))
         if answer.get("rejected") is not None:
             raise CheckFailed(f"expected {p_mw:g} MW for {self.last}, got a refusal: {answer}")
         if not device.is_at(p_mw, answer) and device.settle_s > 0.0:  # it answers while it still ramps

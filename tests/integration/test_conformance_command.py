@@ -76,6 +76,47 @@ def test_a_class_is_examined(tmp_path: Path) -> None:
     assert done.code == 0, done.out + done.err
 
 
+GENSET = '''
+import time
+from heron_mqtt import FieldDevice
+from heron_mqtt.messages import Telemetry
+
+class Genset(FieldDevice):
+    """Off, or between 6 and 20 kW, which it reaches by 20 kW/s."""
+    kind = "generator"
+    wanted_mw = p_mw = at_s = 0.0
+
+    def nameplate(self):
+        return {"p_min_mw": 0.0, "p_max_mw": 0.02}
+
+    def apply(self, setpoint):
+        wanted_mw = max(0.0, min(0.02, setpoint.p_mw))
+        self.measure()
+        self.wanted_mw = 0.0 if wanted_mw < 0.003 else max(0.006, wanted_mw)
+
+    def measure(self):
+        now_s = time.monotonic()
+        reach_mw, self.at_s = 0.02 * (now_s - self.at_s), now_s
+        if self.wanted_mw == 0.0:
+            self.p_mw = 0.0
+        else:
+            start_mw = max(self.p_mw, 0.006)
+            self.p_mw = start_mw + max(-reach_mw, min(reach_mw, self.wanted_mw - start_mw))
+        return Telemetry(p_mw=self.p_mw)
+'''
+
+
+@pytest.mark.slow
+def test_a_device_with_a_smallest_power_and_a_ramp_is_asked_for_nothing_below_it(tmp_path: Path) -> None:
+    (tmp_path / "genset.py").write_text(GENSET)
+    named = ["--class", f"{tmp_path / 'genset.py'}:Genset", "--settle", "3", "--within", "20"]
+    only = ["scale", "ramp", "lease-end", "echo", "formats", "garbage"]
+    picked = [word for name in only for word in ("--only", name)]
+    power = ["--min-power", "0.006", "--ramp", "0.02"]
+    done = run_heron("conformance", "--device", "MG1/gen", *named, *power, *picked, "--json")
+    assert done.result["conforms"], [p for p in done.result["promises"] if p["verdict"] != "pass"]
+
+
 def test_a_program_that_does_not_start_is_said_in_one_line() -> None:
     done = run_heron("conformance", *DEVICE, "--", sys.executable, "-c", "raise SystemExit('no port')")
     assert (done.code, len(done.errors)) == (1, 1)

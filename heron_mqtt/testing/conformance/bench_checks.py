@@ -48,7 +48,7 @@ def check_start_is_safe(bench: ConformanceBench) -> None:
     """After a power cut amid a lease it is in its safe state until a setpoint comes."""
     harness = bench.harness
     harness.make_free()
-    harness.sender().do(0.4 * harness.full_mw)
+    harness.sender().do(harness.part_mw(0.4))
     mark = harness.now
     birth = bench.restart()
     harness.later_telemetry()
@@ -56,7 +56,7 @@ def check_start_is_safe(bench: ConformanceBench) -> None:
     moved = [m for m in said if not harness.is_safe(m)]
     _need(not moved, f"it came back with power without a new setpoint: {moved}")
     sender = harness.sender()
-    sender.do(0.2 * harness.full_mw)
+    sender.do(harness.part_mw(0.2))
     sender.release()
 
 
@@ -67,7 +67,7 @@ def check_replays_of_an_earlier_life(bench: ConformanceBench) -> None:
     sender = harness.sender()
     recorded = []
     for part in (0.2, 0.4, 0.6):
-        sender.do(part * harness.full_mw)
+        sender.do(harness.part_mw(part))
         recorded.append(sender.last)
     bench.restart()
     mark = harness.now
@@ -81,7 +81,7 @@ def check_replays_of_an_earlier_life(bench: ConformanceBench) -> None:
     answers = [m for m in said if m.get("ack_seq") is not None]
     _need(all(m.get("rejected") for m in answers), f"a replay was not refused: {answers}")
     again = harness.sender()
-    again.do(0.2 * harness.full_mw)
+    again.do(harness.part_mw(0.2))
     again.release()
 
 
@@ -91,7 +91,7 @@ def check_retained_setpoint(bench: ConformanceBench) -> None:
     topic = harness.topic("setpoint")
     harness.make_free()
     bench.cut_power()
-    kept = {"type": "setpoint", "p_mw": 0.4 * harness.full_mw, "lease_s": 30.0}
+    kept = {"type": "setpoint", "p_mw": harness.part_mw(0.4), "lease_s": 30.0}
     harness.publish(topic, kept, retain=True)
     try:
         mark = harness.now
@@ -114,7 +114,7 @@ def check_retained_stop(bench: ConformanceBench) -> None:
     try:
         bench.give_power()
         sender = harness.sender()
-        answer = sender.answer(sender.send(0.4 * harness.full_mw))
+        answer = sender.answer(sender.send(harness.part_mw(0.4)))
         _need(
             answer.get("rejected") and harness.is_safe(answer),
             f"it follows a setpoint although a stop is in force: {answer}",
@@ -129,8 +129,8 @@ def check_required_proof(bench: ConformanceBench) -> None:
     harness = bench.harness
     harness.make_free()
     sender = harness.sender()
-    sender.refused(0.4 * harness.full_mw, echo=False)
-    sender.do(0.4 * harness.full_mw)
+    sender.refused(harness.part_mw(0.4), echo=False)
+    sender.do(harness.part_mw(0.4))
     sender.release()
 
 
@@ -138,7 +138,7 @@ def check_without_its_broker(bench: ConformanceBench) -> None:
     """Without its broker the lease ends by its own clock: back, it is safe and stays so."""
     harness = bench.harness
     harness.make_free()
-    harness.sender().do(0.4 * harness.full_mw, lease_s=1.5)
+    harness.sender().do(harness.part_mw(0.4), lease_s=1.5)
     mark = harness.now
     bench.restart_broker(2.0)
     harness.birth(mark)
@@ -159,7 +159,7 @@ def check_reconnect(bench: ConformanceBench) -> None:
     told = harness.telemetry(lambda m: m.get("boot") == before["boot"], "telemetry", mark)
     _need(told.get("seq", -1) > before["seq"], f"it uses a number of this boot again: {told}")
     sender = harness.sender()
-    sender.do(0.4 * harness.full_mw)
+    sender.do(harness.part_mw(0.4))
     sender.release()
 
 
@@ -174,7 +174,7 @@ def check_stop_over_a_lost_connection(bench: ConformanceBench) -> None:
     harness.birth(mark)
     harness.next_telemetry()
     sender = harness.sender()
-    answer = sender.answer(sender.send(0.4 * harness.full_mw))
+    answer = sender.answer(sender.send(harness.part_mw(0.4)))
     _need(
         answer.get("rejected") and harness.is_safe(answer),
         f"the broker forgot the stop, and so did the device: {answer}",
@@ -187,7 +187,7 @@ def check_end(bench: ConformanceBench) -> None:
     harness = bench.harness
     assert bench.program is not None
     harness.make_free()
-    harness.sender().do(0.4 * harness.full_mw)
+    harness.sender().do(harness.part_mw(0.4))
     mark = harness.now
     bench.program.end()
     try:

@@ -32,6 +32,7 @@ class ConformanceOptions:
         class_name: ``MODULE:CLASS`` of a ``FieldDevice`` in its place; None = none.
         only: Names of promises; None = all.
         max_p_mw: Largest power that may be asked for, MW; None = the nameplate.
+        min_p_mw: Smallest power beside 0 that it can hold, MW; None = any.
         within_s: How long it may take for anything, s.
         dt_s: Simulated time of each setpoint, s, for an emulated device that ramps; None = none.
         settle_s: How long its output may move after an answer, s.
@@ -47,6 +48,7 @@ class ConformanceOptions:
     class_name: str | None = None
     only: Collection[str] | None = None
     max_p_mw: float | None = None
+    min_p_mw: float | None = None
     within_s: float = 5.0
     dt_s: float | None = None
     settle_s: float = 0.0
@@ -81,6 +83,7 @@ class ConformanceOptions:
             "--max-power": (self.max_p_mw, 1e6),
             "--within": (self.within_s, 3600.0),
             "--ramp": (self.ramp_mw_per_s, 1e6),
+            "--min-power": (self.min_p_mw, 1e6),
             "--dt": (self.dt_s, 86_400.0),
         }
         for option, (value, most) in positive.items():
@@ -129,6 +132,7 @@ def bench_of(options: ConformanceOptions, ask: Callable[[str], None] | None) -> 
                 settle_s=options.settle_s,
                 tolerance=options.tolerance,
                 bound_mw=options.max_p_mw,
+                least_mw=options.min_p_mw or 0.0,
                 is_bounded=not options.is_started_here,
             )
         )

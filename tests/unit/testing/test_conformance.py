@@ -24,6 +24,7 @@ from heron_mqtt.testing.conformance import (
 )
 from heron_mqtt.testing.conformance.results import PromiseVerdict
 from heron_mqtt.testing.conformance.serve import device_class
+from heron_mqtt.testing.device_harness import DeviceHarness
 from heron_mqtt.testing.device_process import fill_in
 from support.rows import each_row
 
@@ -124,6 +125,22 @@ def test_the_hash_on_the_page_changes_with_the_results() -> None:
 
 
 @each_row(
+    ("least_mw", "birth", "parts_mw"),
+    [
+        (0.0, {"p_min_mw": -0.05, "p_max_mw": 0.05}, (0.01, 0.05)),
+        (0.006, {"p_min_mw": 0.0, "p_max_mw": 0.02}, (0.0088, 0.02)),
+        (0.006, {"p_min_mw": -0.02, "p_max_mw": 0.0}, (-0.0088, -0.02)),
+    ],
+)
+def test_a_device_is_asked_for_parts_of_what_it_can_hold(
+    least_mw: float, birth: dict[str, float], parts_mw: tuple[float, float]
+) -> None:
+    harness = DeviceHarness("mqtt://127.0.0.1:1", env_id="bench", least_mw=least_mw)
+    harness.birth = lambda since=0: birth  # type: ignore[method-assign]
+    assert (harness.part_mw(0.2), harness.part_mw(1.0)) == pytest.approx(parts_mw)
+
+
+@each_row(
     ("options", "complaint"),
     [
         ({"device": "ess"}, "--device ess: expected AGENT/DEVICE"),
@@ -131,6 +148,7 @@ def test_the_hash_on_the_page_changes_with_the_results() -> None:
         ({"device": "MG1/ess", "command": ["x"], "only": ["lease"]}, "--only lease: no such promise"),
         ({"device": "MG1/ess", "command": ["x"], "class_name": "a:B"}, "one or the other"),
         ({"device": "MG1/ess", "command": ["x"], "max_p_mw": -1.0}, "--max-power -1"),
+        ({"device": "MG1/ess", "command": ["x"], "min_p_mw": 0.0}, "--min-power 0"),
         ({"device": "MG1/ess", "command": ["x"], "ramp_mw_per_s": float("nan")}, "--ramp nan"),
         ({"device": "MG1/ess", "command": ["x"], "tolerance": 0.5}, "--tolerance 0.5"),
         ({"device": "MG1/ess", "broker": "127.0.0.1:1883"}, "did you mean mqtt://127.0.0.1:1883?"),
