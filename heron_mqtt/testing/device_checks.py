@@ -48,16 +48,20 @@ def _need(condition: object, what: str) -> None:
 def check_birth(device: DeviceHarness) -> None:
     """The birth is retained, names kind and limits, and has the boot of the telemetry."""
     device.birth()
-    late_one = DeviceHarness(
-        device.url, env_id=device.env_id, agent_id=device.agent_id, name=device.name, within_s=device.within_s
-    )
-    with late_one as late:
+    with device.late_one() as late:
         birth = late.wait_for(late.topic("status"), lambda m: m.get("state") == "online", "the birth")
     told = birth.json
     _need(birth.retained, "the birth must be retained: a gateway that starts later must receive it")
     _need(isinstance(told.get("kind"), str), f"the birth must say the kind: {told}")
     _need(told["p_min_mw"] <= 0.0 <= told["p_max_mw"], f"0 MW must be within the nameplate: {told}")
+    _is_fraction(told)
     _need(told.get("boot") == device.next_telemetry().get("boot"), "birth and telemetry differ in `boot`")
+
+
+def _is_fraction(told: Json) -> None:
+    soc = told.get("soc")
+    is_number = isinstance(soc, int | float) and not isinstance(soc, bool)
+    _need(soc is None or (is_number and 0.0 <= soc <= 1.0), f"`soc` is a part of 1, not of 100: {told}")
 
 
 def check_telemetry_is_numbered_and_periodic(device: DeviceHarness) -> None:
@@ -70,6 +74,8 @@ def check_telemetry_is_numbered_and_periodic(device: DeviceHarness) -> None:
     steps = [b["seq"] - a["seq"] for a, b in itertools.pairwise(said)]
     _need(steps == [1, 1], f"`seq` must rise by one: {said}")
     _need(not any(m.retained for m in device.heard("telemetry")), "telemetry must not be retained")
+    for one in said:
+        _is_fraction(one)
 
 
 def check_telemetry_follows_the_lease(device: DeviceHarness) -> None:
@@ -158,16 +164,19 @@ def check_copies(device: DeviceHarness) -> None:
 
 
 def check_nameplate(device: DeviceHarness) -> None:
-    """More than the nameplate is clipped, and what is really done is said."""
+    """More than the nameplate is clipped in either direction, and what is really done is said."""
     device.make_free()
-    p_mw = device.full_mw
+    birth = device.birth()
+    low_mw, high_mw = float(birth["p_min_mw"]), float(birth["p_max_mw"])
     sender = device.sender()
     sender.do(device.part_mw(0.2))
-    beyond = sender.answer(sender.send(180.0 * p_mw))
-    _need(
-        beyond.get("rejected") or abs(beyond["p_mw"]) <= abs(p_mw) * 1.001,
-        f"it went beyond its nameplate: {beyond}",
-    )
+    for p_mw in (180.0 * low_mw, 180.0 * high_mw):
+        if p_mw != 0.0:
+            beyond = sender.answer(sender.send(p_mw))
+            _need(
+                beyond.get("rejected") or low_mw * 1.001 <= beyond["p_mw"] <= high_mw * 1.001,
+                f"it went beyond its nameplate: {beyond}",
+            )
     sender.release()
 
 
@@ -475,7 +484,7 @@ def _is_at_rest(device: DeviceHarness, telemetry: Json) -> bool:
 
 
 def check_lease_counts_from_the_echo(device: DeviceHarness) -> None:
-    """A setpoint that echoes telemetry of 1.5 s ago with a lease of 3 s holds for 1.5 s, not for 3."""
+    """What echoes telemetry of 1.5 s ago with a lease of 3 s holds for 1.5 s; so does a renewal."""
     device.make_free()
     p_mw = device.part_mw(0.4)
     sender = device.sender()
@@ -491,6 +500,17 @@ def check_lease_counts_from_the_echo(device: DeviceHarness) -> None:
     device.telemetry(device.is_safe, "the safe state", mark)
     held_s = time.monotonic() - begin
     _need(held_s <= 2.5, f"it held for {held_s:.2f} s a setpoint that may be 1.5 s old, of a lease of 3 s")
+    if device.settle_s > 0.0:
+        sender.do(p_mw)
+    sender.do(p_mw, lease_s=2.5)
+    old = device.next_telemetry()
+    device.pause(1.5)
+    begin = time.monotonic()
+    mark = device.now
+    sender.send(p_mw, lease_s=3.0, renewal=True, heard_boot=old["boot"], heard_seq=old["seq"])
+    device.telemetry(device.is_safe, "the safe state", mark)
+    held_s = time.monotonic() - begin
+    _need(held_s <= 2.5, f"it held for {held_s:.2f} s by a renewal that may be 1.5 s old, of a lease of 3 s")
 
 
 def check_stale_echo(device: DeviceHarness) -> None:
@@ -580,6 +600,9 @@ def check_lease_is_told(device: DeviceHarness) -> None:
     _lease(device, "held", one.boot)
     other.do(device.part_mw(0.2), take_over=True)
     _lease(device, "held", other.boot)
+    with device.late_one() as late:
+        kept = late.wait_for(late.topic("lease"), lambda m: m.get("holder_boot") == other.boot, "`lease`")
+    _need(kept.retained, "`lease` must be retained: a gateway that starts later must know whose it is")
     other.release()
     _lease(device, "free", None)
     one.do(device.part_mw(0.4))

@@ -172,6 +172,16 @@ class DeviceHarness:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def late_one(self) -> DeviceHarness:
+        """Return a harness that is not entered yet: it hears first what the broker has kept."""
+        return DeviceHarness(
+            self.url,
+            env_id=self.env_id,
+            agent_id=self.agent_id,
+            name=self.name,
+            within_s=self.within_s,
+        )
+
     # -- what is heard -----------------------------------------------------------------------------
 
     def topic(self, leaf: str) -> str:

@@ -151,6 +151,18 @@ DEFECTS = {
     "says no lease": _defect(
         "lease-told", 'say(f"{base}/lease", retain=True', 'str("lease"); dict(retain=True'
     ),
+    "keeps no lease at the broker": _defect(
+        "lease-told", 'say(f"{base}/lease", retain=True', 'say(f"{base}/lease", retain=False'
+    ),
+    "clips one direction only": _defect(
+        "nameplate", "min(max(p_mw, -P_MAX_MW), P_MAX_MW)", "min(p_mw, P_MAX_MW)"
+    ),
+    "says its charge in percent": _defect("telemetry", "**power, safe=", "**power | {'soc': 50.0}, safe="),
+    "renews from the arrival": _defect(
+        "echo",
+        "lease_ends, lease_s, heard_at = max(lease_ends, begin + for_s), for_s, now()",
+        "lease_ends, lease_s, heard_at = now() + for_s, for_s, now()",
+    ),
     "holds its lease itself after a stop": _defect("lease-told", *_HOLDS_ITSELF),
 }
 

@@ -6,7 +6,7 @@ import functools
 
 from heron_mqtt.json_object import Json
 from heron_mqtt.testing.conformance.bench import ConformanceBench
-from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness
+from heron_mqtt.testing.device_harness import CheckFailed
 
 
 def _need(condition: object, what: str) -> None:
@@ -26,7 +26,7 @@ def check_will(bench: ConformanceBench) -> None:
         )
         is_own = said.json.get("boot", boot) == boot
         _need(is_own, f"the will names another `boot` than telemetry, {boot!r}: {said.json}")
-        with _late(harness) as late:
+        with harness.late_one() as late:
             kept = late.wait_for(late.topic("status"), lambda m: m.get("state"), "a retained status")
             _need(kept.json.get("state") == "offline", f"what is retained is not the will: {kept.json}")
     finally:
@@ -201,14 +201,3 @@ def check_end(bench: ConformanceBench) -> None:
 
 def _acknowledges(seq: int, telemetry: Json) -> bool:
     return telemetry.get("ack_seq") == seq
-
-
-def _late(harness: DeviceHarness) -> DeviceHarness:
-    """Return a harness that hears only what the broker has kept."""
-    return DeviceHarness(
-        harness.url,
-        env_id=harness.env_id,
-        agent_id=harness.agent_id,
-        name=harness.name,
-        within_s=harness.within_s,
-    )

@@ -142,7 +142,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(
         4,
         "nameplate",
-        "more than the nameplate is clipped, and said",
+        "more than the nameplate is clipped in either direction, and said",
         checks.check_nameplate,
         why_not=_beyond,
     ),
@@ -159,7 +159,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(
         1,
         "echo",
-        "the lease counts from the telemetry that a setpoint echoes",
+        "the lease counts from the telemetry that a setpoint or renewal echoes",
         checks.check_lease_counts_from_the_echo,
         "pace lease-end stale",
     ),
