@@ -220,7 +220,7 @@ ramp_mw_per_s = {m.gen_mw / 200:g}
 cost_a_usd_per_h = 0.1
 cost_b_usd_per_mwh = 45.0
 cost_c_usd_per_mw2h = {15 / m.gen_mw:g}
-start_cost_usd = 0.3
+start_cost_usd = {2 * m.gen_mw:.2g}
 
 [microgrids.{m.name}.devices.pv]
 kind = "pv"
