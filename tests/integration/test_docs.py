@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from heron_mqtt.cli.run_commands import app
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import scenario_from_dict
 from powergrid.simulation.build import build
@@ -111,6 +115,36 @@ def test_shell_lines_run_in_the_order_of_the_page(page: Path, terminals: Termina
     for block in blocks(page, "sh"):
         if "no-run" not in block.words:
             terminals.run(block)
+
+
+def _commands_that_are_not_run() -> Iterator[tuple[str, list[str]]]:
+    """Each ``heron-mqtt`` line of a block that needs a site, a login or a device: where, and its words."""
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            for line in block.text.replace("\\\n", " ").splitlines() if "no-run" in block.words else ():
+                words = shlex.split(line, comments=True)
+                while "heron-mqtt" in words:
+                    words = words[words.index("heron-mqtt") + 1 :]
+                    ends = [i for i, word in enumerate(words) if word in {"|", "&&", ";", "&", ">", "--"}]
+                    yield f"{page.name}:{block.line}: {line}", words[: min(ends, default=len(words))]
+
+
+def test_commands_of_blocks_that_are_not_run_have_the_options_of_the_program() -> None:
+    root: Any = get_command(app)
+    seen = 0
+    for where, words in _commands_that_are_not_run():
+        command, context = root, root.make_context("heron-mqtt", [], resilient_parsing=True)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+            context = type(context)(command, info_name=command.name, parent=context)
+        if command.name == "device":
+            continue  # hands its options on to the device's program
+        try:
+            command.make_parser(context).parse_args(args=words)
+        except Exception as exc:
+            pytest.fail(f"{where}: {exc}")
+        seen += 1
+    assert seen > 30
 
 
 def test_the_scenario_reference_is_up_to_date() -> None:

@@ -249,7 +249,7 @@ def test_takeovers_refusals_and_confirmations_are_events() -> None:
     assert events == [
         ("stop", "MG1/ess", "has confirmed the stop"),
         ("owner", "lab", "held by ann@lab pid 1 (boot a, no. 1 to hold it)"),
-        ("owner", "lab", "held by bob@lab pid 2 (boot b, holder 2)"),
+        ("owner", "lab", "held by bob@lab pid 2 (boot b, no. 2 to hold it)"),
         ("authority", "MG1/ess", "full REFUSED, it stays at shadow: gate band: limited needs a band"),
         ("refusal", "MG1/ess", "rejects its setpoint: beyond the nameplate"),
     ]
