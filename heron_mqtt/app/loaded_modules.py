@@ -8,6 +8,7 @@ another machine) cannot be seen here.
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from collections.abc import Callable, Collection, Mapping
@@ -81,21 +82,21 @@ def own_file(name: str, module: object) -> Path | None:
     told = getattr(module, "__file__", None)
     if name in _PROGRAMS or not isinstance(told, str):
         return None
-    path = Path(told)
-    if _INSTALLED.intersection(path.parts):
+    if told.startswith(_ROOTS):  # nearly all: to look where links lead takes a while
         return None
-    path = path.resolve()
-    if _INSTALLED.intersection(path.parts) or any(path.is_relative_to(root) for root in _ROOTS):
+    path = Path(told).resolve()
+    if str(path).startswith(_ROOTS) or _INSTALLED.intersection((*Path(told).parts, *path.parts)):
         return None
     return path if path.is_file() else None
 
 
-def _roots() -> tuple[Path, ...]:
-    """Return the folders of Python and of this product."""
+def _roots() -> tuple[str, ...]:
+    """Return the folders of Python and of this product, as they are named and where they are."""
     places = sysconfig.get_paths()
     python = [places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    product = [str(Path(package.__path__[0])) for package in (heron_mqtt, powergrid)]
-    return tuple(Path(place).resolve() for place in (*python, *product))
+    product = [package.__path__[0] for package in (heron_mqtt, powergrid)]
+    named = [Path(place) for place in (*python, *product)]
+    return tuple(sorted({f"{path}{os.sep}" for one in named for path in (one, one.resolve())}))
 
 
 _ROOTS = _roots()
