@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -130,6 +130,7 @@ class FieldGateway:
         self._renewing: asyncio.Task[None] | None = None
         self._renewal = MovingDeadline(lambda: self._leases.due_at, monotonic)
         self._hand_backs: set[asyncio.Task[None]] = set()
+        self._let_go_of: list[str] = []  # at the end, those that did not show it when that was last looked at
         self._forget_reconnect: Callable[[], None] = lambda: None
         self._names = sorted(devices)
         self._first_asked = 0  # of them, whether it lacks something
@@ -176,29 +177,35 @@ class FieldGateway:
             self._renewing = None
             for link in self.links.values():
                 link.release(self._stamper)
+            self._let_go_of = self._not_handed_back()
 
     def release_again(self) -> None:
         """Release the devices once more that do not show that they were let go: the first may be lost."""
-        for name in self._awaited_back():
+        for name in self._not_handed_back():
             self.links[name].release_again(self._stamper)
 
     def is_handed_back(self) -> bool:
-        """Whether every device that was driven shows that it was let go; those with an adapter aside."""
-        return next(self._awaited_back(), None) is None
+        """Whether every device that was driven shows that it was let go; those with an adapter aside.
 
-    def _awaited_back(self) -> Iterator[str]:
-        return (
-            name
-            for name, link in self.links.items()
-            if link.hand_back.is_due and not self._settings[name].has_adapter
-        )
+        Asked at every message of a device, so one that is awaited is looked at first.
+        """
+        awaited = self._let_go_of
+        while awaited and not self._is_to_be_handed_back(awaited[-1]):
+            awaited.pop()
+        return not awaited
+
+    def _not_handed_back(self) -> list[str]:
+        return [name for name in self.links if self._is_to_be_handed_back(name)]
+
+    def _is_to_be_handed_back(self, name: str) -> bool:
+        return self.links[name].hand_back.is_due and not self._settings[name].has_adapter
 
     def unreturned(self) -> dict[str, Unreturned]:
         """Return what is wrong, by device, with those that were driven and do not show their release.
 
         A device with an adapter is left out: that one hands it back, and says what came of it.
         """
-        found = {name: self.links[name].unreturned for name in self._awaited_back()}
+        found = {name: self.links[name].unreturned for name in self._not_handed_back()}
         return {name: one for name, one in found.items() if one is not None}
 
     def close(self) -> None:
