@@ -17,7 +17,14 @@ from hypothesis import settings
 
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
-from support import forked_modules, forked_worker, quick_networks, worker_events
+from support import (
+    forked_modules,
+    forked_worker,
+    quick_hashes,
+    quick_lookups,
+    quick_networks,
+    worker_events,
+)
 from support.kafka_server import KafkaServer
 from support.mosquitto_server import Mosquitto, executable
 from support.nats_server import NatsServer
@@ -76,10 +83,12 @@ def pytest_testnodedown(node: WorkerController) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Give a forked worker the tests that are collected already; have workers tell what is used, no more.
 
-    Programs that are modules of ours are forked: see ``support.forked_modules``.
+    Programs that are modules of ours are forked: see ``support.forked_modules``. Passwords are hashed with
+    little work: see ``support.quick_hashes``.
     """
     if not os.environ.get("HERON_FRESH_PROCESSES"):
         forked_modules.fork_modules()
+        quick_hashes.hash_quickly()
     if hasattr(config, "workerinput"):
         worker_events.tell_less(config)
     if (plugin := forked_worker.collected(config)) is not None:
@@ -94,14 +103,16 @@ def pytest_collection() -> Generator[None, object, object]:
     twelfth of the processor's time. What tests make is looked through less often than by default, which took
     a twentieth.
 
-    From then on pandapower copies its empty tables: see ``support.quick_networks``.
+    From then on pandapower copies its empty tables, and some answers are not looked up again: see
+    ``support.quick_networks`` and ``support.quick_lookups``.
     """
     gc.disable()
     try:
         return (yield)
     finally:
         quick_networks.copy_empty_tables()
-        gc.freeze()
+        quick_lookups.look_for_libraries_once()
+        quick_lookups.freeze()
         gc.set_threshold(5_000, 20, 20)
         gc.enable()
 
@@ -111,7 +122,7 @@ def unfrozen() -> Iterator[None]:
     """What the tests themselves keep out of the garbage collector is let in meanwhile."""
     gc.unfreeze()
     yield
-    gc.freeze()
+    quick_lookups.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest leaves out what is slow, and after it
@@ -146,6 +157,13 @@ def _mark_slow(config: pytest.Config, items: list[pytest.Item]) -> None:
 def fresh_programs() -> Iterator[None]:
     """Programs that are modules of ours are started by Python: how they start is what is tested."""
     with forked_modules.starting_afresh():
+        yield
+
+
+@pytest.fixture
+def costly_hashes() -> Iterator[None]:
+    """Passwords are hashed as in use: what that costs others is what is tested."""
+    with quick_hashes.costly_hashes():
         yield
 
 

@@ -281,6 +281,7 @@ async def test_trap_half_a_connect_is_not_waited_for(kind: str) -> None:
 
 
 @both
+@pytest.mark.usefixtures("costly_hashes")
 async def test_trap_checking_passwords_does_not_hold_up_everybody(kind: str, tmp_path: Path) -> None:
     """Thirty logins cost seconds of argon2; a client that is in must not notice."""
     users = tmp_path / "users"

@@ -336,21 +336,25 @@ def _program(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
-    from support import forked_modules, quick_networks
+    from support import forked_modules, quick_hashes, quick_lookups, quick_networks
 
     sys.path.pop(0)  # a module of the tests is not to stand in for another
     for _module in [name for name in sys.modules if name.partition(".")[0] == "support"]:
         del sys.modules[_module]
+    gc.disable()  # what is made now is kept
     for _module in MODULES:
         __import__(_module)
     forked_modules.import_programs()
     forked_modules.fork_modules()  # what the programs start in their turn
     quick_networks.copy_empty_tables()
+    quick_hashes.hash_quickly()
     load_grid = sys.modules["powergrid.networks.loader"].load_grid
     for _network in ("cigre_mv_lv", "create_kerber_landnetz_freileitung_1"):
         load_grid(_network)  # of most scenarios; it takes a second, and once built, is built for all
+    quick_lookups.look_for_libraries_once()
     gc.collect()
-    gc.freeze()
+    quick_lookups.freeze()
+    gc.enable()
     _words = serve(socket.socket(fileno=os.dup(0)))
     if _words is not None:
         _program(_words)

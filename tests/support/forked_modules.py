@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import runpy
@@ -29,6 +28,7 @@ from typing import Any
 from heron_mqtt.end_signals import OF_THIS_PROGRAM
 from heron_mqtt.forked_program import be_a_program, name_process
 from heron_mqtt.service_manager import THE_SERVICE
+from support import quick_lookups
 
 __all__ = ["fork_modules", "import_programs", "starting_afresh"]
 
@@ -156,7 +156,8 @@ class _Program:
 
     def run(self) -> int:
         """Be it; return the exit code."""
-        gc.freeze()  # garbage of the test may hold descriptors, and would close those that have their numbers
+        # Garbage of the test may hold descriptors, and would close those that have their numbers.
+        quick_lookups.freeze()
         _forget_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.heeds)
         if self.session:

@@ -196,6 +196,7 @@ def _take_in() -> None:
 
     All that the arguments name, whatever failed last: the cache is an empty one, which nobody reads after it.
     """
+    gc.disable()  # what is made now is kept
     with _measured():
         _import_tests()
         if (forked_modules := sys.modules.get("support.forked_modules")) is not None:
@@ -204,6 +205,7 @@ def _take_in() -> None:
     _look_up_for_properties()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _import_tests() -> None:

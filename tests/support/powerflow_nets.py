@@ -11,6 +11,7 @@ import pandapower as pp
 import pandapower.networks as pn
 import pandas as pd
 
+from powergrid.networks.sources import PandapowerLibrary
 from powergrid.powerflow import (
     BatchPowerFlowResult,
     CompiledNetwork,
@@ -36,15 +37,14 @@ ALLOWED = {
 
 @cache
 def _shipped(name: str) -> Any:
-    return {
-        "cigre_lv": pn.create_cigre_network_lv,
-        "cigre_mv_der": lambda: pn.create_cigre_network_mv(with_der="pv_wind"),
-        "case33bw": pn.case33bw,
-        "kerber_landnetz": pn.create_kerber_landnetz_kabel_1,
-        "kerber_vorstadt": pn.create_kerber_vorstadtnetz_kabel_1,
-        "mv_oberrhein": pn.mv_oberrhein,
-        "case118": pn.case118,
-    }[name]()
+    if name == "cigre_mv_der":
+        return pn.create_cigre_network_mv(with_der="pv_wind")
+    full_name = {
+        "cigre_lv": "create_cigre_network_lv",
+        "kerber_landnetz": "create_kerber_landnetz_kabel_1",
+        "kerber_vorstadt": "create_kerber_vorstadtnetz_kabel_1",
+    }.get(name, name)
+    return PandapowerLibrary().load(full_name).net  # built once, for others, too
 
 
 def build_all() -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandapower as pp
-import pandapower.networks as pn
 import pandapower.topology
 import pandas as pd
 import pytest
 
 from powergrid.devices import DEVICES
-from powergrid.networks import GRID_ZONE, GridModel, load_grid
+from powergrid.networks import GRID_ZONE, GridModel, load_grid, load_network
 
 SHIPPED = ("cigre_mv_lv", "three_case33bw_on_cigre_mv")
 NAMES = ("MG1", "MG2", "MG3")
@@ -118,7 +117,7 @@ def test_cigre_feeders_behave_in_the_grid_as_they_do_alone() -> None:
     net = solve(copy.deepcopy(grid.net))
     letters = {"MG1": "R", "MG2": "I", "MG3": "C"}
     for name, letter in letters.items():
-        alone = pn.create_cigre_network_lv()
+        alone = load_network("create_cigre_network_lv")
         alone.ext_grid["vm_pu"] = net.res_bus.vm_pu[grid.microgrids[name].pcc_bus]
         solve(alone)
         in_grid = net.res_bus.vm_pu[list(grid.microgrids[name].buses)]
@@ -129,7 +128,7 @@ def test_cigre_feeders_behave_in_the_grid_as_they_do_alone() -> None:
 
 def test_case33bw_microgrids_carry_three_quarters_of_the_original_load() -> None:
     grid = _built("three_case33bw_on_cigre_mv")
-    original = pn.case33bw()
+    original = load_network("case33bw")
     for sites in grid.microgrids.values():
         own = grid.net.load.loc[list(sites.loads), ["p_mw", "q_mvar"]].sum()
         np.testing.assert_allclose(own, 0.75 * original.load[["p_mw", "q_mvar"]].sum())
@@ -138,5 +137,5 @@ def test_case33bw_microgrids_carry_three_quarters_of_the_original_load() -> None
 
 
 def test_lumped_loads_make_room_for_the_case33bw_feeders() -> None:
-    plain, grid = pn.create_cigre_network_mv(), _built("three_case33bw_on_cigre_mv")
+    plain, grid = load_network("create_cigre_network_mv"), _built("three_case33bw_on_cigre_mv")
     assert grid.net.load.p_mw.sum() == pytest.approx(plain.load.p_mw.sum())

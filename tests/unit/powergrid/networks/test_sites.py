@@ -18,6 +18,7 @@ from powergrid.networks import (
     GridModel,
     attach_devices,
     attach_microgrid,
+    load_network,
     resolve_bus,
     to_pandapower_p,
     to_pandapower_q,
@@ -28,7 +29,7 @@ LV_RESIDENTIAL = [f"Bus R{number}" for number in range(1, 19)]
 
 @pytest.fixture(scope="module")
 def pristine() -> Any:
-    return pn.create_cigre_network_lv()
+    return load_network("create_cigre_network_lv")
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_buses_by_index_by_name_and_by_zone_are_the_same_microgrid(net: Any) -> 
 
 
 def test_a_border_of_lines_gives_one_coupling_point_each_with_its_side() -> None:
-    net = pn.create_cigre_network_mv()
+    net = load_network("create_cigre_network_mv")
     sites = attach_microgrid(net, "south", buses=["Bus 8", "Bus 9", "Bus 10", "Bus 11", "Bus 7"])
     # Line 11-4 and Line 14-8 are open at one end and carry nothing; Line 6-7 too.
     assert [net.line.name[pcc.index] for pcc in sites.pccs] == ["Line 3-8"]
@@ -74,7 +75,7 @@ def test_a_border_of_lines_gives_one_coupling_point_each_with_its_side() -> None
 
 @pytest.mark.parametrize("side", ["hv", "from", "to"])
 def test_power_at_the_coupling_points_is_what_the_microgrid_draws(net: Any, side: str) -> None:
-    net = {"hv": net}.get(side) or pn.create_cigre_network_mv()
+    net = {"hv": net}.get(side) or load_network("create_cigre_network_mv")
     names = {"hv": LV_RESIDENTIAL, "from": ["Bus 13", "Bus 14"], "to": ["Bus 13", "Bus 14"]}[side]
     if side == "to":
         net.line[["from_bus", "to_bus"]] = net.line[["to_bus", "from_bus"]].to_numpy()
