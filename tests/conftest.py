@@ -58,7 +58,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["HERON_MQTT_GRID_CACHE"] = f"{_shared.name}/grids"
 
 # A busy machine is slow, not wrong: examples have no deadline. .ci/slow asks for the thorough profile.
-settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("thorough", deadline=None, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
