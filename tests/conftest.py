@@ -111,7 +111,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         quick_networks.copy_empty_tables()
-        quick_lookups.look_for_libraries_once()
+        quick_lookups.look_up_once()
         quick_lookups.freeze()
         gc.set_threshold(5_000, 20, 20)
         gc.enable()

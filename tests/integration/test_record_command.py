@@ -109,7 +109,9 @@ def test_rows_of_the_csv_that_are_lost_fail_the_run(tmp_path: Path) -> None:
     assert "ran 2 steps" in done.out
 
 
-def test_nothing_is_written_where_a_record_is(run: Run, tmp_path: Path) -> None:
+def test_nothing_is_written_where_a_record_is(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = tmp_path / "kept.heron"
     kept.write_bytes(before := run.record.read_bytes())
     for command in (
@@ -118,9 +120,9 @@ def test_nothing_is_written_where_a_record_is(run: Run, tmp_path: Path) -> None:
         ["calibrate", str(run.record), "--network", "--to", str(kept)],
         ["run", "--centralized", "--steps", "1", "--no-record", "--csv", str(kept)],
     ):
-        done = run_heron(*command)
-        assert done.code == 2, command
-        assert f"{kept}: holds the record of a run, which is never overwritten" in done.err
+        code, _, err = here(monkeypatch, capsys, *command)
+        assert code == 2, command
+        assert f"{kept}: holds the record of a run, which is never overwritten" in "\n".join(err)
         assert kept.read_bytes() == before
 
 
@@ -157,7 +159,9 @@ def test_rows_that_are_missing_in_the_record_are_no_success(
     assert last == ([] if line is None else [f"heron-mqtt: {line.format(n=lost)}"])
 
 
-def test_a_scenario_that_a_result_is_to_replace_is_kept(run: Run, tmp_path: Path) -> None:
+def test_a_scenario_that_a_result_is_to_replace_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two arguments the wrong way round must not cost a file of the user's own; an earlier result is gone."""
     kept = write_scenario(tmp_path, {})
     before = kept.read_text()
@@ -166,13 +170,13 @@ def test_a_scenario_that_a_result_is_to_replace_is_kept(run: Run, tmp_path: Path
         ["calibrate", str(run.record), "--network", "--to", str(kept)],
         ["run", str(kept), "--centralized", "--steps", "1", "--no-record", "--csv", str(kept)],
     ):
-        done = run_heron(*command)
-        assert done.code == 2, command
-        assert f"{kept}: holds something else than an earlier result of this kind" in done.err
+        code, _, err = here(monkeypatch, capsys, *command)
+        assert code == 2, command
+        assert f"{kept}: holds something else than an earlier result of this kind" in "\n".join(err)
         assert kept.read_text() == before
     page = tmp_path / "page.html"
     for _ in range(2):
-        assert run_heron("report", str(run.record), "--to", str(page)).code == 0
+        assert here(monkeypatch, capsys, "report", str(run.record), "--to", str(page))[0] == 0
 
 
 def test_a_folder_is_no_record_of_a_run(run: Run) -> None:

@@ -351,7 +351,7 @@ if __name__ == "__main__":
     load_grid = sys.modules["powergrid.networks.loader"].load_grid
     for _network in ("cigre_mv_lv", "create_kerber_landnetz_freileitung_1"):
         load_grid(_network)  # of most scenarios; it takes a second, and once built, is built for all
-    quick_lookups.look_for_libraries_once()
+    quick_lookups.look_up_once()
     gc.collect()
     quick_lookups.freeze()
     gc.enable()

@@ -1,7 +1,8 @@
 """What a process of many modules is asked again and again, and looks up at length each time.
 
 A power flow looks for the libraries of linear algebra among all that are loaded, 3 to 7 ms. A run asks
-whether anything is kept from the garbage collector, and Python counts half a million objects, 30 ms.
+whether anything is kept from the garbage collector, and Python counts half a million objects, 30 ms. A grid
+and an embedded broker ask for the version of a package, which is looked for among all that are installed.
 """
 
 from __future__ import annotations
@@ -10,13 +11,25 @@ import functools
 import gc
 import sys
 
-__all__ = ["freeze", "look_for_libraries_once"]
+from heron_mqtt.record.recorder import versions_here
 
+__all__ = ["freeze", "look_up_once"]
+
+_ASKING_VERSIONS = (
+    "heron_mqtt.app.home_assistant.discovery",
+    "heron_mqtt.messaging.embedded.server.server",
+    "powergrid.simulation.grid_cache",
+)
 _real_count, _real_unfreeze = gc.get_freeze_count, gc.unfreeze
 
 
-def look_for_libraries_once() -> None:
-    """Have the libraries that are loaded now be those that each power flow finds."""
+def look_up_once() -> None:
+    """Have the libraries and versions that are found now be those that are found from now on."""
+    versions_here()
+    for name in _ASKING_VERSIONS:
+        module = sys.modules.get(name)
+        if module is not None and not hasattr(module.version, "cache_info"):
+            module.version = functools.cache(module.version)
     blas = sys.modules.get("powergrid.powerflow.blas")
     if blas is not None and not hasattr(blas.ThreadpoolController, "cache_info"):
         blas.ThreadpoolController = functools.cache(blas.ThreadpoolController)

@@ -18,7 +18,7 @@ def test_the_libraries_found_once_are_those_of_this_process(monkeypatch: pytest.
         "ThreadpoolController",
         getattr(blas.ThreadpoolController, "__wrapped__", blas.ThreadpoolController),
     )
-    quick_lookups.look_for_libraries_once()
+    quick_lookups.look_up_once()
     first, second = SingleThreadedBlas(), SingleThreadedBlas()
     found = {library.filepath for library in first._libraries}
     assert found == {library["filepath"] for library in threadpool_info() if library["user_api"] == "blas"}

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -416,26 +416,33 @@ def with_policy_files(folder: Path) -> tuple[Path, RunOptions]:
     return write_scenario(folder, changes), replace(OPTIONS, record=str(folder / "run.heron"))
 
 
-def test_a_file_that_was_edited_meanwhile_is_refused_by_its_key_and_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    scenario, options = with_policy_files(tmp_path)
-    run_until(plan_run(str(scenario), options), 2)
-    path = tmp_path / "run.heron"
+@pytest.fixture(scope="module")
+def of_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the scenario of a run that was interrupted after two steps, beside its record and its files."""
+    folder = tmp_path_factory.mktemp("of_files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        scenario, options = with_policy_files(folder)
+        run_until(plan_run(str(scenario), options), 2)
+        yield scenario
+
+
+def test_a_file_that_was_edited_meanwhile_is_refused_by_its_key_and_name(of_files: Path) -> None:
+    scenario, folder = of_files, of_files.parent
+    path = folder / "run.heron"
     for key, name in (
         ("microgrids.MG1.policy.use", "half.py"),
         ("microgrids.MG2.policy.use", "half_module.py"),
         ("impairment", "poor.toml"),
         ("profiles.price_file", "prices.csv"),
     ):
-        before = (tmp_path / name).read_text()
-        (tmp_path / name).write_text(before + "\n")
+        before = (folder / name).read_text()
+        (folder / name).write_text(before + "\n")
         with pytest.raises(ConfigError, match=f"{key}: the file has changed .*{name}"):
             plan_resumed(path, str(scenario), RunOptions(record="auto"))
         if name == "half.py":
             assert [line for line in what_if(path).changed if key in line and name in line]
-        (tmp_path / name).write_text(before)
+        (folder / name).write_text(before)
     assert what_if(path).changed == []
     told = next(finding for finding in verify(path) if finding.name == "files of the scenario")
     assert all(name in told.note for name in ("half.py", "half_module.py", "poor.toml", "prices.csv"))
@@ -521,12 +528,11 @@ def test_a_mapping_that_was_put_in_force_during_the_run_is_the_one_to_go_on_with
 
 
 def test_what_could_not_be_compared_with_a_record_of_an_older_version_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    of_files: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    scenario, options = with_policy_files(tmp_path)
-    run_until(plan_run(str(scenario), options), 2)
-    older = tampered(tmp_path / "run.heron", tmp_path / "older.heron", "DELETE FROM meta WHERE key = 'files'")
+    scenario = of_files
+    kept = scenario.with_name("run.heron")
+    older = tampered(kept, tmp_path / "older.heron", "DELETE FROM meta WHERE key = 'files'")
     plan = plan_resumed(forged(older), str(scenario), RunOptions(record="auto"))
     assert plan.resumed is not None
     plan.resumed.record.lock.close()
