@@ -141,7 +141,9 @@ def test_a_person_takes_the_battery_in_hand_and_gives_it_back(running: Running) 
     assert "refused: no setpoints are sent to the device at level simulated" in refused.out
 
 
+@pytest.mark.slow
 def test_a_stop_is_kept_until_it_is_released(running: Running) -> None:
+    """Quicker: the next one; ``test_a_stop_that_all_confirm_is_proven`` (test_operating.py)."""
     pressed = run_heron("estop", "on", "--broker", running.url, "--who", "ann")
     assert (pressed.code, pressed.err) == (0, "")
     told = pressed.out.splitlines()

@@ -271,7 +271,9 @@ def test_what_a_broker_does_not_do_is_found(
     assert found[wrong]["change"]
 
 
+@pytest.mark.slow
 def test_the_embedded_broker_passes_with_its_own_credentials(tmp_path: Path, logins: Path) -> None:
+    """Quicker: that of the template above, on mosquitto; tests/embedded/test_rights_table.py."""
     users, acl = tmp_path / "heron-users.txt", tmp_path / "heron-acl.txt"
     for user in USERS:
         password = f"pw {user.name}".encode()

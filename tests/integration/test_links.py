@@ -97,8 +97,8 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"protocol.horizontal": "consensus"},
+        pytest.param({}, marks=pytest.mark.slow),  # those with a grid check have it, and more
+        pytest.param({"protocol.horizontal": "consensus"}, marks=pytest.mark.slow),
         {"protocol.horizontal": "none"},
         {"protocol.neighbours": "ring", **FOUR},
         {"protocol.horizontal": "order_book", **FOUR},

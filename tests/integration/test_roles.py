@@ -67,8 +67,9 @@ def site(
     yield Site(server.url, lambda: [line for line in log.read_text().splitlines() if "Denied" in line])
 
 
-@pytest.mark.slow_but("mosquitto")
+@pytest.mark.slow
 def test_a_run_its_remote_agent_and_every_command_are_denied_nothing(site: Site, tmp_path: Path) -> None:
+    """Quicker: what each role may publish and read, topic by topic (tests/embedded/test_rights_table.py)."""
     changes = {
         "realtime_s": 0.3,
         "lease_s": 2.0,

@@ -101,6 +101,7 @@ def pytest_in(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
         )
 
 
+@pytest.mark.slow  # the last one has forked workers, too
 def test_workers_are_forked_whatever_the_path_and_the_options(project: Path) -> None:
     done = pytest_in(project, "-n", "1", "-k", "test_forked", "--lf", "--nf", "--sw", "--cache-clear")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout

@@ -11,6 +11,7 @@ import pytest
 from pandapower.auxiliary import pandapowerNet
 
 
+@pytest.mark.slow_but("create_empty_network")  # where all tables are made
 @pytest.mark.parametrize("make", [pp.create_empty_network, pn.create_cigre_network_mv])
 def test_it_is_the_network_that_pandapower_makes(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     copied = make()

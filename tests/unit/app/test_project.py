@@ -115,6 +115,7 @@ def test_its_device_says_in_one_line_that_there_is_no_broker(tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow_but("order_book")
 @pytest.mark.parametrize(("count", "horizontal"), [(10, "p2p"), (11, "order_book")])
 def test_many_trade_over_an_order_book(tmp_path: Path, count: int, horizontal: str) -> None:
     make_project(tmp_path, "create_kerber_landnetz_freileitung_1", count, 0)
@@ -144,6 +145,7 @@ def test_thirty_microgrids_on_a_library_network_share_its_load_and_overload_noth
     assert net.res_line.loading_percent.max() <= 100.0
 
 
+@pytest.mark.slow
 def test_power_plants_follow_the_load_with_which_devices_are_sized() -> None:
     # With its generators at full power and a fifth of its load this network has no solution.
     assert all(m.pv_mw > 100 * SMALLEST_MW for m in laid_out(load_network("iceland"), 4, 0))

@@ -113,7 +113,7 @@ def test_every_copy_takes_the_way_of_a_single_environment(horizontal: str, obser
     single = MultiAgentMicrogrids({"scenario": small(changes), "observation": observation})
     traded = 0.0
     for acting in ([], MGS, ["MG2"]):  # own policies, random actions, both
-        actions = [random_actions(batch, step, acting) for step in range(12)]
+        actions = [random_actions(batch, step, acting) for step in range(6)]
         begun, _ = batch.reset(options={"start_rows": ROWS})
         steps = [batch.step(given) for given in actions]
         for copy, row in enumerate(ROWS):

@@ -57,8 +57,8 @@ def test_a_saved_network_comes_back(tmp_path: Path) -> None:
         assert back[table].name.tolist() == net[table].name.tolist()
 
 
-@pytest.mark.slow_but("case39")
-@pytest.mark.parametrize("name", ["mv_oberrhein", "case39"])
+@pytest.mark.slow_but("case14")
+@pytest.mark.parametrize("name", ["mv_oberrhein", "case39", "case14"])
 def test_networks_of_pandapower_survive_a_file(tmp_path: Path, name: str) -> None:
     net = load_grid(name).net
     pp.to_json(net, str(tmp_path / "net.json"))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandapower as pp
-import pandapower.networks as pn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,8 +140,11 @@ def test_a_border_through_a_closed_switch_is_refused(net: Any) -> None:
 
 
 def test_a_border_through_a_three_winding_transformer_is_refused() -> None:
-    net = pn.example_multivoltage()
-    (problem,) = problems(lambda: attach_microgrid(net, "mv", buses=[int(net.trafo3w.lv_bus.iloc[0])]))[:1]
+    net = pp.create_empty_network()
+    hv, mv, lv = (pp.create_bus(net, vn_kv) for vn_kv in (110.0, 20.0, 10.0))
+    pp.create_ext_grid(net, hv)
+    pp.create_transformer3w(net, hv, mv, lv, "63/25/38 MVA 110/20/10 kV")
+    (problem,) = problems(lambda: attach_microgrid(net, "mv", buses=[lv]))[:1]
     assert "trafo3w [0] crosses its border" in problem
 
 

@@ -96,6 +96,7 @@ def test_what_a_network_costs_is_told_against_the_same_policy_without_it(script:
     ]
 
 
+@pytest.mark.slow
 def test_its_rows_are_what_evaluations_come_to(
     script: ModuleType, short: LoadedScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ def solvers_for(name: str) -> list[Solver]:
 @pytest.mark.slow_but("cigre_lv")
 @pytest.mark.parametrize("name", [name for name in NETS if name != "kerber_vorstadt"])
 def test_random_steps_match_runpp(name: str) -> None:
-    compare_steps(shipped(name), solvers_for(name), n_steps=8, seed=1)
+    compare_steps(shipped(name), solvers_for(name), n_steps=4, seed=1)
 
 
 @pytest.mark.slow
@@ -53,11 +53,11 @@ def test_two_hundred_random_steps_match_runpp(name: str) -> None:
 
 
 def test_every_supported_element_matches_runpp() -> None:
-    compare_steps(menagerie(), ["newton", "fixed_point"], n_steps=10, seed=3)
+    compare_steps(menagerie(), ["newton", "fixed_point"], n_steps=5, seed=3)
 
 
 def test_generators_in_and_out_of_service_match_runpp() -> None:
-    compare_steps(menagerie_with_generators(), ["newton", "fixed_point"], n_steps=10, seed=4)
+    compare_steps(menagerie_with_generators(), ["newton", "fixed_point"], n_steps=5, seed=4)
 
 
 @pytest.mark.parametrize("name", ["cigre_lv", "case118"])

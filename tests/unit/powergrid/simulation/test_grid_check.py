@@ -124,7 +124,7 @@ def test_cleared_plans_keep_the_limits_and_are_never_more_than_planned(
 @pytest.mark.parametrize("limits", [VOLTAGE, LOADING], ids=["voltage", "loading"])
 def test_pandapower_finds_the_limits_kept_too(simulation: GridSimulation, limits: EnvelopeTable) -> None:
     check, rng = GridCheck(simulation, limits), random.Random(2)
-    for _ in range(3):
+    for _ in range(2):
         p, q = some_plan(rng, size=2.0)
         clearances = check.clear(ROW, p, q)
         before = by_pandapower(simulation, p, q)
