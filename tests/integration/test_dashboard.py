@@ -1,4 +1,8 @@
-"""The page in a real browser: it lives, says what is wrong, and reads only."""
+"""The page in a real browser: it lives, says what is wrong, and reads only.
+
+What needs the browser is slow. Quicker: in test_dashboard_control.py the same views in a browser, drawn
+without an error; here what the page may load, and what it is told; what is wrong, in tests/unit/app.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +58,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
         yield browser
 
 
+@pytest.mark.slow
 def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, site: Site) -> None:
     browser.get(f"{page}/#overview")
     eventually(lambda: text(browser, "#link") == "live")
@@ -71,6 +76,7 @@ def test_it_lives_and_says_what_is_wrong(browser: webdriver.Chrome, page: str, s
     eventually(lambda: "devices/+/+/telemetry" in text(browser))
 
 
+@pytest.mark.slow
 def test_the_network_is_drawn_and_told_to_who_cannot_see_it(
     browser: webdriver.Chrome, page: str, site: Site
 ) -> None:
@@ -109,6 +115,7 @@ def test_the_network_is_drawn_and_told_to_who_cannot_see_it(
     eventually(lambda: "0.9900 pu" in text(browser, "p.chosen"))
 
 
+@pytest.mark.slow
 def test_a_device_that_falls_silent_turns_red(browser: webdriver.Chrome, page: str, site: Site) -> None:
     site.say("devices/MG1/old/status", {"type": "status", "state": "online"}, retain=True)
     site.say("devices/MG1/old/telemetry", {"type": "telemetry", "p_mw": 0.0})
@@ -117,6 +124,7 @@ def test_a_device_that_falls_silent_turns_red(browser: webdriver.Chrome, page: s
     eventually(lambda: "silent" in cell(browser, "tr[data-row='MG1/old'] td.bad"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["devices", "events"])
 def test_a_table_goes_on_after_a_press_whose_release_a_menu_took(
     browser: webdriver.Chrome, page: str, site: Site, view: str
@@ -140,6 +148,7 @@ def test_a_table_goes_on_after_a_press_whose_release_a_menu_took(
     eventually(lambda: not browser.find_elements(By.ID, "old"))
 
 
+@pytest.mark.slow
 def test_no_error_and_no_request_to_anybody_else(browser: webdriver.Chrome, page: str) -> None:
     browser.get(f"{page}/#devices")
     eventually(lambda: text(browser, "#link") == "live")
@@ -273,6 +282,20 @@ def test_it_only_reads_and_only_for_its_own_page(page: str) -> None:
         with pytest.raises(ConnectionClosed):
             any(socket.recv() is None for _ in range(100))
         assert socket.close_code == 1008
+
+
+def test_it_may_load_nothing_from_another_host(page: str) -> None:
+    """What a browser makes of it: ``test_no_error_and_no_request_to_anybody_else``."""
+    connection = http.client.HTTPConnection(page.removeprefix("http://"))
+    connection.request("GET", "/")
+    told = connection.getresponse().headers["Content-Security-Policy"]
+    rules = dict(rule.strip().split(maxsplit=1) for rule in told.split(";") if rule.strip())
+    assert rules.pop("default-src") == "'none'"
+    assert {source for sources in rules.values() for source in sources.split()} <= {
+        "'self'",
+        "'none'",
+        "data:",
+    }
 
 
 def scraped(page: str) -> dict[str, Metric]:
