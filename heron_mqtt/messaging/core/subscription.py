@@ -184,7 +184,15 @@ class Subscription:
         if repeated and not is_first:
             return
         if self._loop is here or self._loop is None:
-            self._run(message)
+            if self._is_async or self._queue or self._worker is not None or not self._active:
+                self._run(message)
+                return
+            try:  # as ``_run`` does, without its call: nearly every message comes so
+                result = self._callback(message)
+                if result is not None and inspect.iscoroutine(result):
+                    self._start_worker(result, message.channel)
+            except Exception as exc:
+                self._owner.callback_failed(message.channel, exc)
         elif self._loop.is_closed():
             self._owner.stats.report("callback", message.channel, "the subscriber's event loop is closed")
             self()

@@ -37,9 +37,9 @@ class AckHolding:
         """Whether some are owed."""
         return self._held > 0
 
-    def owed(self) -> None:
-        """A message has come that is to be acknowledged."""
-        self._held += 1
+    def owed(self, count: int = 1) -> None:
+        """So many messages have come that are to be acknowledged."""
+        self._held += count
 
     def hold_s(self) -> float:
         """Return how long what is owed may wait, s; 0 = not at all."""

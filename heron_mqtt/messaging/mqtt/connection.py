@@ -172,7 +172,9 @@ class Connection:
         client = self._client
         assert client is not None, "used before open()"
         if qos:  # a caller waits for this answer
-            self._expect_answer()
+            self._pacing.has_sent = True
+            if self._pause is not None:
+                self._end_pause()
         return client.send(self._prefix + topic, payload, qos, retain, not_after)
 
     @property
@@ -344,14 +346,17 @@ class Connection:
             client.heard()
         self._reading = True
         self._packets = 0
-        next_packet, take, is_lost = self._packets_of(stream), client.take, self.lost.done
+        take, is_lost = client.take, self.lost.done
         try:
-            while not is_lost() and (packet := next_packet()) is not None:
-                self._packets += 1
-                if type(packet) is Oversized:
-                    client.take_oversized(packet)
-                else:
-                    take(*packet)
+            while not is_lost() and (packets := self._next_packets(stream)):
+                for packet in packets:
+                    if is_lost():
+                        break
+                    self._packets += 1
+                    if type(packet) is Oversized:
+                        client.take_oversized(packet)
+                    else:
+                        take(*packet)
         except ConnectionError as exc:  # too large, or malformed
             self._end(str(exc))
         except Exception as exc:
@@ -359,6 +364,7 @@ class Connection:
             log.debug("reading from %s failed", self._options.address, exc_info=exc)
             self._end(f"what came is not MQTT ({type(exc).__name__}: {exc})")
         finally:
+            client.acknowledge_taken()
             self._reading = False
             pause_s = self._pacing.pause_s(self._packets, is_drained=stream.is_drained)
             if (self._flush_due or self._holding.holds) and not pause_s and not self._has_read:
@@ -404,7 +410,7 @@ class Connection:
 
     def _expect_answer(self) -> None:
         """Have the next reads wait for nothing: what comes may be what a step waits for."""
-        self._pacing.sent()
+        self._pacing.has_sent = True
         if self._pause is not None:
             self._end_pause()
 
@@ -414,9 +420,9 @@ class Connection:
             self._pause = None
             self._loop.add_reader(self._stream.fileno(), self._on_readable)
 
-    def _packets_of(self, stream: Stream) -> Callable[[], tuple[int, bytes] | Oversized | None]:
-        """Return what gives one packet after the other of a read, then None."""
-        return stream.next_packet
+    def _next_packets(self, stream: Stream) -> list[tuple[int, bytes] | Oversized]:
+        """Return packets of a read, until there are none."""
+        return stream.next_packets()
 
     def _on_want_write(self) -> None:
         if self._flush_due:
@@ -427,6 +433,8 @@ class Connection:
 
     def _flush(self) -> None:
         self._flush_due = False
+        if self._client is not None:
+            self._client.acknowledge_taken()  # in the middle of a read, too
         self._holding.went()
         if self._held is not None:
             self._held.cancel()

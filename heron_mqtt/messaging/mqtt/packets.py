@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from heron_mqtt.named_tuples import make_tuple
+
 PUBLISH, PUBACK = 0x30, 0x40
 
 
@@ -116,7 +118,7 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Publish:
         at = size + 1 if properties is None else sum(properties)
     if at > size or not (topic or five) or (has_id and not packet_id):
         raise Malformed("protocol error: a malformed PUBLISH")
-    return Publish(topic, body[at:], packet_id, first & 0x01 == 1)
+    return make_tuple(Publish, (topic, body[at:], packet_id, first & 0x01 == 1))
 
 
 def read_alias(first: int, body: bytes) -> int:

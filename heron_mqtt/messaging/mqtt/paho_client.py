@@ -58,8 +58,8 @@ class Client(paho.Client):
     refused_too_large: Callable[[bytes, int], None]
     """Called with topic and size of a message beyond our limit, which was skipped."""
     want_flush: Callable[[], None]
-    acknowledges: Callable[[], None]
-    """Called after an acknowledgement was written, which may wait for a message to go with."""
+    acknowledges: Callable[[int], None]
+    """Called after so many acknowledgements were written, which may wait for a message to go with."""
     maximum_packet_size: int | None = None
     """That an MQTT 5 broker takes; None = any."""
     _limit: tuple[str, float] | None = None
@@ -70,6 +70,7 @@ class Client(paho.Client):
         self._used_ids: set[int] = set()  # of what the broker has not answered
         self._aliases: dict[int, bytes] = {}
         self._withheld: list[int] = []
+        self._owed: list[bytes] = []  # acknowledgements of what was taken, to be written
         self.on_message = self._on_qos_2
 
     # -- messages ----------------------------------------------------------------------------------
@@ -85,7 +86,11 @@ class Client(paho.Client):
             packet = self._publish_of_five(topic, payload, qos, retain, packet_id, self._expires_s(not_after))
         else:
             packet = write_publish(topic, payload, qos, retain, packet_id, five=False)
-        self._write(packet, packet_id, topic, not_after)
+        if not_after is None:
+            self.stream.send(packet)
+        else:
+            self.stream.send_timed(packet, not_after, packet_id, topic)
+        self.want_flush()
         return packet_id
 
     def _write(self, packet: bytes | bytearray, packet_id: int, topic: str, not_after: float | None) -> None:
@@ -133,8 +138,7 @@ class Client(paho.Client):
             if packet_id and (taken is False or self._withheld):  # in the order of arrival
                 self._withheld.append(packet_id)
             elif packet_id:
-                self.stream.send(write_puback(packet_id))
-                self.acknowledges()
+                self._owed.append(write_puback(packet_id))
         elif kind == PUBACK:
             packet_id, reason = read_puback(body, five=self.five)
             self._used_ids.discard(packet_id)
@@ -150,8 +154,17 @@ class Client(paho.Client):
                 self._used_ids.discard(int.from_bytes(body[:2], "big"))
             self._leave_to_paho(first, body)
 
+    def acknowledge_taken(self) -> None:
+        """Write the acknowledgements of what ``take`` was given since, in the order of arrival."""
+        owed = self._owed
+        if owed:
+            self.stream.send(b"".join(owed))
+            self.acknowledges(len(owed))
+            owed.clear()
+
     def acknowledge_withheld(self) -> None:
         """Acknowledge what was not to be acknowledged yet, and what has come since."""
+        self.acknowledge_taken()
         withheld, self._withheld = self._withheld, []
         for packet_id in withheld:
             self.stream.send(write_puback(packet_id))
@@ -163,6 +176,7 @@ class Client(paho.Client):
         topic = skipped.head[2 : -2 if qos else None]
         self.refused_too_large(topic, skipped.size)
         packet_id = int.from_bytes(skipped.head[-2:], "big")
+        self.acknowledge_taken()
         if qos == 1:
             self.stream.send(write_puback(packet_id))
             self.want_flush()

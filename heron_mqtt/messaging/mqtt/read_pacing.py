@@ -36,12 +36,9 @@ class ReadPacing:
         self._since = clock()
         self._count = 0
         self._rate_per_s = 0.0
-        self._has_sent = False
+        self.has_sent = False
+        """Something goes out that may be answered: reads do not wait for a while. Set by who sends."""
         self._hurry_until = self._since
-
-    def sent(self) -> None:
-        """Something goes out that may be answered: reads do not wait for a while."""
-        self._has_sent = True
 
     def pause_s(self, packets: int, *, is_drained: bool = True) -> float:
         """Take note of a read, and return how long the next may wait, s; 0 = not at all.
@@ -56,8 +53,8 @@ class ReadPacing:
         elapsed_s = now - self._since
         if elapsed_s >= WINDOW_S:
             self._rate_per_s, self._since, self._count = self._count / elapsed_s, now, 0
-        if self._has_sent:
-            self._has_sent, self._hurry_until = False, now + HURRY_S
+        if self.has_sent:
+            self.has_sent, self._hurry_until = False, now + HURRY_S
         if self._rate_per_s < MIN_RATE_PER_S or now < self._hurry_until:
             return 0.0
         if not is_drained or packets > 4 * self._together:  # they come together by themselves

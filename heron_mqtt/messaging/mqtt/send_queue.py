@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heron_mqtt.errors import BrokerError, BrokerOverflow, BrokerRefused, MessageExpired
+from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.outbox.kept_message import KeptMessage
 from heron_mqtt.messaging.outbox.outbox import Outbox
@@ -142,17 +143,18 @@ class SendQueue:
             stop: It goes before everything else.
             waits_for_first: With ``not_after``, it waits until then for the very first connection.
         """
-        loop = self._loop = asyncio.get_running_loop()
-        message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future(), stop=stop)
-        waits, now_s = waits_for_first and not self._was_open, loop.time()
-        if not_after is not None and self._connection is None and not waits:
+        loop = self._loop = running_loop() or asyncio.get_running_loop()
+        message = _QueuedMessage(topic, payload, qos, retain, not_after, loop.create_future(), 0, 0.0, stop)
+        connection, now_s = self._connection, loop.time()
+        waits = waits_for_first and not self._was_open
+        if not_after is not None and connection is None and not waits:
             self._expire(topic, "there is no connection", message.done)
         elif not_after is not None and now_s > not_after:
             self._expire(topic, "its time had passed when it was published", message.done)
-        elif self._connection is not None and (
-            self._may_send_stop(self._connection) if stop else self.sends_at_once
+        elif connection is not None and (
+            self._may_send_stop(connection) if stop else not self._pending and self._may_send(connection)
         ):
-            self._send_now(self._connection, message, now_s)
+            self._send_now(connection, message, now_s)
         else:
             self._queue(message)
         return message.done

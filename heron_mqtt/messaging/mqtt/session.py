@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from heron_mqtt.errors import BrokerClosed, BrokerError, BrokerUnavailable
+from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.connection import Connection, Events
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
@@ -209,7 +210,8 @@ class MqttSession:
             return self._send_queue.keep(topic, payload, qos, retain, stop=stop)
         is_for_now = away == "dropped" and not_after is None
         if is_for_now:
-            not_after = asyncio.get_running_loop().time() + FOR_NOW_S
+            loop = running_loop() or asyncio.get_running_loop()
+            not_after = loop.time() + FOR_NOW_S
         return self._send_queue.publish(
             topic, payload, qos, retain, not_after, stop=stop, waits_for_first=is_for_now
         )

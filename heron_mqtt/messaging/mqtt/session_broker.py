@@ -162,13 +162,14 @@ class SessionBroker(LoopBoundBroker):
         topic = self._topics.get(channel) or self._topic(channel)
         if self._dispatcher.tap is not None:
             self._dispatcher.tap.published(channel, message, payload, retain)
-        away = while_away(channel, message)
+        away = while_away(channel, message) if channel == ESTOP else away_of(channel)
         stop = channel == ESTOP and away == "stored"
-        if self.connected and self._owner_loop.is_current():
-            return Delivery(self._session.publish(topic, payload, qos, retain, not_after, away, stop))
-        return self._owner_loop.begin(
-            self._owner_loop.acquire(),
-            self._session.publish,
+        session, owner_loop = self._session, self._owner_loop
+        if session.connected and owner_loop.is_current():
+            return Delivery(session.publish(topic, payload, qos, retain, not_after, away, stop))
+        return owner_loop.begin(
+            owner_loop.acquire(),
+            session.publish,
             topic,
             payload,
             qos,

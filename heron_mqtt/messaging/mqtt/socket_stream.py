@@ -199,6 +199,32 @@ class Stream:
         self._at = stop
         return data[at], data[begin:stop]
 
+    def next_packets(self) -> list[tuple[int, bytes] | Oversized]:
+        """Return the packets that come next and are all there, as ``next_packet`` does; empty = none is.
+
+        What is longer than 16 kB, oversized, or malformed comes alone.
+
+        Raises:
+            PacketTooLarge, Malformed: As ``next_packet``, once those before it were returned.
+        """
+        data, at, end = self._in, self._at, len(self._in)
+        found: list[tuple[int, bytes] | Oversized] = []
+        while at + 2 <= end:
+            size, begin = data[at + 1], at + 2
+            if size >= 0x80:
+                if begin == end or data[begin] >= 0x80:
+                    break
+                size, begin = size & 0x7F | data[begin] << 7, begin + 1
+            stop = begin + size
+            if stop > end:
+                break
+            found.append((data[at], data[begin:stop]))
+            at = stop
+        self._at = at
+        if not found and (packet := self.next_packet()) is not None:
+            found.append(packet)
+        return found
+
     def next_publishes(self) -> list[RawMessage]:
         """Return the messages at QoS 0 (MQTT 3.1.1) that come next and are all there.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from heron_mqtt.messaging.mqtt.connection import Connection, Events
 from heron_mqtt.messaging.mqtt.options import LastWill, MqttOptions
@@ -47,13 +46,11 @@ class WatchingConnection(Connection):
         self._before = options.topic_prefix.encode()
         self._pacing = ReadPacing(self._loop.time, MAX_PAUSE_S, TOGETHER)
 
-    def _packets_of(self, stream: Stream) -> Callable[[], tuple[int, bytes] | Oversized | None]:
-        return partial(self._next_packet, stream)
-
-    def _next_packet(self, stream: Stream) -> tuple[int, bytes] | Oversized | None:
+    def _next_packets(self, stream: Stream) -> list[tuple[int, bytes] | Oversized]:
         if self._is_plain and (messages := stream.next_publishes()):
             self._packets += len(messages)
             if before := self._before:
                 messages = [(topic.removeprefix(before), said, kept) for topic, said, kept in messages]
             self._on_messages(messages)
-        return stream.next_packet()
+        packet = stream.next_packet()
+        return [] if packet is None else [packet]

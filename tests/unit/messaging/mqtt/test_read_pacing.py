@@ -58,7 +58,7 @@ def test_what_a_read_has_left_does_not_wait() -> None:
 def test_nothing_waits_after_something_was_sent() -> None:
     reads = Reads()
     assert reads.at(1_000.0, 1.0)[-1] > 0.0
-    reads.pacing.sent()
+    reads.pacing.has_sent = True
     assert not any(reads.at(1_000.0, 0.9 * HURRY_S))
     assert reads.at(1_000.0, 0.2 * HURRY_S)[-1] > 0.0
 
