@@ -222,7 +222,7 @@ class Inbox:
         except MessageError as exc:
             self._broker.reject(message, exc)
             return
-        peer, when = topics.levels(message.channel)[1], _when(parsed)
+        peer, when = topics.owner_of(message.channel), _when(parsed)
         if parsed.env_id != self._env_id or peer not in self._peers or when < self._now:
             self.dropped += 1
         elif when == self._now and self._session is not None:

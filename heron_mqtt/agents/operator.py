@@ -363,7 +363,7 @@ class SystemOperator:
         plan = self._broker.parsed(message, SetpointPlan)
         if plan is None:
             return
-        agent = topics.levels(message.channel)[1]
+        agent = topics.owner_of(message.channel)
         is_now = (plan.episode, plan.step) == self._now and plan.env_id == self._env_id
         if not is_now or agent not in self.subordinates or agent in self._plans:
             self.dropped += 1
@@ -375,7 +375,7 @@ class SystemOperator:
         action = self._broker.parsed(message, Action)
         if action is None:
             return
-        agent = topics.levels(message.channel)[1]
+        agent = topics.owner_of(message.channel)
         is_now = (action.episode, action.step) == self._now and action.env_id == self._env_id
         if not is_now or agent not in self.subordinates or agent in self._reports:
             self.dropped += 1
@@ -387,7 +387,7 @@ class SystemOperator:
         status = self._broker.parsed(message, Status)
         if status is None:
             return
-        agent = topics.levels(message.channel)[1]
+        agent = topics.owner_of(message.channel)
         if agent not in self.subordinates or status.env_id not in {None, self._env_id}:
             self.dropped += 1
             return

@@ -351,7 +351,8 @@ class Proxy:
         gateway.send(allowed, dt_s=dt_s, episode=episode, step=step)
         await self._wakeup.until(gateway.answered, self.deadlines.device_s)
         missed += gateway.settle(allowed)
-        self.observer.on_settled(agent.agent_id, episode, step, allowed, observed(gateway))
+        if self.observer is not NO_OBSERVER:
+            self.observer.on_settled(agent.agent_id, episode, step, allowed, observed(gateway))
         return missed
 
     async def _clear(self, allowed: dict[str, SetpointRequest], episode: int, step: int) -> int:

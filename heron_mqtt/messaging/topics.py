@@ -243,6 +243,12 @@ def levels(channel: str) -> list[str]:
     return [unescape(level) for level in channel.split("/")] if "%" in channel else channel.split("/")
 
 
+@functools.lru_cache(maxsize=10_000)  # the same few channels, at every message
+def owner_of(channel: str) -> str:
+    """Return the agent or operator that a channel is of: its second identifier."""
+    return levels(channel)[1]
+
+
 def is_filter(channel: str) -> bool:
     """Whether a channel holds a wildcard."""
     return "+" in channel or "#" in channel

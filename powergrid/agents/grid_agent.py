@@ -372,16 +372,22 @@ class GridAgent:
             unit.device.state = before
             flowed = unit.device.step(telemetry.p_mw, telemetry.q_mvar, self._dt_s, unit.p_available_mw)
             soc = flowed.soc
-        unit.device.restore(telemetry.p_mw, soc, telemetry.running)
-        cost = unit.device.follow(before, telemetry.p_mw, self._dt_s, model.cost)
-        unit.done = model._replace(
-            p_mw=telemetry.p_mw,
-            q_mvar=telemetry.q_mvar,
-            soc=soc if soc is not None else model.soc,
-            running=telemetry.running if telemetry.running is not None else model.running,
-            cost=cost,
+        p_mw, running = telemetry.p_mw, telemetry.running
+        unit.device.restore(p_mw, soc, running)
+        cost = unit.device.follow(before, p_mw, self._dt_s, model.cost)
+        unit.done = make_tuple(
+            Measurement,
+            (
+                p_mw,
+                telemetry.q_mvar,
+                soc if soc is not None else model.soc,
+                running if running is not None else model.running,
+                cost,
+                model.clipped,
+                model.loss_mwh,
+            ),
         )
-        return telemetry.p_mw - unit.expected_mw(model.p_mw, self._dt_s)
+        return p_mw - unit.expected_mw(model.p_mw, self._dt_s)
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:
         """Compare a device that others drive with a model that is driven alike; return the residual, MW.

@@ -126,7 +126,8 @@ class AuthorityDesk:
 
     def sends(self, name: str) -> bool:
         """Whether setpoints are sent to a device at the level in force."""
-        return RULES[self.level(name)].sends
+        held = self._held.get(name)
+        return RULES["simulated" if held is None else held.level].sends
 
     def ceiling(self, name: str) -> Level:
         """Return the level to which a device rises by itself."""

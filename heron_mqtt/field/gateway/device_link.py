@@ -22,8 +22,10 @@ from heron_mqtt.field.telemetry_order import TelemetryOrder
 from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Setpoint, Status, Telemetry, fields_of
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
+from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 from heron_mqtt.messaging.subscription_group import SubscriptionGroup
+from heron_mqtt.named_tuples import make_tuple
 
 Health = Literal["online", "stale", "fault", "offline"]
 
@@ -332,10 +334,11 @@ class DeviceLink:
             dt_s=dt_s,
             p_available_mw=wanted.p_available_mw,
         )
-        self._lease = _SentLease(setpoint, self._monotonic() + lease_s)
+        now_s = self._monotonic()
+        self._lease = make_tuple(_SentLease, (setpoint, now_s + lease_s))
         takes = {"take_over": True} if self._taking.may_displace(self._order.boot) else {}
         stamped = self._stamped(setpoint, stamper, episode, step, **takes)
-        self._acks.note_sent(stamper.boot, stamped["seq"], self._monotonic())
+        self._acks.note_sent(stamper.boot, stamped["seq"], now_s)
         self._answer = None
         self.stats.setpoints += 1
         self.hand_back.note_setpoint()
@@ -409,7 +412,7 @@ class DeviceLink:
 
     def _publish(self, stamped: dict[str, Any], lease_s: float) -> None:
         """Publish within the lease or never."""
-        not_after = asyncio.get_running_loop().time() + lease_s
+        not_after = (running_loop() or asyncio.get_running_loop()).time() + lease_s
         self._broker.publish(self._setpoint, stamped, not_after=not_after)
 
     def answer(self) -> Telemetry | None:

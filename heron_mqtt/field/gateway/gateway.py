@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from heron_mqtt.errors import UnsupportedFeature
@@ -141,7 +142,7 @@ class FieldGateway:
                 broker,
                 env_id=stamper.env_id,
                 lease_s=lease_s,
-                on_change=lambda name=name: self._heard(name),  # type: ignore[misc]
+                on_change=partial(self._heard, name),
                 settings=settings.gateway,
                 nameplate_mw=nameplates[name],
                 s_max_mva=self._whatever_state[name].s_max_mva,
@@ -391,8 +392,9 @@ class FieldGateway:
             if dt_s is None or not self.authority.sends(name):
                 continue
             link, by = self.links[name], self._manual.get(name)
-            lease_s = self._lease_s(name, by)
-            why = link.why_not_sent if self._leases.lease_s > 0.0 else self.environment.why_silent
+            left_s = self._leases.lease_s
+            lease_s = self._lease_s(name, by, left_s)
+            why = link.why_not_sent if left_s > 0.0 else self.environment.why_silent
             if why is None and lease_s <= 0.0:
                 why = "it was taken in hand meanwhile" if by is None else "it is no longer in hand"
             if self._is_real_after_all(name):
@@ -462,8 +464,8 @@ class FieldGateway:
                 self._twins.simulate(name, setpoint=setpoint)
                 continue
             link.watch()
-            if link.age_s is not None:
-                link.stats.sample(link.stats.age_s, link.age_s)
+            if (age_s := link.age_s) is not None:
+                link.stats.sample(link.stats.age_s, age_s)
             step, was_sent = self._at[1], name in self._sent
             if level == "shadow":
                 self._outcome.compare(name, link, setpoint)
@@ -611,7 +613,7 @@ class FieldGateway:
             await self.environment.caught_up()
             self._renew()
 
-    def _lease_s(self, name: str, by: Manual | None) -> float:
+    def _lease_s(self, name: str, by: Manual | None, lease_s: float) -> float:
         """Return how long a setpoint of a device may last now, s; 0 = it may not be sent or renewed.
 
         A setpoint of manual control ends with it, or when it is withdrawn, unless manual control asks for the
@@ -621,8 +623,8 @@ class FieldGateway:
         Args:
             name: The device.
             by: The manual control that the setpoint is of; None = the agent's own.
+            lease_s: What a lease from now on may last, s, whoever's hand the device is in.
         """
-        lease_s = self._leases.lease_s
         if self.estop is not None:
             return lease_s
         return min(lease_s, self.authority.manual_left_s(name, by))
@@ -630,7 +632,7 @@ class FieldGateway:
     def _renew(self) -> None:
         episode, step = self._at
         leases_s = {
-            name: math.floor(self._lease_s(name, self._sent_by.get(name)) * 1e3) / 1e3
+            name: math.floor(self._lease_s(name, self._sent_by.get(name), self._leases.lease_s) * 1e3) / 1e3
             for name in self._leases.renewable()
         }
         self._leases.sent(min(leases_s.values(), default=0.0))  # first of all: the next one is due

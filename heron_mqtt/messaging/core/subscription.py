@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from heron_mqtt.errors import MessageError
 from heron_mqtt.messages import M, Message, model_of, parse, parse_known_fields
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.core.background_loop import background_loop, running_loop
@@ -103,9 +104,10 @@ class Received(Json):
         Raises:
             MessageError: It is not one.
         """
-        if model in self._models:
-            return self.parse(model), ""
-        return parse_known_fields(model, self._payload)
+        try:
+            return self.parse(model), ""  # once for all who received it
+        except MessageError:
+            return parse_known_fields(model, self._payload)
 
 
 Callback = Callable[[Received], object]
