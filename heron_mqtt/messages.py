@@ -9,6 +9,7 @@ Fields a model does not know are ignored, fields that are wrong are refused, NaN
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -101,14 +102,21 @@ class _PerDevice(Message):
         """Return all such fields in one pass, for prefixes of one word: by ``<word>_``, then by name."""
         found: dict[str, dict[str, Any]] = {}
         for key, value in (self.__pydantic_extra__ or {}).items():
-            word, _, name = key.partition("_")
+            prefix, name = _split_at_word(key)
             is_number = type(value) is int and abs(value) <= MAX_INTEGER  # one that is not ours may be huge
             said = float(value) if is_number else value
-            if word in found:
-                found[word][name] = said
+            if prefix in found:
+                found[prefix][name] = said
             else:
-                found[word] = {name: said}
-        return {f"{word}_": named for word, named in found.items()}
+                found[prefix] = {name: said}
+        return found
+
+
+@functools.lru_cache(maxsize=10_000)  # the same few fields, in every step
+def _split_at_word(key: str) -> tuple[str, str]:
+    """Return the first word of a field's name with its ``_``, and the rest."""
+    word, _, name = key.partition("_")
+    return f"{word}_", name
 
 
 Forecast = Annotated[list[float], Field(max_length=672)]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.messages import Action, Command, Observation, Telemetry
+from heron_mqtt.named_tuples import make_tuple
 from heron_mqtt.protocols.base import HorizontalSession
 from heron_mqtt.protocols.p2p import Trade
 
@@ -133,7 +134,7 @@ class StepReport:
             soc=fields.get("soc_", {}),
             cost=fields.get("cost_", {}),
             trades={
-                peer: Trade(mwh, prices[peer])
+                peer: make_tuple(Trade, (mwh, prices[peer]))
                 for peer, mwh in fields.get("trade_", {}).items()
                 if peer in prices
             },

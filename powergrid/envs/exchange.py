@@ -21,6 +21,7 @@ from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.field.gateway.twins import clamp_setpoints
 from heron_mqtt.messages import Clearance, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker
+from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.protocols.base import run_lossy_sessions, run_sessions
 from heron_mqtt.protocols.setpoint import StepCommand
 from powergrid.agents import GridAgent
@@ -307,7 +308,8 @@ class BrokerExchange:
             given: What the agents are told.
             clock: The simulated time at which the step begins, UTC.
         """
-        await self.start()
+        if self.loop is None or self.loop is not running_loop():
+            await self.start()
         operator, clock_s = self.operator, time.perf_counter
         await operator.caught_up()  # an operator that was displaced meanwhile publishes nothing more
         marks = [clock_s()]

@@ -35,6 +35,7 @@ from heron_mqtt.json_object import Json
 from heron_mqtt.messages import RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Callback, MessageBroker, Received
+from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 
@@ -387,7 +388,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         if self._broker.keeps(self._channel):
             self._broker.publish(self._channel, shown)  # it comes late, and says so
         else:  # what is measured now says nothing of later: it waits for no connection
-            not_after = asyncio.get_running_loop().time() + TELEMETRY_LIFE_S
+            not_after = (running_loop() or asyncio.get_running_loop()).time() + TELEMETRY_LIFE_S
             self._broker.publish(self._channel, shown, not_after=not_after)
         if answers:
             self._safe_after_s = None  # told to one that listens

@@ -228,12 +228,11 @@ class Subscription:
             self._owner.callback_failed(message.channel, exc)
 
     def _start_worker(self, begun: Coroutine[Any, Any, object] | None, channel: str) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        loop = running_loop()
+        if loop is None:
             if begun is not None:
                 begun.close()
-            raise
+            raise RuntimeError("no running event loop")
         self._worker = loop.create_task(self._work(begun, channel), name=f"callback {self.channel}")
         if begun is not None:  # the worker may be cancelled before it has begun
             self._worker.add_done_callback(lambda _: begun.close())
@@ -244,8 +243,6 @@ class Subscription:
         Of what a plain callback returns only a coroutine is awaited, as nothing else would run it: a task, a
         future or a delivery goes on by itself.
         """
-        task = asyncio.current_task()
-        assert task is not None
         result: object = begun
         while True:
             try:
@@ -258,7 +255,8 @@ class Subscription:
                 channel = message.channel
                 result = self._callback(message)
             except asyncio.CancelledError as exc:
-                if task.cancelling():
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
                     raise
                 result = None  # what the callback awaited was cancelled, and not this worker
                 failed = RuntimeError("what the callback awaited was cancelled")
