@@ -40,6 +40,11 @@ ROWS: dict[str, list[str]] = {
         rf"^\| `lte_poor` (\|{NUMBER} )+\|",
         rf"^\| 1 ms up, 1 ms down \|{NUMBER} \|$",
     ],
+    "real_time.py --rounds 1 --steps 10": [
+        rf"^two bare processes:{NUMBER} of 10 late$",
+        rf"^run:{NUMBER} of 10 late$",
+        rf"^median step, run / two bare processes:{NUMBER} ",
+    ],
     "record.py --rounds 1 --steps 4 --memory": [
         rf"^step, memory, CPU time:{NUMBER} ms, recorded{NUMBER} ms, ratio{NUMBER}",
         r"^\d+\.\d+ MB, rows \{'step': 4, 'agent': 12,",

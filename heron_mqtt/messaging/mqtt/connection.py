@@ -222,6 +222,7 @@ class Connection:
     def disconnect(self) -> None:
         """Say goodbye (no will is sent) and close, after what was sent before."""
         if self._client is not None and not self.lost.done():
+            self._client.acknowledge_taken()
             self._client.disconnect()
             self._flush()
         self._end("closed")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from paho.mqtt.client import CallbackAPIVersion
 
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.mqtt import MqttBroker, ack_holding
+from heron_mqtt.messaging.mqtt.paho_client import Client
 from support.raw_mqtt import packet, read_packet, string
 from support.waiting import until
 
@@ -107,3 +110,35 @@ async def test_one_goes_before_the_goodbye(monkeypatch: pytest.MonkeyPatch) -> N
             await heard.get()
         await until(lambda: server.got[-1] == 0xE0, within_s=5.0)
         assert server.got[-2] == 0x40
+
+
+def test_acknowledgements_of_one_read_are_written_together_and_in_its_order() -> None:
+    client, written, owed = Client(CallbackAPIVersion.VERSION2), [], []
+    client.five, client.stream = False, SimpleNamespace(send=written.append)  # type: ignore[assignment]
+    client.received, client.acknowledges = lambda _: None, owed.append
+    for packet_id in (7, 5, 9):
+        body = string("probe") + packet_id.to_bytes(2, "big") + b"{}"
+        client.take(0x32, body)
+    assert not written, "a message is acknowledged when it was handed on, and what it woke may speak first"
+    client.acknowledge_taken()
+    client.acknowledge_taken()  # nothing is acknowledged twice
+    assert written == [b"\x40\x02\0\7\x40\x02\0\5\x40\x02\0\x09"]
+    assert owed == [3]
+
+
+async def test_what_was_taken_is_acknowledged_though_the_connection_ends_within_the_read() -> None:
+    async with served() as server, asyncio.timeout(5.0):
+        broker = MqttBroker(server.url)
+        await broker.connect()
+
+        def leave(message: Received) -> None:
+            if message["n"] == 2:
+                connection = broker._session._connection
+                assert connection is not None
+                connection.disconnect()
+
+        await broker.subscribe("probe", leave)
+        server.send(arriving(1, packet_id=7) + arriving(2, packet_id=8))
+        await until(lambda: 0xE0 in server.got, "goodbye")
+        await broker.close()
+        assert 0x40 in server.got[: server.got.index(0xE0)], "the first message, before the goodbye"

@@ -55,6 +55,32 @@ def test_packets_come_whole_and_in_order_however_their_bytes_arrive(bodies: list
         assert not stream.ended
 
 
+@given(
+    st.lists(st.one_of(st.binary(max_size=300), st.just(b"x" * 20_000)), max_size=8), st.integers(1, 50_000)
+)
+def test_packets_in_one_piece_are_those_that_come_one_by_one(bodies: list[bytes], size: int) -> None:
+    wire = b"".join(bytes((i,)) + write_length(len(body)) + body for i, body in enumerate(bodies))
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        stream, got = Stream(near), []
+        for at in range(0, len(wire), size):
+            far.sendall(wire[at : at + size])
+            stream.fill()
+            while packets := stream.next_packets():
+                got += packets
+        assert got == list(enumerate(bodies))
+
+
+def test_the_packets_before_a_malformed_one_count(ends: tuple[Stream, socket.socket]) -> None:
+    stream, far = ends
+    far.sendall(b"\x40\x02\0\1" + b"\x40\x02\0\2" + b"\x30\xff\xff\xff\xff")
+    stream.fill()
+    assert stream.next_packets() == [(0x40, b"\0\1"), (0x40, b"\0\2")]
+    with pytest.raises(Malformed):
+        stream.next_packets()
+
+
 MESSAGES = st.tuples(
     st.sampled_from(["a", "heron/e/x", "t" * 200]), st.binary(max_size=400), st.integers(0, 2)
 )
