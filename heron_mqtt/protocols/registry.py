@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heron_mqtt.messages import WIRE_TYPES
+from heron_mqtt import messages
 from heron_mqtt.protocols.base import HorizontalProtocol, HorizontalSession, StepPosition
 from heron_mqtt.protocols.consensus import ConsensusProtocol
 from heron_mqtt.protocols.order_book import OrderBookProtocol
@@ -28,13 +28,14 @@ class _Protocols(Registry[type[HorizontalProtocol]]):
     def add(self, thing: type[HorizontalProtocol]) -> type[HorizontalProtocol]:
         for message in thing.messages:
             name = message.model_fields["type"].default
-            if WIRE_TYPES.setdefault(name, message) is not message:
-                raise ValueError(f"{thing.name}: message type {name!r} is there already: {WIRE_TYPES[name]}")
+            known = messages.WIRE_TYPES.setdefault(name, message)
+            if known is not message:
+                raise ValueError(f"{thing.name}: message type {name!r} is there already: {known}")
         return super().add(thing)
 
     def discard(self, thing: type[HorizontalProtocol]) -> None:
         for message in thing.messages:
-            WIRE_TYPES.pop(message.model_fields["type"].default, None)
+            messages.WIRE_TYPES.pop(message.model_fields["type"].default, None)
         super().discard(thing)
 
 

@@ -17,8 +17,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from heron_mqtt.messages import AuthorityState, Level
+from heron_mqtt.messages import Level
+
+if TYPE_CHECKING:
+    from heron_mqtt.messages import AuthorityState
 
 MAX_HISTORY = 1_000
 HAS_WAITED = "the request may have waited for long: ask again"

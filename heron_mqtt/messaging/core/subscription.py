@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from heron_mqtt import messages
 from heron_mqtt.errors import MessageError
-from heron_mqtt.messages import M, Message, model_of, parse, parse_known_fields
+from heron_mqtt.messages import M, Message, parse, parse_known_fields
 from heron_mqtt.messaging.codec import Json
 from heron_mqtt.messaging.core.background_loop import background_loop, running_loop
 from heron_mqtt.messaging.core.stats import MessageStats
@@ -96,7 +97,7 @@ class Received(Json):
         Raises:
             MessageError: Unknown type, or it is not one.
         """
-        return self.parse(model_of(self._payload))
+        return self.parse(messages.model_of(self._payload))
 
     def parse_known_fields(self, model: type[M]) -> tuple[M, str]:
         """Validate the message; a wrong optional field is left out and named in the second value.
