@@ -18,13 +18,14 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails
 
+from heron_mqtt.deferred_model import DeferredModel
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.input_files import NO_SUCH_FILE, is_file, why_no_file
 
 MAX_SCENARIO_BYTES = 1 << 20
 
 
-class Table(BaseModel):
+class Table(DeferredModel):
     """A table of a scenario: immutable, finite numbers, unknown keys refused."""
 
     model_config = ConfigDict(

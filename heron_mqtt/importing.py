@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["importing"]
+__all__ = ["importing", "without_plugins"]
 
 _PLUGINS_OFF = "PYDANTIC_DISABLE_PLUGINS"
 
@@ -24,7 +24,7 @@ def importing() -> Iterator[None]:
     thirtieth of the start. Models of ours need none. Those of a user's policy get theirs; those of kinds
     that a package of the user registers are made meanwhile, and get none.
     """
-    with _without_plugins():
+    with without_plugins():
         if not gc.isenabled():
             yield
             return
@@ -41,7 +41,8 @@ def importing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_plugins() -> Iterator[None]:
+def without_plugins() -> Iterator[None]:
+    """Keep pydantic from searching for plugins meanwhile."""
     if _PLUGINS_OFF in os.environ:
         yield
         return

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.config import Table, find_scenario, read_toml, shipped_config, validate, validate_inside
@@ -554,6 +562,8 @@ class IntegrationsTable(Table):
 
 class Scenario(Table):
     """A whole scenario."""
+
+    model_config = ConfigDict(defer_build=False)  # each program that reads one needs it
 
     name: Name
     env_id: Name | None = Field(None, description="First level of the topics; None = the scenario's name.")

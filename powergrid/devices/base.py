@@ -15,8 +15,9 @@ from math import inf, isfinite, nan, sqrt
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from heron_mqtt.deferred_model import DeferredModel
 from heron_mqtt.named_tuples import make_tuple
 
 __all__ = [
@@ -50,7 +51,7 @@ PandapowerTable = Literal["storage", "sgen", "load"]
 """Tables of pandapower in which a device can stand."""
 
 
-class DeviceSpecBase(BaseModel):
+class DeviceSpecBase(DeferredModel):
     """Nameplate of a device, and what its kind can do: all that the environment asks of a kind.
 
     Immutable, finite numbers only, unknown keys refused. A subclass gives ``kind`` its name, as

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from heron_mqtt.deferred_model import DeferredModel
 from powergrid.devices.base import DeviceSpecBase, Fraction, PandapowerTable, PositivePowerMw, clip
 
 __all__ = ["FmuNameplate"]
@@ -18,7 +19,7 @@ VariableName = Annotated[str, Field(min_length=1, max_length=500)]
 Sign = Literal[1, -1]
 
 
-class FmuLink(BaseModel):
+class FmuLink(DeferredModel):
     """The variable of the unit for this quantity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

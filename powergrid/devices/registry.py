@@ -52,9 +52,11 @@ class _ByKind:
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """Return the schema of all kinds that are registered now."""
-        choices: dict[Any, CoreSchema] = {
-            name: DEVICES[name].spec_type.__pydantic_core_schema__ for name in DEVICES
-        }
+        choices: dict[Any, CoreSchema] = {}
+        for name in DEVICES:
+            nameplate = DEVICES[name].spec_type
+            nameplate.model_rebuild()  # where it has not been used yet
+            choices[name] = nameplate.__pydantic_core_schema__
         return handler(core_schema.tagged_union_schema(choices, discriminator="kind"))
 
 

@@ -26,6 +26,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt": "root",
         "heron_mqtt.errors": "errors",
         "heron_mqtt.input_files": "errors",
+        "heron_mqtt.deferred_model": "program",
         "heron_mqtt.json_object": "errors",
         "heron_mqtt.named_tuples": "errors",
         "heron_mqtt.end_signals": "program",
@@ -222,6 +223,7 @@ def test_a_device_script_starts_without_the_heavy_packages_and_without_a_gateway
     """Nor does anything that it is made of: one process imports each, and looks after each."""
     heavy = ("numpy", "pandas", "pandapower", "scipy", "gymnasium", "pettingzoo", "amqtt")
     heavy += ("heron_mqtt.agents.proxy", "heron_mqtt.field.gateway.gateway")
+    heavy += ("heron_mqtt.messages.agent", "heron_mqtt.messages.grid", "heron_mqtt.messages.wire_types")
     modules = (
         *("heron_mqtt.config", "powergrid.devices", "powergrid.scenario", "heron_mqtt.field"),
         *("heron_mqtt.messaging.mqtt", "heron_mqtt.field.device", "powergrid.emulators"),
