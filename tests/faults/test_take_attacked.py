@@ -101,7 +101,7 @@ def test_manual_control_ends_with_its_gateway(tmp_path: Path, url: str) -> None:
 @pytest.mark.parametrize("url", ["mosquitto"], indirect=True)
 def test_a_take_that_waited_for_a_paused_gateway_moves_nothing(tmp_path: Path, url: str) -> None:
     """With a clock by hand: ``test_a_request_that_has_waited_takes_nothing_raises_nothing_and_lowers``, in
-    ``unit/field/gateway/test_authority_desk.py``.
+    ``unit/field/gateway/test_authority_manager.py``.
     """
     scenario = write(tmp_path, **REMOTE)
     with (
@@ -130,7 +130,7 @@ def test_a_take_that_waited_for_a_paused_gateway_moves_nothing(tmp_path: Path, u
 @pytest.mark.parametrize("url", ["mosquitto"], indirect=True)
 def test_a_hand_that_runs_out_while_the_gateway_stands_still_is_over(tmp_path: Path, url: str) -> None:
     """With a clock by hand: ``test_a_hand_holds_to_its_last_moment_and_not_longer``, in
-    ``unit/field/gateway/test_authority_desk.py``.
+    ``unit/field/gateway/test_authority_manager.py``.
     """
     scenario = write(tmp_path, **REMOTE)
     with (

@@ -126,7 +126,7 @@ def test_the_ladder_down_and_up_again_while_the_run_goes_on(running: Running) ->
 
 @pytest.mark.slow
 def test_a_person_takes_the_battery_in_hand_and_gives_it_back(running: Running) -> None:
-    """By commands; the gateway's side, quickly: ``unit/field/gateway/test_authority_desk.py``."""
+    """By commands; the gateway's side, quickly: ``unit/field/gateway/test_authority_manager.py``."""
     until(lambda: running.sent()[-1]["p_mw"] > 0.0, "power by the agent", 20.0)
     taken = run_heron("take", "MG1/ess", "--p-kw", "-0.5", "--for", "1m", "--broker", running.url)
     assert (taken.code, taken.err) == (0, "")

@@ -13,7 +13,7 @@ from typing import Any
 
 from heron_mqtt.errors import UnsupportedFeature
 from heron_mqtt.field.gateway.authority import RULES, Evidence
-from heron_mqtt.field.gateway.authority_desk import AuthorityDesk, Manual
+from heron_mqtt.field.gateway.authority_manager import AuthorityManager, Manual
 from heron_mqtt.field.gateway.clearance import apply_clearance
 from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band, SetpointLimits
@@ -81,7 +81,7 @@ class FieldGateway:
             )
         self.agent_id = agent_id
         self.links: dict[str, DeviceLink] = {}
-        self.authority = AuthorityDesk(
+        self.authority = AuthorityManager(
             agent_id,
             devices,
             broker,

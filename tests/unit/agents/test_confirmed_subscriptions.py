@@ -61,7 +61,7 @@ def environment_watch(broker: InMemoryBroker) -> Awaitable[None]:
     return watch(broker).open()
 
 
-def authority_desk(broker: InMemoryBroker) -> Awaitable[None]:
+def authority_manager(broker: InMemoryBroker) -> Awaitable[None]:
     rig = Rig()
     rig.gateway.authority._subscriptions = SubscriptionGroup(broker)
     return rig.gateway.authority.open()
@@ -81,7 +81,7 @@ LISTENERS: list[tuple[Callable[[InMemoryBroker], Awaitable[None]], int]] = [
     (device_link, 2),
     (stop_signals, 1),
     (environment_watch, 2),
-    (authority_desk, 3),
+    (authority_manager, 3),
     (gateway, 8),
 ]
 

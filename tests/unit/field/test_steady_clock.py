@@ -11,7 +11,7 @@ import pytest
 from heron_mqtt.field.device.field_device import FieldDevice
 from heron_mqtt.field.device.lease import DeviceLease
 from heron_mqtt.field.gateway import FieldGateway
-from heron_mqtt.field.gateway.authority_desk import AuthorityDesk
+from heron_mqtt.field.gateway.authority_manager import AuthorityManager
 from heron_mqtt.field.gateway.device_link import DeviceLink
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
@@ -33,7 +33,7 @@ def test_it_is_the_clock_that_counts_the_time_in_suspend() -> None:
 @each_row(
     "counts",
     [
-        AuthorityDesk,
+        AuthorityManager,
         DeviceLease,
         DeviceLink,
         EnvironmentWatch,

@@ -52,7 +52,7 @@ class Manual:
     request: tuple[str | None, int | None]
 
 
-class AuthorityDesk:
+class AuthorityManager:
     """Holds the authority over each of an agent's devices and answers requests for another.
 
     Requests come on ``devices/<agent>/<device>/authority`` and ``.../take``; the level in force and the
@@ -120,7 +120,7 @@ class AuthorityDesk:
     # -- what is in force ----------------------------------------------------------------------------
 
     def level(self, name: str) -> Level:
-        """Return the level in force; a device that the desk does not hold is simulated."""
+        """Return the level in force; a device that it does not hold is simulated."""
         held = self._held.get(name)
         return "simulated" if held is None else held.level
 

@@ -1,4 +1,4 @@
-"""AuthorityDesk: a device in the hand of a person, and requests that come later than they were made."""
+"""AuthorityManager: a device in the hand of a person, and requests that come later than they were made."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from heron_mqtt.field.gateway import authority_desk
+from heron_mqtt.field.gateway import authority_manager
 from heron_mqtt.field.gateway.authority import HAS_WAITED, Evidence
-from heron_mqtt.field.gateway.authority_desk import AuthorityDesk, Manual
+from heron_mqtt.field.gateway.authority_manager import AuthorityManager, Manual
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.envelope import SetpointLimits
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
@@ -25,7 +25,7 @@ from support.field_rig import BAND, DT_S, LEASE_S, NOON, Rig
 TAKE = {"type": "take", "p_mw": 0.005, "for_s": 60.0, "who": "ann"}
 
 
-class Desk:
+class OpenGateway:
     """A gateway whose battery is at a level, and a person."""
 
     def __init__(self, rig: Rig) -> None:
@@ -51,12 +51,12 @@ class Desk:
         return float(self.rig.sent[-1]["p_mw"])
 
 
-async def desk(level: Any = "full") -> Desk:
-    return Desk(await Rig(level).open())
+async def open_gateway(level: Any = "full") -> OpenGateway:
+    return OpenGateway(await Rig(level).open())
 
 
 async def test_a_hand_holds_to_its_last_moment_and_not_longer() -> None:
-    made = await desk()
+    made = await open_gateway()
     assert made.ask()["granted"] is True
     made.rig.clock_s += 59.9
     assert made.sent_mw() == 0.005
@@ -67,7 +67,7 @@ async def test_a_hand_holds_to_its_last_moment_and_not_longer() -> None:
 
 
 async def test_nothing_of_a_hand_lasts_longer_than_it_within_a_step() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(for_s=4.0)
     assert made.sent_mw() == 0.005
     assert made.rig.sent[-1]["lease_s"] == LEASE_S
@@ -87,7 +87,7 @@ async def test_nothing_of_a_hand_lasts_longer_than_it_within_a_step() -> None:
 
 
 async def test_what_a_hand_asked_for_is_not_renewed_once_it_is_given_back() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask()
     assert made.sent_mw() == 0.005
     made.ask(for_s=0.0)
@@ -97,7 +97,7 @@ async def test_what_a_hand_asked_for_is_not_renewed_once_it_is_given_back() -> N
 
 
 async def test_what_the_agent_asked_for_is_not_renewed_once_a_person_has_the_device_in_hand() -> None:
-    made = await desk()
+    made = await open_gateway()
     assert made.sent_mw() == 0.02
     made.ask(p_mw=0.02, for_s=4.0)
     before = len(made.rig.sent)
@@ -112,7 +112,7 @@ async def test_what_the_agent_asked_for_is_not_renewed_once_a_person_has_the_dev
 async def test_while_the_next_setpoint_is_cleared_only_what_was_sent_is_renewed_for_whom_it_was_sent(
     is_first_in_hand: bool,
 ) -> None:
-    made = await desk()
+    made = await open_gateway()
     rig = made.rig
     if is_first_in_hand:
         made.ask(p_mw=0.005)
@@ -129,7 +129,7 @@ async def test_while_the_next_setpoint_is_cleared_only_what_was_sent_is_renewed_
 
 
 async def test_a_hand_that_begins_while_a_setpoint_is_cleared_lets_nothing_of_the_agents_leave() -> None:
-    made = await desk()
+    made = await open_gateway()
     rig = made.rig
     rig.measure()
     rig.agent.observe(Observation(dt_s=DT_S, episode=1, step=0), 50.0)
@@ -144,7 +144,7 @@ async def test_a_hand_that_begins_while_a_setpoint_is_cleared_lets_nothing_of_th
 
 
 async def test_what_one_person_asked_for_is_not_renewed_on_another_ones_time() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(for_s=4.0)
     assert made.sent_mw() == 0.005
     made.ask(for_s=0.0)
@@ -156,7 +156,7 @@ async def test_what_one_person_asked_for_is_not_renewed_on_another_ones_time() -
 
 
 async def test_a_hand_that_is_extended_before_it_is_over_goes_on_within_the_step() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(for_s=1.0)
     assert made.sent_mw() == 0.005
     due_s = made.rig.gateway._leases.due_at - made.rig.clock_s
@@ -170,7 +170,7 @@ async def test_a_hand_that_is_extended_before_it_is_over_goes_on_within_the_step
 
 
 async def test_a_device_that_was_in_hand_and_does_not_stop_is_counted_with_what_it_measures() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(p_mw=0.01)
     assert made.sent_mw() == 0.01
     rig = made.rig
@@ -185,7 +185,7 @@ async def test_a_device_that_was_in_hand_and_does_not_stop_is_counted_with_what_
 
 
 async def test_a_hand_that_ends_while_its_setpoint_is_cleared_sends_nothing() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(for_s=4.0)
     rig = made.rig
     rig.measure()
@@ -203,7 +203,7 @@ async def test_a_hand_that_ends_while_its_setpoint_is_cleared_sends_nothing() ->
 
 
 async def test_a_hand_is_given_back_by_zero_seconds_and_told_while_it_lasts() -> None:
-    made = await desk()
+    made = await open_gateway()
     told = made.ask()
     assert (told["manual_by"], told["manual_p_mw"], told["manual_s"]) == ("ann", 0.005, 60.0)
     assert made.sent_mw() == 0.005
@@ -215,7 +215,7 @@ async def test_a_hand_is_given_back_by_zero_seconds_and_told_while_it_lasts() ->
 async def test_what_nameplate_or_band_do_not_allow_is_refused_with_what_they_do(
     level: Any, bound_mw: float
 ) -> None:
-    made = await desk(level)
+    made = await open_gateway(level)
     for p_mw in (7.0, -7.0, 1.0001 * bound_mw, -bound_mw - 1e-8):
         told = made.ask(p_mw=p_mw)
         assert (told["granted"], "manual_by" in told) == (False, False)
@@ -233,7 +233,7 @@ async def test_what_nameplate_or_band_do_not_allow_is_refused_with_what_they_do(
 
 
 async def test_reactive_power_that_the_apparent_power_does_not_leave_is_refused() -> None:
-    made = await desk()
+    made = await open_gateway()
     told = made.ask(p_mw=0.03, q_mvar=0.0401)
     assert (told["granted"], told["reason"]) == (
         False,
@@ -246,7 +246,7 @@ async def test_reactive_power_that_the_apparent_power_does_not_leave_is_refused(
 
 
 async def test_a_band_that_comes_after_a_take_bounds_what_is_sent() -> None:
-    made = await desk()
+    made = await open_gateway()
     assert made.ask(p_mw=0.04)["granted"] is True
     made.ask("authority", type="authority_request", level="limited", who="bob", why="")
     assert made.sent_mw() == pytest.approx(BAND.p_max_mw)
@@ -254,7 +254,7 @@ async def test_a_band_that_comes_after_a_take_bounds_what_is_sent() -> None:
 
 @pytest.mark.parametrize("level", ["simulated", "shadow"])
 async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
-    made = await desk(level)
+    made = await open_gateway(level)
     for for_s in (0.5, 60.0):
         told = made.ask(for_s=for_s)
         assert (told["granted"], told["reason"]) == (
@@ -281,7 +281,7 @@ async def test_nobody_takes_what_is_sent_nothing(level: Any) -> None:
 async def test_a_power_that_the_device_cannot_hold_is_refused_with_those_that_it_can(
     gap_mw: tuple[float, float], p_mw: float, reason: str
 ) -> None:
-    made = await desk()
+    made = await open_gateway()
     made.rig.gateway.authority._gaps_mw["ess"] = gap_mw
     told = made.ask(p_mw=p_mw)
     assert (told["granted"], told["reason"]) == (
@@ -307,7 +307,7 @@ def test_each_kind_says_by_its_nameplate_which_powers_cannot_be_held() -> None:
 
 
 async def test_a_stop_ends_a_hand_and_its_release_does_not_bring_it_back() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask()
     made.rig.broker.publish("estop", {"active": True})
     assert made.rig.gateway.authority.manual_control("ess") is None
@@ -318,7 +318,7 @@ async def test_a_stop_ends_a_hand_and_its_release_does_not_bring_it_back() -> No
 
 
 async def test_a_demotion_ends_a_hand_and_a_rise_does_not_bring_it_back() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask()
     made.ask("authority", type="authority_request", level="shadow", who="bob")
     made.rig.step(0.02)  # the hand is looked at
@@ -327,7 +327,7 @@ async def test_a_demotion_ends_a_hand_and_a_rise_does_not_bring_it_back() -> Non
 
 
 async def test_nobody_takes_a_device_for_an_environment_that_is_silent() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.rig.clock_s += LEASE_S
     told = made.ask()
     assert told["granted"] is False
@@ -338,7 +338,7 @@ async def test_nobody_takes_a_device_for_an_environment_that_is_silent() -> None
 async def test_a_request_that_has_waited_takes_nothing_raises_nothing_and_lowers(
     fields: dict[str, Any],
 ) -> None:
-    made = await desk("limited")
+    made = await open_gateway("limited")
     if not fields:
         made.stands_still()
     told = made.ask(**fields)
@@ -353,7 +353,7 @@ async def test_a_request_that_has_waited_takes_nothing_raises_nothing_and_lowers
 
 
 async def test_a_request_that_has_waited_gives_a_device_back() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask()
     made.stands_still()
     assert made.ask(for_s=0.0)["granted"] is True
@@ -361,7 +361,7 @@ async def test_a_request_that_has_waited_gives_a_device_back() -> None:
 
 
 async def test_a_take_that_is_withdrawn_ends_the_hold_that_it_began_and_no_other() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(who="bob", p_mw=0.004, boot="b", seq=0)
     made.stands_still()
     assert made.ask(p_mw=0.006, boot="a", seq=0)["granted"] is False
@@ -375,7 +375,7 @@ async def test_a_take_that_is_withdrawn_ends_the_hold_that_it_began_and_no_other
 
 
 async def test_the_answer_to_a_take_says_what_came_of_it() -> None:
-    made = await desk()
+    made = await open_gateway()
     take: dict[str, Any] = {"who": "bob", "boot": "b", "seq": 0}
     assert made.ask(**take)["reason"] == "in hand of bob: 0.005 MW for 60 s"
     withdrawal: dict[str, Any] = {"for_s": 0.0, "request_boot": "a", "request_seq": 0, "boot": "a"}
@@ -387,7 +387,7 @@ async def test_the_answer_to_a_take_says_what_came_of_it() -> None:
 
 
 async def test_a_take_that_comes_after_its_withdrawal_takes_nothing() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(for_s=0.0, boot="a", seq=1, request_boot="a", request_seq=0)
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 0})
     assert made.rig.gateway.authority.manual_control("ess") is None
@@ -405,7 +405,7 @@ async def test_a_take_that_comes_after_its_withdrawal_takes_nothing() -> None:
     ],
 )
 async def test_what_cannot_be_read_takes_nothing(changes: dict[str, Any]) -> None:
-    made = await desk()
+    made = await open_gateway()
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, **changes})
     assert made.rig.gateway.authority.manual_control("ess") is None
     stats = made.rig.broker.stats
@@ -413,7 +413,7 @@ async def test_what_cannot_be_read_takes_nothing(changes: dict[str, Any]) -> Non
 
 
 async def test_the_same_take_is_heard_once() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.ask(boot="a", seq=4)
     made.ask(for_s=0.0, boot="a", seq=5)
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 4})
@@ -424,14 +424,14 @@ async def test_the_same_take_is_heard_once() -> None:
 
 async def test_requests_without_a_whole_number_are_each_heard() -> None:
     for number in ({"boot": "a"}, {"seq": 4}, {}):
-        made = await desk()
+        made = await open_gateway()
         for _ in range(2):
             assert made.ask(**number)["granted"] is True
         assert made.rig.broker.stats.rejected == 0
 
 
 async def test_a_request_of_another_environment_is_refused_and_named() -> None:
-    made = await desk()
+    made = await open_gateway()
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "env_id": "lab"})
     assert made.rig.gateway.authority.manual_control("ess") is None
     assert made.rig.broker.stats.reports[-1].what == "a request of environment 'lab', not of 'test'"
@@ -441,8 +441,8 @@ async def test_a_request_of_another_environment_is_refused_and_named() -> None:
 async def test_as_many_requests_as_are_remembered_are_heard_once_and_older_ones_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(authority_desk, "MAX_HISTORY", 3)
-    made = await desk()
+    monkeypatch.setattr(authority_manager, "MAX_HISTORY", 3)
+    made = await open_gateway()
     for seq in range(3):
         made.ask(boot="a", seq=seq)
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 0})
@@ -453,7 +453,7 @@ async def test_as_many_requests_as_are_remembered_are_heard_once_and_older_ones_
 
 
 async def test_what_another_one_says_of_a_level_is_put_right_once_a_second_and_not_followed() -> None:
-    made = await desk("limited")
+    made = await open_gateway("limited")
     made.rig.clock_s += 10.0
     told = {"type": "authority_state", "level": "full", "ceiling": "full", "boot": "other"}
 
@@ -487,14 +487,14 @@ async def test_what_an_earlier_run_left_and_nobody_can_read_may_have_been_a_demo
     assert rig.gateway.authority.ceiling("ess") == "shadow"
 
 
-# -- the desk alone --------------------------------------------------------------------------------
+# -- the manager alone -----------------------------------------------------------------------------
 
 POOR = Evidence("online", True, 0, plausible=1)
 GOOD = Evidence("online", True, 4, plausible=4)
 
 
 class Alone:
-    """A desk for two devices, with what is known of them, and who is told of changes."""
+    """A manager for two devices, with what is known of them, and who is told of changes."""
 
     def __init__(
         self,
@@ -511,7 +511,7 @@ class Alone:
         self.kept: list[bool] = []
         self.broker = broker or InMemoryBroker()
         gateway = GatewayTable(band=band)
-        self.desk = AuthorityDesk(
+        self.manager = AuthorityManager(
             "MG1",
             {
                 "ess": DeviceSettings(authority=level, gateway=gateway),
@@ -531,7 +531,7 @@ class Alone:
 
     def ask(self, level: Level, **fields: Any) -> bool:
         asked = AuthorityRequest(level=level, **{"who": "ann", "why": "test", **fields})
-        return self.desk.request("ess", asked, has_waited=False).granted
+        return self.manager.request("ess", asked, has_waited=False).granted
 
 
 async def test_what_is_in_force_at_the_start_is_said_and_kept_where_a_broker_keeps_anything() -> None:
@@ -540,7 +540,7 @@ async def test_what_is_in_force_at_the_start_is_said_and_kept_where_a_broker_kee
 
     for broker, is_kept in ((InMemoryBroker(), True), (Forgetful(), False)):
         alone = Alone("full", broker=broker)
-        alone.desk.begin()
+        alone.manager.begin()
         (told,) = alone.said
         assert (told["level"], told["ceiling"], told["demoted"]) == ("shadow", "full", False)
         assert (told["granted"], told["reason"]) == (True, "")
@@ -549,9 +549,13 @@ async def test_what_is_in_force_at_the_start_is_said_and_kept_where_a_broker_kee
         assert later == ([True] if is_kept else [])
 
 
-def test_a_device_that_the_desk_does_not_hold_is_simulated_and_waits_for_nothing() -> None:
-    desk = Alone("full").desk
-    assert (desk.level("x"), desk.ceiling("x"), desk.waits_for("x")) == ("simulated", "simulated", "")
+def test_a_device_that_the_manager_does_not_hold_is_simulated_and_waits_for_nothing() -> None:
+    manager = Alone("full").manager
+    assert (manager.level("x"), manager.ceiling("x"), manager.waits_for("x")) == (
+        "simulated",
+        "simulated",
+        "",
+    )
 
 
 def test_all_is_simulated_only_if_each_device_is_and_none_is_to_rise() -> None:
@@ -560,17 +564,17 @@ def test_all_is_simulated_only_if_each_device_is_and_none_is_to_rise() -> None:
         ("emulated", "simulated", False),
         ("simulated", "shadow", False),
     ):
-        assert Alone(level, other=other).desk.all_simulated is is_all
+        assert Alone(level, other=other).manager.all_simulated is is_all
     alone = Alone("shadow")
-    alone.desk._held["ess"].level = "simulated"
-    assert not alone.desk.all_simulated
+    alone.manager._held["ess"].level = "simulated"
+    assert not alone.manager.all_simulated
 
 
 async def test_it_rises_with_the_evidence_and_says_each_gate_that_it_waits_for_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     alone = Alone("full")
-    alone.desk.step = 7
+    alone.manager.step = 7
     for evidence in (
         POOR,
         Evidence("online", True, 0, plausible=2),
@@ -579,13 +583,13 @@ async def test_it_rises_with_the_evidence_and_says_each_gate_that_it_waits_for_o
     ):
         alone.evidence = evidence
         with caplog.at_level(logging.WARNING, "heron_mqtt.authority"):
-            alone.desk.rise()
+            alone.manager.rise()
     waits = [
         "gate telemetry: 1 plausible telemetry messages in a row, 4 are needed",
         "gate health: the device is offline, it must be online",
     ]
     assert [told["reason"] for told in alone.said] == waits
-    assert alone.desk.waits_for("ess") == waits[-1]
+    assert alone.manager.waits_for("ess") == waits[-1]
     assert [line.getMessage() for line in caplog.records] == [
         f"MG1/ess: stays at shadow below full: {why}" for why in waits
     ]
@@ -593,14 +597,14 @@ async def test_it_rises_with_the_evidence_and_says_each_gate_that_it_waits_for_o
     alone.evidence = GOOD
     with caplog.at_level(logging.WARNING, "heron_mqtt.authority"):
         for _ in range(4):
-            alone.desk.rise()
+            alone.manager.rise()
     assert alone.changes == [("ess", "limited"), ("ess", "full")]
     assert [(told["level"], told["reason"]) for told in alone.said[2:]] == [("limited", ""), ("full", "")]
     assert caplog.records[-1].getMessage() == (
         "MG1/ess: authority limited -> full asked by scenario (the gates have passed): granted"
     )
-    assert alone.desk.waits_for("ess") == ""
-    assert [(change.at, change.step) for change in alone.desk.history("ess")] == [(NOON, 7)] * 2
+    assert alone.manager.waits_for("ess") == ""
+    assert [(change.at, change.step) for change in alone.manager.history("ess")] == [(NOON, 7)] * 2
 
 
 async def test_each_request_is_answered_and_a_change_alone_is_told_to_the_gateway(
@@ -625,7 +629,7 @@ async def test_each_request_is_answered_and_a_change_alone_is_told_to_the_gatewa
         f"MG1/ess: authority emulated -> full asked by ann (no reason given): {refused}",
         "MG1/ess: authority emulated -> shadow asked by ann (test): granted",
     ]
-    assert [change.step for change in alone.desk.history("ess")] == [0, 0, 0], "before the first step"
+    assert [change.step for change in alone.manager.history("ess")] == [0, 0, 0], "before the first step"
 
 
 def test_a_band_of_the_scenario_is_what_limited_needs() -> None:
@@ -642,8 +646,8 @@ async def test_a_level_that_an_earlier_run_left_lower_is_in_force_and_told_to_th
         alone = Alone(level)  # type: ignore[arg-type]
         left = {"type": "authority_state", "level": kept, "ceiling": kept, "demoted": True, "boot": "old"}
         alone.broker.publish("devices/MG1/ess/authority_state", left, retain=True)
-        await alone.desk.open()
-        assert alone.desk.ceiling("ess") == kept
+        await alone.manager.open()
+        assert alone.manager.ceiling("ess") == kept
         assert alone.changes == changes
 
 
@@ -651,31 +655,31 @@ async def test_for_how_long_a_hand_holds_is_never_less_than_nothing() -> None:
     now_s = [50.0]
     alone = Alone("emulated", monotonic=lambda: now_s[0])
     asked = Manual("ann", "", 0.5, 0.25, 0.0, (None, None))
-    assert alone.desk.manual_left_s("ess", asked) == 0.0
-    alone.desk.take("ess", Take(p_mw=0.5, q_mvar=0.25, for_s=0.5, who="ann"), has_waited=False)
+    assert alone.manager.manual_left_s("ess", asked) == 0.0
+    alone.manager.take("ess", Take(p_mw=0.5, q_mvar=0.25, for_s=0.5, who="ann"), has_waited=False)
     assert alone.said[-1]["reason"] == "in hand of ann: 0.5 MW for 0.5 s"
-    assert alone.desk.manual_left_s("ess", asked) == 0.5
+    assert alone.manager.manual_left_s("ess", asked) == 0.5
     for other in ((0.5, 0.0), (0.25, 0.25)):
-        assert alone.desk.manual_left_s("ess", Manual("ann", "", *other, 0.0, (None, None))) == 0.0
+        assert alone.manager.manual_left_s("ess", Manual("ann", "", *other, 0.0, (None, None))) == 0.0
     told = {"ess": SetpointRequest(0.1, 0.1), "pv": SetpointRequest(0.2)}
-    replaced, controlled = alone.desk.override(told)
+    replaced, controlled = alone.manager.override(told)
     assert replaced == {"ess": SetpointRequest(0.5, 0.25, asked_p_mw=0.5), "pv": SetpointRequest(0.2)}
     assert controlled.keys() == {"ess"}
-    assert alone.desk.override({"pv": SetpointRequest(0.2)}) == ({"pv": SetpointRequest(0.2)}, {})
+    assert alone.manager.override({"pv": SetpointRequest(0.2)}) == ({"pv": SetpointRequest(0.2)}, {})
     times = iter((50.4, 50.6))
-    alone.desk._monotonic = lambda: next(times)
-    assert alone.desk.manual_left_s("ess", asked) == 0.0, "it ends while it is looked at"
+    alone.manager._monotonic = lambda: next(times)
+    assert alone.manager.manual_left_s("ess", asked) == 0.0, "it ends while it is looked at"
     now_s[0] += 5.0
-    alone.desk._monotonic = lambda: now_s[0]
+    alone.manager._monotonic = lambda: now_s[0]
     alone.ask("emulated")
     assert (alone.said[-1]["manual_by"], alone.said[-1]["manual_s"]) == ("ann", 0.0), "not looked at yet"
 
 
 async def test_a_hand_that_the_end_of_the_environment_ends_is_told_with_why() -> None:
     alone = Alone("emulated")
-    alone.desk.take("ess", Take(p_mw=0.5, for_s=1.0, who="ann"), has_waited=False)
-    alone.desk.end_manual_control("the environment is lost")
+    alone.manager.take("ess", Take(p_mw=0.5, for_s=1.0, who="ann"), has_waited=False)
+    alone.manager.end_manual_control("the environment is lost")
     assert alone.said[-1]["reason"] == "no longer in hand of ann: the environment is lost"
     count = len(alone.said)
-    alone.desk.end_manual_control("the environment is lost")
-    assert (len(alone.said), alone.desk.manual_control("ess")) == (count, None)
+    alone.manager.end_manual_control("the environment is lost")
+    assert (len(alone.said), alone.manager.manual_control("ess")) == (count, None)
