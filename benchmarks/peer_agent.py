@@ -34,11 +34,11 @@ def answer(payload: str | bytes | bytearray, name: str) -> str:
 async def heron(url: str, name: str) -> None:
     """Be a proxy of ours, with an agent that costs nothing."""
     from heron_mqtt.agents import Proxy
-    from heron_mqtt.bench.agent_exchange import Answering
+    from heron_mqtt.bench.agent_exchange import ConstantAgent
     from heron_mqtt.messaging.mqtt import MqttBroker
 
     async with MqttBroker(url, env_id=PREFIX) as broker:
-        proxy = Proxy(f"{name}_proxy", Answering(name), broker, env_id=PREFIX)
+        proxy = Proxy(f"{name}_proxy", ConstantAgent(name), broker, env_id=PREFIX)
         await proxy.start()
         await proxy.run()
 

@@ -36,7 +36,7 @@ OBSERVATION: dict[str, Any] = {
 }
 
 
-class Answering:
+class ConstantAgent:
     """The agent that costs nothing: it computes nothing, does not trade, and drives no device."""
 
     peers: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class Exchange:
         """
         agents = [f"MG{i}" for i in range(1, n + 1)]
         operator = SystemOperator("system_operator", agents, broker, env_id=env_id)
-        proxies = [Proxy(f"{agent}_proxy", Answering(agent), broker, env_id=env_id) for agent in agents]
+        proxies = [Proxy(f"{agent}_proxy", ConstantAgent(agent), broker, env_id=env_id) for agent in agents]
         async with contextlib.AsyncExitStack() as stack:
             await operator.start()
             stack.push_async_callback(operator.close)
@@ -141,8 +141,8 @@ class Exchange:
         return took_s
 
 
-class Floor:
-    """The same messages through the raw relay."""
+class RawExchange:
+    """The messages of an exchange through a raw relay: the least that any client takes."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -157,7 +157,7 @@ class Floor:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, port: int, n: int, *, shared: bool = False) -> AsyncIterator[Floor]:
+    async def open(cls, port: int, n: int, *, shared: bool = False) -> AsyncIterator[RawExchange]:
         """Connect.
 
         Args:
@@ -221,7 +221,7 @@ def _sizes() -> tuple[list[int], int, int]:
         size(topics.RUN_STATE, RunState(state="running", clock=CLOCK)),
         size(topics.operator_price("system_operator"), PriceSignal(value=55.0)),
     ]
-    action = Answering("MG1").report().to_message()
+    action = ConstantAgent("MG1").report().to_message()
     stamped = MessageStamper("MG1", "bench").stamp("agents/MG1/action", action, episode=1, step=10)
     return (
         shared,

@@ -19,7 +19,7 @@ HERON = ("-m", "heron_mqtt")
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ProcessRun:
     """One process from its start to its end.
 
     Attributes:
@@ -67,7 +67,7 @@ class CommandRunner:
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def run(self, *arguments: str) -> Ran:
+    async def run(self, *arguments: str) -> ProcessRun:
         """Run ``python`` with arguments to its end.
 
         Raises:
@@ -75,7 +75,7 @@ class CommandRunner:
         """
         return await self.run_with((), arguments)
 
-    async def run_with(self, beside: Sequence[Sequence[str]], arguments: Sequence[str]) -> Ran:
+    async def run_with(self, beside: Sequence[Sequence[str]], arguments: Sequence[str]) -> ProcessRun:
         """Do the same beside others, which are started first and told to end (SIGTERM) afterwards."""
         before, began = _children_cpu_s(), time.perf_counter()
         others = [await self.start(*other) for other in beside]
@@ -87,7 +87,7 @@ class CommandRunner:
                 if other.returncode is None:
                     other.terminate()
             await asyncio.gather(*(other.communicate() for other in others))
-        return Ran(wall_s, _children_cpu_s() - before, out)
+        return ProcessRun(wall_s, _children_cpu_s() - before, out)
 
 
 async def _finished(process: asyncio.subprocess.Process, arguments: Sequence[str]) -> bytes:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from heron_mqtt.bench.rounds import Contestant
+from heron_mqtt.bench.rounds import BenchCase
 from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt import MqttBroker
@@ -22,7 +22,7 @@ MAX_BYTES, MAX_AGE_S = 1_000_000_000, 86_400.0
 
 async def publishing(
     stack: contextlib.AsyncExitStack, url: str, outbox: Path | None, pids: tuple[int, ...]
-) -> Contestant:
+) -> BenchCase:
     """Return what publishes telemetry, ``AT_ONCE`` messages a step, until the broker has them."""
     broker = await stack.enter_async_context(MqttBroker(url, env_id=ENV_ID, outbox=outbox))
     stamper = MessageStamper("MG1/ess", ENV_ID)
@@ -33,7 +33,7 @@ async def publishing(
         await asyncio.gather(*(broker.publish(CHANNEL, message) for message in messages))
         return time.perf_counter() - began_s
 
-    return Contestant(step, pids)
+    return BenchCase(step, pids)
 
 
 async def write_all(folder: Path, messages: int) -> tuple[float, float, int]:

@@ -12,7 +12,7 @@ Step = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class BenchCase:
     """Something that takes steps.
 
     Attributes:
@@ -47,7 +47,7 @@ class Sample:
         return statistics.median(self.cpu_s) * 1e3
 
 
-async def interleave(contestants: Mapping[str, Contestant], *, rounds: int, steps: int) -> dict[str, Sample]:
+async def interleave(contestants: Mapping[str, BenchCase], *, rounds: int, steps: int) -> dict[str, Sample]:
     """Take ``steps`` steps of each contestant in turn, ``rounds`` times, after a few that do not count."""
     found = {name: Sample([], []) for name in contestants}
     for contestant in contestants.values():

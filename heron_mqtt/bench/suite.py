@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from heron_mqtt.bench.agent_exchange import Exchange, Floor
+from heron_mqtt.bench.agent_exchange import Exchange, RawExchange
 from heron_mqtt.bench.commands import CommandRunner
 from heron_mqtt.bench.cpu import machine, one_core
 from heron_mqtt.bench.environment import ENV_ID, make_env, one_way, whole_step
 from heron_mqtt.bench.outbox import AT_ONCE, publishing, write_all
 from heron_mqtt.bench.processes import TUNED, Hop, find_mosquitto, module, mosquitto, next_line, relay
-from heron_mqtt.bench.rounds import Contestant, Sample, interleave
+from heron_mqtt.bench.rounds import BenchCase, Sample, interleave
 from heron_mqtt.bench.rows import BenchReport, BenchRow, ratio
 from heron_mqtt.bench.telemetry import take_telemetry
 from heron_mqtt.bench.whole_runs import SAME_CPU, clock_rows, device_rows, process_rows, startup_rows
@@ -129,17 +129,17 @@ def _external(url: str | None) -> contextlib.AbstractAsyncContextManager[Hop]:
     return mosquitto(*TUNED) if url is None else contextlib.nullcontext(Hop(url))
 
 
-async def _exchange(stack: contextlib.AsyncExitStack, hop: Hop, n: int) -> Contestant:
+async def _exchange(stack: contextlib.AsyncExitStack, hop: Hop, n: int) -> BenchCase:
     env_id = f"bench-{n}"
     broker = await stack.enter_async_context(MqttBroker(hop.url, env_id=env_id))
     exchange = await stack.enter_async_context(Exchange.open(broker, n, env_id))
-    return Contestant(exchange.step, hop.pids)
+    return BenchCase(exchange.step, hop.pids)
 
 
-async def _floor(stack: contextlib.AsyncExitStack, n: int, *, shared: bool = False) -> Contestant:
+async def _floor(stack: contextlib.AsyncExitStack, n: int, *, shared: bool = False) -> BenchCase:
     hop = await stack.enter_async_context(relay())
-    floor = await stack.enter_async_context(Floor.open(hop.port, n, shared=shared))
-    return Contestant(floor.step, hop.pids)
+    floor = await stack.enter_async_context(RawExchange.open(hop.port, n, shared=shared))
+    return BenchCase(floor.step, hop.pids)
 
 
 async def _exchanges(
@@ -221,10 +221,10 @@ async def _whole_steps(report: BenchReport, effort: Effort, say: Say, embedded: 
         other = await stack.enter_async_context(MqttBroker(embedded.url, env_id="bench-hop"))
         central, in_memory, distributed = [await stack.enter_async_context(whole_step(env)) for env in envs]
         steps = {
-            "central": Contestant(central),
-            "memory": Contestant(in_memory),
-            "embedded": Contestant(distributed, embedded.pids),
-            "hop": Contestant(await stack.enter_async_context(one_way(other)), embedded.pids),
+            "central": BenchCase(central),
+            "memory": BenchCase(in_memory),
+            "embedded": BenchCase(distributed, embedded.pids),
+            "hop": BenchCase(await stack.enter_async_context(one_way(other)), embedded.pids),
         }
         found = await interleave(steps, rounds=effort.rounds, steps=max(10, effort.messages // 40))
     direct, hop = found["central"], found["hop"]

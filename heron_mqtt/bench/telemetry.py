@@ -21,7 +21,7 @@ LATE_S = 5.0  # how long the last messages may take before they count as lost
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TelemetryResult:
     """What one gateway saw of its devices.
 
     Attributes:
@@ -45,7 +45,7 @@ class Taken:
         return self.delays_s[min(len(self.delays_s) - 1, int(fraction * len(self.delays_s)))] * 1e3
 
 
-async def take_telemetry(url: str, n: int, seconds: int) -> Taken:
+async def take_telemetry(url: str, n: int, seconds: int) -> TelemetryResult:
     """Have ``n`` devices in another process send for some seconds, and take it with one link each.
 
     The garbage collector stays away from the links, as it does in ``heron-mqtt run`` and ``proxy``.
@@ -82,7 +82,9 @@ async def take_telemetry(url: str, n: int, seconds: int) -> Taken:
         for link in links:
             link.close()
     delays_s = sorted(at_s - sent_at.timestamp() for at_s, sent_at in zip(came_at_s, stamped, strict=True))
-    return Taken(int(sent), len(stamped), delays_s, cpu_s, float(late_s), max(collected_s, default=0.0))
+    return TelemetryResult(
+        int(sent), len(stamped), delays_s, cpu_s, float(late_s), max(collected_s, default=0.0)
+    )
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from heron_mqtt.app.project.write import make_project
-from heron_mqtt.bench.commands import HERON, CommandRunner, Ran
+from heron_mqtt.bench.commands import HERON, CommandRunner, ProcessRun
 from heron_mqtt.bench.rows import BenchRow, ratio
 
 NUMPY_ALONE = ("-c", "import numpy")
@@ -20,7 +20,7 @@ FEW_STEPS = 4
 async def startup_rows(commands: CommandRunner, rounds: int) -> list[BenchRow]:
     """Return how long runs take as whole processes, beside the shortest program that uses numpy."""
     what = {"numpy": NUMPY_ALONE, "one step": ONE_STEP, "a day": RUN}
-    found: dict[str, list[Ran]] = {name: [] for name in what}
+    found: dict[str, list[ProcessRun]] = {name: [] for name in what}
     for arguments in what.values():
         await commands.run(*arguments)  # what is compiled once is compiled now
     for _ in range(rounds):

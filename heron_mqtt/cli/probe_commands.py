@@ -15,7 +15,7 @@ from heron_mqtt.messaging import topics
 
 if TYPE_CHECKING:
     from heron_mqtt.app.probe.announcements import Announced
-    from heron_mqtt.app.probe.listen import BoxesHeard
+    from heron_mqtt.app.probe.listen import ListenResult
     from heron_mqtt.app.probe.recognise import ProfileMatch
     from heron_mqtt.field.modbus.address_table import DeviceModbusTable
     from heron_mqtt.field.vendor.vendor_state import ReportLine
@@ -204,7 +204,7 @@ def _show_topics(broker: str, topic: str, listen_s: float, write: Path | None, *
     raise SystemExit(0 if heard.topics else 1)
 
 
-def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]) -> None:
+def _print(heard: ListenResult, matches: list[ProfileMatch], said: list[Announced]) -> None:
     from rich.table import Table
 
     from heron_mqtt.app.operator_client.text import printable
@@ -256,7 +256,7 @@ def _print(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]
         console.print("no shipped profile fits; --write FILE writes a mapping to start from")
 
 
-def _plain(heard: BoxesHeard, matches: list[ProfileMatch], said: list[Announced]) -> dict[str, Any]:
+def _plain(heard: ListenResult, matches: list[ProfileMatch], said: list[Announced]) -> dict[str, Any]:
     return {
         "listened_s": heard.listened_s,
         "left_out": heard.left_out,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heron_mqtt.app.live_view.counts import observed
-from heron_mqtt.app.live_view.delays import QuickestOfSenders
+from heron_mqtt.app.live_view.delays import MinimumDelays
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.cli.kilo import kilo
@@ -35,7 +35,7 @@ class TailLines:
     def __init__(self, *, many: bool) -> None:
         self._many = many
         self._tracker = SequenceTracker()
-        self._quickest = QuickestOfSenders()
+        self._quickest = MinimumDelays()
 
     def line(self, heard: Heard) -> tuple[str, str | None]:
         """Return the line of a message and its style."""

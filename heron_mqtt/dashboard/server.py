@@ -244,10 +244,10 @@ async def serve_dashboard(
             with frozen_gc():
                 return await Dashboard(source, host, port, tls, served_as).run(on_ready)
         from heron_mqtt.dashboard.control.commands import Commands
-        from heron_mqtt.dashboard.control.people import People
+        from heron_mqtt.dashboard.control.control_users import ControlUsers
         from heron_mqtt.dashboard.control.source import ControlledSource
 
-        people = People(*control)
+        people = ControlUsers(*control)
         try:
             source = ControlledSource(LiveSource(view), people, Commands(url, view), is_tls=tls is not None)
             with frozen_gc():

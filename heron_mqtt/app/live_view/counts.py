@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from heron_mqtt.app.live_view.delays import Delays, QuickestOfSenders
+from heron_mqtt.app.live_view.delays import Delays, MinimumDelays
 from heron_mqtt.app.live_view.events import may_be_event
 from heron_mqtt.app.operator_client.observer import Heard
 from heron_mqtt.json_object import Json
@@ -101,7 +101,7 @@ class ChannelTraffic:
     def __init__(
         self,
         tracker: SequenceTracker,
-        quickest: QuickestOfSenders,
+        quickest: MinimumDelays,
         env_id: str,
     ) -> None:
         self.kinds: dict[str, KindCount] = {}

@@ -40,7 +40,7 @@ class Delays:
         return round(max(self._newest_s), 4) if self._newest_s else None
 
 
-class QuickestOfSenders:
+class MinimumDelays:
     """Remembers of each sender the least that a message was under way by the two clocks; bounded."""
 
     def __init__(self) -> None:

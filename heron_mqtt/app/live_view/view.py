@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from heron_mqtt.app.live_view.counts import ChannelTraffic, KnownChannel
-from heron_mqtt.app.live_view.delays import QuickestOfSenders
+from heron_mqtt.app.live_view.delays import MinimumDelays
 from heron_mqtt.app.live_view.events import LiveEvents, facts
 from heron_mqtt.app.live_view.grid import GridLive
 from heron_mqtt.app.live_view.microgrids import SILENT_S, DeviceLive, MicrogridsLive
@@ -49,7 +49,7 @@ class EnvironmentLive:
         seen: What ``operator_client`` knows of it.
     """
 
-    def __init__(self, tracker: SequenceTracker, quickest: QuickestOfSenders, seen: EnvironmentSeen) -> None:
+    def __init__(self, tracker: SequenceTracker, quickest: MinimumDelays, seen: EnvironmentSeen) -> None:
         self._seen = seen
         self._readers: dict[str, LiveTelemetry] = {}
         self.channels = ChannelTraffic(tracker, quickest, seen.env_id)
@@ -128,7 +128,7 @@ class LiveView:
         self.unseen = 0
         """Messages of environments beyond ``ENVIRONMENTS``."""
         self._live: dict[str, EnvironmentLive] = {}
-        self._tracker, self._quickest = SequenceTracker(), QuickestOfSenders()
+        self._tracker, self._quickest = SequenceTracker(), MinimumDelays()
         self._observer = Observer(
             url,
             topics.checked_env_id(env_id),

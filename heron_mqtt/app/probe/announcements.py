@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from heron_mqtt.app.probe.listen import BoxesHeard
+from heron_mqtt.app.probe.listen import ListenResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Announced:
     says: tuple[tuple[str, str, str], ...] = field(default=())
 
 
-def announced(heard: BoxesHeard) -> list[Announced]:
+def announced(heard: ListenResult) -> list[Announced]:
     """Return what boxes say of themselves."""
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for topic, one in heard.topics.items():

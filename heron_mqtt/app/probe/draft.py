@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from heron_mqtt.app.probe.listen import BoxesHeard
+from heron_mqtt.app.probe.listen import ListenResult
 from heron_mqtt.app.probe.recognise import ProfileMatch
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?!\d)")
@@ -21,7 +21,7 @@ KEYS = {
 }
 
 
-def draft(heard: BoxesHeard, matches: list[ProfileMatch]) -> str:
+def draft(heard: ListenResult, matches: list[ProfileMatch]) -> str:
     """Return the text of a mapping file, or of the lines that use a profile."""
     if matches:
         return _with_profile(matches[0], matches[1:])
@@ -49,7 +49,7 @@ def _with_profile(match: ProfileMatch, others: list[ProfileMatch]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _from_guesses(heard: BoxesHeard) -> str:
+def _from_guesses(heard: ListenResult) -> str:
     lines = [
         "# A mapping to start from, guessed from words and units. Check each line: sign and unit are what",
         "# goes wrong most often. heron-mqtt probe --mapping FILE shows raw payloads beside values.",

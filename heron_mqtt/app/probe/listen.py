@@ -157,7 +157,7 @@ def _leaves(node: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 @dataclass(slots=True)
-class BoxesHeard:
+class ListenResult:
     """What was heard in a while.
 
     Attributes:
@@ -206,7 +206,7 @@ class BoxesHeard:
         return sorted(found, key=lambda each: (-each[3].sure, each[0].topic, each[1]))
 
 
-async def listen(url: str, topic_filter: str, listen_s: float) -> BoxesHeard:
+async def listen(url: str, topic_filter: str, listen_s: float) -> ListenResult:
     """Listen for a while.
 
     Args:
@@ -224,7 +224,7 @@ async def listen(url: str, topic_filter: str, listen_s: float) -> BoxesHeard:
         raise ConfigError(f"--topic {topic_filter}: {exc}") from None
     options = MqttBroker(url).options
     client = RawMqtt(options, MessageStats(), patience_s=0.0)
-    heard = BoxesHeard(listened_s=listen_s, topic_prefix=options.topic_prefix)
+    heard = ListenResult(listened_s=listen_s, topic_prefix=options.topic_prefix)
     loop = asyncio.get_running_loop()
     await client.connect()
     try:

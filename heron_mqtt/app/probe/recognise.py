@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from heron_mqtt.app.probe.listen import BoxesHeard
+from heron_mqtt.app.probe.listen import ListenResult
 from heron_mqtt.app.probe.profile_signs import TopicSign, signs_of
 from heron_mqtt.config import shipped_config
 
@@ -94,7 +94,7 @@ class _Candidate:
         )
 
 
-def profiles_that_fit(heard: BoxesHeard) -> list[ProfileMatch]:
+def profiles_that_fit(heard: ListenResult) -> list[ProfileMatch]:
     """Return the shipped profiles that fit, the surest first; one box is one match, one topic of one box."""
     by_topic: list[_Candidate] = []
     tables = {}
@@ -118,7 +118,7 @@ def profiles_that_fit(heard: BoxesHeard) -> list[ProfileMatch]:
     return [one.match() for one in chosen]
 
 
-def _by_topics(profile: str, table: Mapping[str, Any], heard: BoxesHeard) -> list[_Candidate]:
+def _by_topics(profile: str, table: Mapping[str, Any], heard: ListenResult) -> list[_Candidate]:
     signs = signs_of(table)
     # Without a word of its own a topic fits everything: only those with one are evidence.
     telling = [sign for sign in signs if sign.weight]
@@ -171,7 +171,7 @@ def _joined(
 
 
 def _by_payload(
-    profile: str, table: Mapping[str, Any], heard: BoxesHeard, claimed: set[str]
+    profile: str, table: Mapping[str, Any], heard: ListenResult, claimed: set[str]
 ) -> list[_Candidate]:
     """Recognise a profile whose topic is all parameter by the keys of its JSON."""
     declared = table.get("parameters", {})
@@ -188,7 +188,7 @@ def _by_payload(
     return found
 
 
-def _tell_the_rest(box: _Candidate, heard: BoxesHeard, claimed: set[str]) -> None:
+def _tell_the_rest(box: _Candidate, heard: ListenResult, claimed: set[str]) -> None:
     """Look in payloads for the parameters that topics do not tell."""
     for sign in box.signs:
         if sign.text in box.hits:

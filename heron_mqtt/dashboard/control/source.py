@@ -19,7 +19,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from heron_mqtt.dashboard.control.commands import Commands, levels_and_gates
-from heron_mqtt.dashboard.control.people import People, TooManyWait
+from heron_mqtt.dashboard.control.control_users import ControlUsers, TooManyWait
 from heron_mqtt.dashboard.control.sessions import LoginLimit, Session, Sessions, is_same
 from heron_mqtt.dashboard.live_source import LiveSource
 from heron_mqtt.dashboard.pages import JSON, StaticFiles, answer
@@ -48,7 +48,9 @@ class ControlledSource:
         is_tls: Whether the page is served by TLS.
     """
 
-    def __init__(self, live: LiveSource, people: People, commands: Commands, *, is_tls: bool = False) -> None:
+    def __init__(
+        self, live: LiveSource, people: ControlUsers, commands: Commands, *, is_tls: bool = False
+    ) -> None:
         self._is_tls = is_tls
         clock = asyncio.get_running_loop().time
         self._live = live

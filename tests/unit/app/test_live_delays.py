@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heron_mqtt.app.live_view.delays import NEWEST, SENDERS, WINDOW_S, Delays, QuickestOfSenders
+from heron_mqtt.app.live_view.delays import NEWEST, SENDERS, WINDOW_S, Delays, MinimumDelays
 from heron_mqtt.app.live_view.trace import APART_S, POINTS, DeviceTrace
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,7 +23,7 @@ def sent(at_s: float, clock_off_s: float = 0.0) -> str:
     st.lists(st.floats(0.0, 5.0), min_size=1, max_size=20),
 )
 def test_a_wrong_clock_of_the_sender_changes_no_delay(off_s: float, delays_s: list[float]) -> None:
-    quickest, right = QuickestOfSenders(), QuickestOfSenders()
+    quickest, right = MinimumDelays(), MinimumDelays()
     for n, delay_s in enumerate([0.0, *delays_s]):
         told = quickest.later_s("MG1", sent(n, off_s), n + delay_s)
         assert told == pytest.approx(right.later_s("MG1", sent(n), n + delay_s), abs=1e-3)
@@ -31,14 +31,14 @@ def test_a_wrong_clock_of_the_sender_changes_no_delay(off_s: float, delays_s: li
 
 
 def test_a_sender_that_is_no_name_is_not_remembered() -> None:
-    quickest = QuickestOfSenders()
+    quickest = MinimumDelays()
     assert quickest.later_s("x" * 200, sent(0.0), 0.0) == 0.0
     assert quickest.later_s("x" * 201, sent(0.0), 0.0) is None
     assert len(quickest._senders) == 1
 
 
 def test_a_drifting_clock_is_forgotten_after_two_windows() -> None:
-    quickest = QuickestOfSenders()
+    quickest = MinimumDelays()
     assert quickest.later_s("MG1", sent(0.0), 0.0) == 0.0
     late = quickest.later_s("MG1", sent(WINDOW_S), WINDOW_S + 1.0)
     assert late == pytest.approx(1.0)
@@ -50,11 +50,11 @@ def test_a_drifting_clock_is_forgotten_after_two_windows() -> None:
     ("sender", "sent_at"), [(None, sent(0)), ("MG1", None), ("MG1", "yesterday"), ("MG1", "2026-01-01T00:00")]
 )
 def test_who_does_not_say_when_has_no_delay(sender: object, sent_at: object) -> None:
-    assert QuickestOfSenders().later_s(sender, sent_at, 1.0) is None
+    assert MinimumDelays().later_s(sender, sent_at, 1.0) is None
 
 
 def test_senders_and_delays_that_are_remembered_are_bounded() -> None:
-    quickest, delays = QuickestOfSenders(), Delays()
+    quickest, delays = MinimumDelays(), Delays()
     for n in range(SENDERS + 5):
         delays.note(quickest.later_s(f"made-up-{n}", sent(0), 0.0))
     assert len(quickest._senders) <= SENDERS

@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from heron_mqtt.bench import suite
-from heron_mqtt.bench.agent_exchange import Exchange, Floor
+from heron_mqtt.bench.agent_exchange import Exchange, RawExchange
 from heron_mqtt.bench.cpu import cpu_s, machine, one_core, rss_bytes
 from heron_mqtt.bench.environment import make_env, one_way, whole_step
 from heron_mqtt.bench.memory_use import rss_of
 from heron_mqtt.bench.processes import find_mosquitto, relay
 from heron_mqtt.bench.relay import Framed, frame
-from heron_mqtt.bench.rounds import Contestant, interleave
+from heron_mqtt.bench.rounds import BenchCase, interleave
 from heron_mqtt.bench.rows import BenchReport, BenchRow, print_report, ratio
 from heron_mqtt.bench.telemetry import take_telemetry
 from heron_mqtt.errors import BrokerUnavailable, ConfigError
@@ -69,7 +69,7 @@ async def test_the_relay_forwards_every_message_to_its_address_and_in_order() ->
 
 @pytest.mark.parametrize("shared", [False, True])
 async def test_the_floor_moves_as_many_messages_as_the_exchange(shared: bool) -> None:
-    async with relay() as hop, Floor.open(hop.port, 5, shared=shared) as floor:
+    async with relay() as hop, RawExchange.open(hop.port, 5, shared=shared) as floor:
         for _ in range(3):
             assert await asyncio.wait_for(floor.step(), 10) > 0
             assert floor.arrived == 5
@@ -89,12 +89,12 @@ async def test_an_exchange_publishes_each_message_once() -> None:
 async def test_contestants_take_turns() -> None:
     turns: list[str] = []
 
-    def contestant(name: str) -> Contestant:
+    def contestant(name: str) -> BenchCase:
         async def step() -> float:
             turns.append(name)
             return 0.25
 
-        return Contestant(step)
+        return BenchCase(step)
 
     found = await interleave({"a": contestant("a"), "b": contestant("b")}, rounds=3, steps=2)
     assert "".join(turns) == "aabb" + 3 * "aabb"  # the first ones do not count

@@ -11,7 +11,7 @@ import pytest
 
 from heron_mqtt.app.probe.announcements import announced
 from heron_mqtt.app.probe.draft import draft
-from heron_mqtt.app.probe.listen import MAX_TOPICS, BoxesHeard, pairs_in
+from heron_mqtt.app.probe.listen import MAX_TOPICS, ListenResult, pairs_in
 from heron_mqtt.app.probe.mapped import mapping_of
 from heron_mqtt.app.probe.meaning import guess
 from heron_mqtt.app.probe.recognise import profiles_that_fit
@@ -25,14 +25,14 @@ RECORDED = ROOT / "tests" / "unit" / "field" / "vendor" / "device_profiles"
 BOXES = Path(__file__).parents[5] / "shared" / "cases" / "boxes"
 
 
-def heard(*messages: tuple[str, bytes]) -> BoxesHeard:
-    found = BoxesHeard(listened_s=1.0)
+def heard(*messages: tuple[str, bytes]) -> ListenResult:
+    found = ListenResult(listened_s=1.0)
     for n, (topic, payload) in enumerate(messages):
         found.take(topic, payload, False, float(n))
     return found
 
 
-def played(name: str) -> tuple[BoxesHeard, dict[str, Any]]:
+def played(name: str) -> tuple[ListenResult, dict[str, Any]]:
     recorded = json.loads((RECORDED / f"{name}.json").read_text("utf-8"))
     payloads = [
         (one["topic"], _bytes(one)) for one in recorded["received"] if one.get("topic") and "payload" in one
@@ -260,7 +260,7 @@ def test_boxes_that_announce_themselves_are_named() -> None:
 
 
 def test_garbage_and_floods_are_bounded_and_harm_nothing() -> None:
-    found = BoxesHeard()
+    found = ListenResult()
     for n in range(MAX_TOPICS + 10):
         found.take(f"junk/{n}", b"\xff\x00" if n % 2 else b"[" * 5_000, False, 0.0)
     assert len(found.topics) == MAX_TOPICS
@@ -268,11 +268,11 @@ def test_garbage_and_floods_are_bounded_and_harm_nothing() -> None:
     found.meanings()
     announced(found)
     draft(found, profiles_that_fit(found))
-    ours = BoxesHeard()
+    ours = ListenResult()
     ours.take("heron/lab/devices/MG1/ess/telemetry", b"{}", False, 0.0)
     ours.take("$SYS/broker/uptime", b"1", False, 0.0)
     assert ours.topics == {}
-    below = BoxesHeard(topic_prefix="sites/7/")
+    below = ListenResult(topic_prefix="sites/7/")
     below.take("sites/7/heron/lab/devices/MG1/ess/telemetry", b"{}", False, 0.0)
     below.take("sites/7/inverter/power", b"{}", False, 0.0)
     assert list(below.topics) == ["sites/7/inverter/power"]

@@ -98,7 +98,7 @@ def test_a_message_sent_while_another_is_handed_over_keeps_its_place() -> None:
     wire = Wire(rules=[{"delay_s": 0.1}])
     sent: list[int] = []
 
-    class Answering:
+    class ConstantAgent:
         def arrive(self) -> None:
             sent.append(0)
             wire.send(1)
@@ -106,7 +106,7 @@ def test_a_message_sent_while_another_is_handed_over_keeps_its_place() -> None:
         def vanish(self, error: BrokerError | None) -> None:
             raise AssertionError
 
-    wire.network.send("out", "c", {}, Answering())
+    wire.network.send("out", "c", {}, ConstantAgent())
     wire.timers.advance(0.1)
     assert sent == [0]
     wire.timers.advance(0.1)

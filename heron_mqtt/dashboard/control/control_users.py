@@ -15,7 +15,7 @@ MAX_WAITING = 10
 """Logins of one name that wait for the hash to be computed."""
 
 
-class People:
+class ControlUsers:
     """The two files that ``heron-mqtt credentials add`` writes; read again at every question.
 
     Args:
@@ -68,4 +68,4 @@ class People:
         return is_right and self.may_control(name)
 
 
-__all__ = ["People", "TooManyWait"]
+__all__ = ["ControlUsers", "TooManyWait"]
