@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heron_mqtt.messages import Clearance
 from powergrid.agents.policy import AgentPolicy
 from powergrid.batched.agents import AgentArray
-from powergrid.batched.hearing import Hearing
+from powergrid.batched.message_arrivals import MessageArrivals
 from powergrid.batched.negotiation import Settling, make_negotiation, nothing_traded
 from powergrid.simulation.grid_simulation import GridSimulation
 
@@ -97,7 +97,7 @@ class Fleet:
         p_available_mw: Array,
         commands: Mapping[str, Mapping[str, Array]],
         told: Callable[[str], Mapping[str, Any]],
-        hearing: Hearing | None = None,
+        arrivals: MessageArrivals | None = None,
         check: ClearBatch | None = None,
     ) -> FleetStep:
         """Carry every agent of every copy through a step.
@@ -108,22 +108,22 @@ class Fleet:
             p_available_mw: (n, n_profiled) MW.
             commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
             told: What an agent with a policy of the scenario is told besides.
-            hearing: Who hears what; None = everyone everything.
+            arrivals: Who hears what; None = everyone everything.
             check: Clears the plans; None = there is no clearance.
         """
         informed: list[Flags | None] = [None] * len(self._names)
         arrived: list[Flags | None] = [None] * len(self._names)
-        if hearing is not None:
-            informed, arrived = list(hearing.informed.T), list(hearing.commanded.T)
+        if arrivals is not None:
+            informed, arrived = list(arrivals.informed.T), list(arrivals.commanded.T)
         for i, (name, agent) in enumerate(self._agents.items()):
             available = {plant: p_available_mw[:, j] for plant, j in self._plants[name].items()}
             more = told(name) if agent.policies else None
             known = price[:, 0], p_load_mw[:, i], available
             agent.decide(*known, commands.get(name, {}), more, informed[i], arrived[i])
-        settled = self._negotiate(hearing)
+        settled = self._negotiate(arrivals)
         if check is not None:
-            self._clear(check, hearing)
-        reported = None if hearing is None else hearing.links.report(hearing.informed, hearing.steps)
+            self._clear(check, arrivals)
+        reported = None if arrivals is None else arrivals.links.report(arrivals.informed, arrivals.steps)
         traded_mwh, traded_usd = settled(reported)
         done = [agent.simulate(who) for agent, who in zip(self._agents.values(), informed, strict=True)]
         devices = [measured for of_agent in done for measured in of_agent.values()]
@@ -138,7 +138,7 @@ class Fleet:
             reported=reported,
         )
 
-    def _clear(self, check: ClearBatch, hearing: Hearing | None) -> None:
+    def _clear(self, check: ClearBatch, arrivals: MessageArrivals | None) -> None:
         """Have the plans checked together, and leave of each what was cleared."""
         p_mw, q_mvar = [], []
         for agent in self._agents.values():
@@ -147,9 +147,9 @@ class Fleet:
             q_mvar += of_agent[1]
         heard = np.ones((self._n, len(self._names)), dtype=bool)
         cleared = heard
-        if hearing is not None:
-            heard, cleared = hearing.links.clear(hearing.informed, hearing.steps)
-            hearing.missed += hearing.informed & ~cleared
+        if arrivals is not None:
+            heard, cleared = arrivals.links.clear(arrivals.informed, arrivals.steps)
+            arrivals.missed += arrivals.informed & ~cleared
         reduced = check(np.stack(p_mw, axis=1), np.stack(q_mvar, axis=1), heard)
         for i, (name, agent) in enumerate(self._agents.items()):
             for copy, clearances in reduced.items():
@@ -158,8 +158,8 @@ class Fleet:
             for lost in np.flatnonzero(~cleared[:, i]):
                 agent.reduce(int(lost), None)
 
-    def _negotiate(self, hearing: Hearing | None) -> Settling:
+    def _negotiate(self, arrivals: MessageArrivals | None) -> Settling:
         """Run the horizontal protocol; return what can be settled."""
         if len(self._names) < 2:
             return lambda _: nothing_traded(self._n, len(self._names))
-        return self._negotiation(self._agents, hearing)
+        return self._negotiation(self._agents, arrivals)

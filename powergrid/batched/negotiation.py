@@ -23,7 +23,7 @@ from heron_mqtt.protocols.order_book import OrderBookProtocol
 from heron_mqtt.protocols.p2p import PeerToPeerProtocol, settle
 from heron_mqtt.protocols.registry import PROTOCOLS, NoProtocol
 from powergrid.batched.agents import AgentArray, Array
-from powergrid.batched.hearing import Hearing
+from powergrid.batched.message_arrivals import MessageArrivals
 from powergrid.batched.trading import Market, OrderBook, Trading, run_consensus
 from powergrid.rewards import traded
 from powergrid.scenario import ProtocolTable
@@ -36,7 +36,7 @@ Settling = Callable[[Flags | None], tuple[Array, Array]]
 """From whose actions are heard, (n, n_agents), None = all, to what was traded in (n,) copies: MWh
 (n, n_agents, n_agents), sold by the row's agent to the column's, and $ (n, n_agents), earned minus paid."""
 
-Negotiation = Callable[[Mapping[str, AgentArray], Hearing | None], Settling]
+Negotiation = Callable[[Mapping[str, AgentArray], MessageArrivals | None], Settling]
 """From the agents, who have planned and may be dispatched anew, and from what they hear (None = everything)
 to what can be settled at the end of the step."""
 
@@ -61,14 +61,14 @@ class _Sessions:
         self._peers = {name: tuple(sorted(set(names) - {name})) for name in names}
 
     def run(
-        self, agents: Mapping[str, AgentArray], copies: Flags, hearing: Hearing | None
+        self, agents: Mapping[str, AgentArray], copies: Flags, arrivals: MessageArrivals | None
     ) -> tuple[Settling, Array]:
         """Return what can be settled of some copies, and (n_agents, n) values to dispatch by.
 
         Args:
             agents: Of all copies.
             copies: (n,) which.
-            hearing: What they hear; None = everything.
+            arrivals: What they hear; None = everything.
         """
         numbers = np.flatnonzero(copies)
         every: list[Mapping[str, HorizontalSession]] = []
@@ -78,13 +78,13 @@ class _Sessions:
             begun = {
                 position.agent_id: self._protocol.begin(position)
                 for i, position in enumerate(positions)
-                if hearing is None or hearing.informed[copy, i]
+                if arrivals is None or arrivals.informed[copy, i]
             }
             sessions = {name: session for name, session in begun.items() if session is not None}
-            if hearing is None:
+            if arrivals is None:
                 run_sessions(sessions)
             else:
-                self._run_lossy(sessions, hearing, int(copy))
+                self._run_lossy(sessions, arrivals, int(copy))
             every.append(sessions)
             for i, name in enumerate(self._names):
                 if name in sessions and (value := sessions[name].dispatch_value) is not None:
@@ -103,8 +103,10 @@ class _Sessions:
 
         return settled, values
 
-    def _run_lossy(self, sessions: Mapping[str, HorizontalSession], hearing: Hearing, copy: int) -> None:
-        links, step = hearing.links, int(hearing.steps[copy])
+    def _run_lossy(
+        self, sessions: Mapping[str, HorizontalSession], arrivals: MessageArrivals, copy: int
+    ) -> None:
+        links, step = arrivals.links, int(arrivals.steps[copy])
         number = {name: i for i, name in enumerate(self._names)}
 
         def carry(sender: str, receiver: str) -> bool:
@@ -113,7 +115,7 @@ class _Sessions:
         begin_s = {name: float(links.elapsed_s[copy, number[name]]) for name in sessions}
         ends = run_lossy_sessions(sessions, carry, begin_s, links.peer_s)
         for name, (missed, end_s) in ends.items():
-            hearing.missed[copy, number[name]] += missed
+            arrivals.missed[copy, number[name]] += missed
             links.elapsed_s[copy, number[name]] = end_s
 
 
@@ -121,9 +123,9 @@ def _by_sessions(names: Sequence[str], protocol: HorizontalProtocol) -> Negotiat
     """Return the negotiation of any protocol: the sessions of one copy after the other."""
     sessions = _Sessions(names, protocol)
 
-    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
+    def negotiate(agents: Mapping[str, AgentArray], arrivals: MessageArrivals | None) -> Settling:
         every = np.ones(len(next(iter(agents.values())).surplus_mwh()), dtype=bool)
-        settled, values = sessions.run(agents, every, hearing)
+        settled, values = sessions.run(agents, every, arrivals)
         for name, value in zip(names, values, strict=True):
             agents[name].dispatch_where(value)
         return settled
@@ -134,14 +136,14 @@ def _by_sessions(names: Sequence[str], protocol: HorizontalProtocol) -> Negotiat
 def _by_market(market: Market, sessions: _Sessions) -> Negotiation:
     """Return the negotiation of a market over arrays; of copies that lose a message, by sessions."""
 
-    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
+    def negotiate(agents: Mapping[str, AgentArray], arrivals: MessageArrivals | None) -> Settling:
         bids = zip(*(agent.bid() for agent in agents.values()), strict=True)
         quantity, price = (np.stack(part, axis=1) for part in bids)
-        if hearing is None:
+        if arrivals is None:
             return lambda reported: market.settle(quantity, price, reported)
-        clear = hearing.clear_copies(market.pairs, market.most_words)
-        hearing.pass_by(clear, market.message_counts(quantity, price))
-        others = None if clear.all() else sessions.run(agents, ~clear, hearing)[0]
+        clear = arrivals.clear_copies(market.pairs, market.most_words)
+        arrivals.pass_by(clear, market.message_counts(quantity, price))
+        others = None if clear.all() else sessions.run(agents, ~clear, arrivals)[0]
 
         def settled(reported: Flags | None) -> tuple[Array, Array]:
             mwh, usd = market.settle(quantity, price, reported)
@@ -165,9 +167,9 @@ def _order_book(names: Sequence[str], table: ProtocolTable) -> Negotiation:
 def _consensus(names: Sequence[str], table: ProtocolTable) -> Negotiation:
     by_sessions = _by_sessions(names, ConsensusProtocol())
 
-    def negotiate(agents: Mapping[str, AgentArray], hearing: Hearing | None) -> Settling:
-        if hearing is not None:
-            return by_sessions(agents, hearing)
+    def negotiate(agents: Mapping[str, AgentArray], arrivals: MessageArrivals | None) -> Settling:
+        if arrivals is not None:
+            return by_sessions(agents, arrivals)
         begin = np.stack([agent.estimate() for agent in agents.values()], axis=1)
         for agent, value in zip(agents.values(), run_consensus(names, table, begin).T, strict=True):
             agent.dispatch(value, value)
@@ -177,7 +179,7 @@ def _consensus(names: Sequence[str], table: ProtocolTable) -> Negotiation:
 
 
 def _none(names: Sequence[str], table: ProtocolTable) -> Negotiation:
-    def negotiate(agents: Mapping[str, AgentArray], _: Hearing | None) -> Settling:
+    def negotiate(agents: Mapping[str, AgentArray], _: MessageArrivals | None) -> Settling:
         n = len(next(iter(agents.values())).surplus_mwh())
         return lambda _: nothing_traded(n, len(names))
 

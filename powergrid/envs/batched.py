@@ -16,7 +16,7 @@ from powergrid.batched.clearing import PlanCheck
 from powergrid.batched.fleet import Fleet, FleetStep
 from powergrid.batched.flow import BatchFlow
 from powergrid.batched.freed_memory import keep_freed_memory
-from powergrid.batched.hearing import Hearing
+from powergrid.batched.message_arrivals import MessageArrivals
 from powergrid.devices import make_device
 from powergrid.envs.config import load_batch_config
 from powergrid.envs.copies import BatchState, CopiedByState, check_place, check_state
@@ -214,20 +214,20 @@ class BatchedMicrogrids(CopiedByState):
         if not self._is_reset:
             raise RuntimeError("step() without an episode under way: call reset() first")
         state, commands = self._state, self._commands(actions or {})
-        price, hearing = state.price, None
+        price, arrivals = state.price, None
         if self._links is not None:
-            price, hearing = self._hear(self._links, commands)
+            price, arrivals = self._hear(self._links, commands)
         done = self._fleet.step(
             *(price, state.p_load_mw, state.p_available_mw),
             commands,
             self._told,
-            hearing,
+            arrivals,
             None if self._plan_check is None else self._clear,
         )
-        if hearing is None or done.reported is None:
+        if arrivals is None or done.reported is None:
             self._own_p[:], self._own_soc[:] = done.p_mw, done.soc
         else:
-            done = self._as_reported(done, hearing.informed, ~done.reported)
+            done = self._as_reported(done, arrivals.informed, ~done.reported)
         state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
         state.traded_mwh[:] = done.traded_mwh
         state.account()
@@ -243,10 +243,10 @@ class BatchedMicrogrids(CopiedByState):
         terms = state.reward_terms(done.cost, done.traded_usd)
         terms[diverged] = np.nan
         infos = self._infos(terms)
-        if hearing is not None and done.reported is not None:
+        if arrivals is not None and done.reported is not None:
             for i, info in enumerate(infos.values()):
                 info["fallback"] = ~done.reported[:, i]
-                info["missed"] = np.where(done.reported[:, i], hearing.missed[:, i], 0)
+                info["missed"] = np.where(done.reported[:, i], arrivals.missed[:, i], 0)
         rewards = total(np.moveaxis(terms, 1, 0)).T.copy()
         table = self.scenario.reward
         if diverged.any():
@@ -368,7 +368,7 @@ class BatchedMicrogrids(CopiedByState):
         factor = self._noise.load_at((self._copies, self._steps))
         return self._plan_check.clear(self._rows(), p_mw, q_mvar, heard, factor)
 
-    def _hear(self, links: Links, commands: Mapping[str, Any]) -> tuple[Array, Hearing]:
+    def _hear(self, links: Links, commands: Mapping[str, Any]) -> tuple[Array, MessageArrivals]:
         """Return the (n, 1) prices that agents know, and who hears what in the step."""
         n, steps = self.num_envs, self._steps
         known, is_priced = links.hear_price(self._state.price[:, 0], steps)
@@ -377,7 +377,9 @@ class BatchedMicrogrids(CopiedByState):
         commanded = links.send("command", sent, steps)
         waited = ~is_priced[:, np.newaxis] | (sent & ~commanded)
         links.elapsed_s[waited & informed] += links.upstream_s
-        return known[:, np.newaxis], Hearing(links, steps, informed, commanded, waited.astype(np.int64))
+        return known[:, np.newaxis], MessageArrivals(
+            links, steps, informed, commanded, waited.astype(np.int64)
+        )
 
     def _as_reported(self, done: FleetStep, informed: Flags, silent: Flags) -> FleetStep:
         """Return what is known of the step: devices of agents that are silent count as safe."""

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from powergrid.simulation.links import Links
 
-__all__ = ["Hearing"]
+__all__ = ["MessageArrivals"]
 
 Flags = NDArray[np.bool_]
 
 
 @dataclass(slots=True)
-class Hearing:
+class MessageArrivals:
     """One step of (n,) copies.
 
     Attributes:
