@@ -251,10 +251,11 @@ def _direct_episode(env: MultiAgentMicrogrids, seed: int) -> EpisodeScore:
 
 async def _over_mqtt(loaded: LoadedScenario, seed: int, network: ImpairmentTable | None) -> EpisodeScore:
     from heron_mqtt.messaging.embedded import EmbeddedBroker
-    from heron_mqtt.messaging.mqtt import MqttBroker
+    from heron_mqtt.messaging.schemes import open_broker
 
     async with EmbeddedBroker() as server:
-        broker = MqttBroker(server.url, env_id=loaded.scenario.topic_env_id)
+        # Client id and outbox that the environment names are for the connection of a run.
+        broker = open_broker(server.url, env_id=loaded.scenario.topic_env_id, lasting=False)
         return await _over_broker(loaded, seed, broker, network)
 
 

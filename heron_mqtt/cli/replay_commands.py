@@ -60,13 +60,14 @@ def replay(
 async def _replay(
     run: Path, url: str, speed: float, env_id: str | None, commands_real_devices: bool
 ) -> Replayed:
-    from heron_mqtt.messaging.mqtt import MqttBroker
+    from heron_mqtt.messaging.schemes import open_broker
     from heron_mqtt.record.reader import RecordFile
     from heron_mqtt.record.replay import replay as replay_record
 
     with RecordFile(run) as record:
         own = record.scenario.get("env_id") or record.scenario["name"]
-        async with MqttBroker(url, env_id=own if env_id is None else env_id) as broker:
+        env_id_there = own if env_id is None else env_id
+        async with open_broker(url, env_id=env_id_there, at_address=True, lasting=False) as broker:
             return await replay_record(
                 record, broker, speed=speed, commands_real_devices=commands_real_devices, env_id=env_id
             )

@@ -77,6 +77,7 @@ async def examine(
 
     def connect(login: Login, env: str = env_id, url: str = url, **options: Any) -> MqttBroker:
         settings: dict[str, Any] = {**login.settings, **options}
+        # The class, and no other scheme: MQTT is examined.
         broker = MqttBroker(url, env_id=env, defaults=defaults, **settings)
         broker.stats.is_trial = True  # what it finds stands in its lines
         return broker

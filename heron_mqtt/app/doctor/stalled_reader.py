@@ -23,7 +23,7 @@ async def _read(url: str, env_id: str, channel: str, token: str) -> None:
     loop = asyncio.get_running_loop()
     ended, lines = asyncio.Event(), asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with MqttBroker(url, env_id=env_id) as broker:
+    async with MqttBroker(url, env_id=env_id) as broker:  # the class: doctor examines MQTT brokers
         await broker.subscribe(channel, on_message)
         _say("ready")
         while not ended.is_set():

@@ -32,7 +32,7 @@ async def inject_fault(url: str, env_id: str | None, device: str, fault: Fault, 
     channel = topics.device(agent, name, "fault")
     has_come = asyncio.Event()
 
-    async with MqttBroker(url, env_id=env_id) as broker:
+    async with MqttBroker(url, env_id=env_id) as broker:  # the class: errors name the topic
 
         def on_fault(message: Received) -> None:
             if message.get("boot") == stamper.boot:

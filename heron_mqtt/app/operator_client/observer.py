@@ -111,6 +111,7 @@ class Observer:
         self.refusal: str | None = None
         """Why a channel cannot be read; only where not all are needed."""
         self._needs_all = needs_all
+        # The class: every environment of an MQTT broker is read, with a session of its own.
         self.options = MqttBroker(url).options if isinstance(url, str) else url
         level = "+" if env_id is None else topics.escape(env_id)
         self._filters = tuple(f"{topics.ROOT}/{level}/{channel}" for channel in channels)

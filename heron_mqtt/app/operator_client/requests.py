@@ -106,7 +106,7 @@ async def ask_gateway(
     answered: asyncio.Future[AuthorityState] = asyncio.get_running_loop().create_future()
     seq = stamper.next_seq(asked)
 
-    async with MqttBroker(url, env_id=env_id) as broker:
+    async with MqttBroker(url, env_id=env_id) as broker:  # the class: errors name address and topic
 
         def on_state(message: Received) -> None:
             answer = broker.parsed(message, AuthorityState)

@@ -222,7 +222,7 @@ async def listen(url: str, topic_filter: str, listen_s: float) -> ListenResult:
         topics.check_filter(topic_filter)
     except ValueError as exc:
         raise ConfigError(f"--topic {topic_filter}: {exc}") from None
-    options = MqttBroker(url).options
+    options = MqttBroker(url).options  # the class: a box is heard on topics of its own, over MQTT
     client = RawMqtt(options, MessageStats(), patience_s=0.0)
     heard = ListenResult(listened_s=listen_s, topic_prefix=options.topic_prefix)
     loop = asyncio.get_running_loop()

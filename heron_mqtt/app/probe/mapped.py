@@ -100,7 +100,8 @@ async def watch_mapping(
         The last lines.
     """
     state = VendorState(mapping)
-    client = RawMqtt(MqttBroker(url).options, MessageStats(), patience_s=0.0)
+    options = MqttBroker(url).options  # the class: a box is heard on topics of its own, over MQTT
+    client = RawMqtt(options, MessageStats(), patience_s=0.0)
     asking: list[asyncio.Task[None]] = []
     await client.connect()
     try:

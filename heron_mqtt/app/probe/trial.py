@@ -167,7 +167,7 @@ class SetpointTrial:
         self._table = mapping.setpoint
         agent, _, name = label.partition("/")
         self._label = label
-        self._broker = MqttBroker(url, env_id=env_id)
+        self._broker = MqttBroker(url, env_id=env_id)  # the class: the box gets a client with its options
         self._stamper = MessageStamper(f"probe-{user_name()}", env_id)
         self._channel = topics.device(agent, name, "setpoint")
         self._telemetry_channel = topics.device(agent, name, "telemetry")

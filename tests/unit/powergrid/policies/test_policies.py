@@ -148,6 +148,16 @@ def test_policies_can_be_those_that_the_scenario_names() -> None:
     assert scores[0] == scores[1] != scores[2]
 
 
+@pytest.mark.slow
+def test_an_episode_over_mqtt_has_the_score_of_one_by_calls() -> None:
+    loaded = scenario_from_dict(small({"steps": 2}))
+    called, carried = (
+        evaluate(loaded, ["rule"], seeds=[0], over=way)[0].episodes[0] for way in ("calls", "mqtt")
+    )
+    assert carried.score_usd == pytest.approx(called.score_usd, abs=1e-9)
+    assert carried.messages > 0 == called.messages
+
+
 def test_what_does_not_go_together_is_refused_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match="--over pigeon: expected one of calls, memory, mqtt"):
         evaluate("training_days", ["rule"], seeds=[0], over="pigeon")  # type: ignore[arg-type]
