@@ -242,7 +242,7 @@ class Proxy:
         missed += await self._negotiate(episode, step)
         devices = agent.conclude()
         if not self._asks_clearance and self.gateway.skip_simulated(episode, step):
-            self._simulate_each(devices)  # models know their limits, and nobody else has a say
+            self._simulate_each(devices)  # models know their limits, and nothing else bounds them
             report = agent.report()
         else:
             missed += await self._drive_devices(observation.dt_s if observation else None, episode, step)

@@ -54,7 +54,7 @@ def _takes_one_argument(found: Callable[..., Any]) -> bool:
         return False
     except ValueError:  # written in C, without saying what it takes
         return True
-    return not inspect.isbuiltin(found)  # as os.system: it takes one, and nobody's policy is one
+    return not inspect.isbuiltin(found)  # as os.system: it takes one argument and is no policy
 
 
 def load_policy(name: str, env: Any) -> Policy:

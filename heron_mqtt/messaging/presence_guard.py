@@ -2,7 +2,7 @@
 
 A last will comes late: of a program that stood still, or whose network did, the broker says ``offline`` only
 when its successor has long been born; and when such a program goes on, it may say once more that it is
-online before it reads that it was displaced. The broker keeps what came last, so whoever asks later would
+online before it reads that it was displaced. The broker keeps what came last, so one that asks later would
 take the living one for gone, or for another.
 """
 

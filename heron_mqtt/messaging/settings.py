@@ -143,7 +143,7 @@ def use_options(options: Mapping[str, object], environment: MutableMapping[str, 
         environment: Where to; this process's if left out.
 
     Raises:
-        ConfigError: One is for TLS, and the URL is not: the connection would be plain, and nobody told.
+        ConfigError: One is for TLS, and the URL is not: the connection would be plain, without an error.
     """
     url = options.get("broker")
     if isinstance(url, str) and url.partition("://")[0].lower() in PLAIN:
