@@ -18,6 +18,7 @@ from heron_mqtt.testing.faults.tally import LEASE_S, FaultTally
 from heron_mqtt.testing.faults.trial import FaultTrial
 from heron_mqtt.testing.faults.trial_broker import KINDS, why_no_broker
 from heron_mqtt.testing.faults.trial_site import TrialSite
+from heron_mqtt.testing.faults.trial_verdict import judge
 
 __all__ = ["FaultResult", "FaultsOutcome", "chosen_trials", "run_trials"]
 
@@ -200,7 +201,7 @@ def _one_at_site(site: TrialSite, result: FaultResult, rng: random.Random) -> No
     site.begin(result.tally)
     result.trial.at_site(site, rng)
     site.recover()
-    site.judge()
+    judge(site)
 
 
 def _failed(result: FaultResult, exc: Exception) -> None:

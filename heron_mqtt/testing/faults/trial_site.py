@@ -21,7 +21,7 @@ from typing import Any, Self
 from heron_mqtt.errors import NotReady
 from heron_mqtt.testing.faults.observer import Observed, PlainDevice, SiteObserver
 from heron_mqtt.testing.faults.programs import Program, heron_program, write_toml
-from heron_mqtt.testing.faults.tally import LEASE_S, TOLERATED_S, FaultTally
+from heron_mqtt.testing.faults.tally import LEASE_S, FaultTally
 from heron_mqtt.testing.faults.tcp_link import TcpLink
 from heron_mqtt.testing.faults.trial_broker import TrialBroker
 from heron_mqtt.testing.small_scenario import small_scenario
@@ -110,7 +110,7 @@ class TrialSite:
         """When there was no living environment."""
         self.stopped: list[TimeSpan] = []
         self.injected: set[bytes] = set()
-        self._is_blind = self._is_recovered = self._is_compared = False
+        self.is_blind = self._is_recovered = self._is_compared = False
         self._run_lost_its_broker = False
         self._run_begun = 0.0
         self._over_at: float | None = None
@@ -184,7 +184,7 @@ class TrialSite:
         self.dead.clear()
         self.stopped.clear()
         self.powers = [self.ess]
-        self._is_blind = self._is_recovered = self._is_compared = False
+        self.is_blind = self._is_recovered = self._is_compared = False
         self._over_at = None
         self.device_stood_still_s = 0.0
 
@@ -194,7 +194,7 @@ class TrialSite:
 
     def goes_blind(self) -> None:
         """Telemetry may come late from here on: when MG2/ess went safe then says its own clock alone."""
-        self._is_blind = True
+        self.is_blind = True
 
     def has_nothing_to_recover(self) -> None:
         """What this trial ends and starts is a part of it, and how long that takes says nothing."""
@@ -382,8 +382,8 @@ class TrialSite:
             self.tally.break_promise(f"{SHADOW} said {said}, counted {known}: {picked}")
         if self._run_lost_its_broker:  # what was under way then was counted, and the observer was cut off too
             return
-        boots = {m.json["boot"] for m in self._setpoints("MG2/ess", self._run_begun)}
-        seen = [m.json for m in self._setpoints("MG2/ess", self._run_begun) if not m.json.get("renewal")]
+        boots = {m.json["boot"] for m in self.setpoints("MG2/ess", self._run_begun)}
+        seen = [m.json for m in self.setpoints("MG2/ess", self._run_begun) if not m.json.get("renewal")]
         told = result["devices"]["MG2/ess"]["setpoints"]
         # of several gateways one is that of an earlier run, whose last messages came late: not counted here
         if len(boots) <= 1 and len(seen) != told:
@@ -452,100 +452,9 @@ class TrialSite:
 
     # -- what is asked of every trial --------------------------------------------------------------------
 
-    def judge(self) -> None:
-        """Look at everything that was seen in this trial."""
-        now = time.monotonic()
-        for name, (low, high) in LIMITS_MW.items():
-            told = self._setpoints(name, self.begun)
-            wrong = [m for m in told if not low - 1e-9 <= m.json.get("p_mw", 1e9) <= high + 1e-9]
-            wrong += [m for m in told if not 0.0 < m.json.get("lease_s", -1.0) <= LEASE_S]
-            self._count("outside", wrong)
-            stops = [
-                m for m in told if m.json["p_mw"] != 0.0 and self._within(m.at, self.stopped, IN_FLIGHT_S)
-            ]
-            self._count("after_stop", stops)
-            self._count("second_owner", _interleaved(told))
-            self._count("past_lease", [m for m in told if self._within(m.at, self.dead, LEASE_S)])
-        self._count("to_shadow", self._setpoints(SHADOW, self.begun))
-        seen = self._setpoints("MG1/ess", self.begun - 5.0)
-        for device in self.powers:  # after a reconnect a device may hear what the observer does not
-            heard = [m for m in list(device.heard) if m.payload not in self.injected]
-            rightful = [m.at for m in [*seen, *heard] if self._is_rightful(m)]
-            self._hold(f"MG1/ess ({device.boot})", device.power, rightful, now)
-        shown = [m for m in self.observer.on("MG2/ess/telemetry") if m.at >= self.begun]
-        shown = [m for m in shown if m.payload not in self.injected]
-        rightful = [m.at for m in self._setpoints("MG2/ess", self.begun - 5.0) if self._is_rightful(m)]
-        for boot in {m.json["boot"] for m in shown} if not self._is_blind else ():
-            life = [m for m in shown if m.json["boot"] == boot]  # what a dead process does is not known
-            self._hold(f"MG2/ess ({boot})", _changes(life), rightful, life[-1].at)
-        for message in shown:
-            held_s = message.json.get("safe_after_s", 0.0) - self.device_stood_still_s
-            self._held(held_s, "MG2/ess, by its own clock")
-
-    def _count(self, what: str, messages: list[Observed]) -> None:
-        if messages:
-            setattr(self.tally, what, getattr(self.tally, what) + len(messages))
-            for m in messages[:3]:
-                self.note(f"{what}: at +{m.at - self.begun:.3f} s {m.topic} {m.payload.decode()[:330]}")
-
-    def _setpoints(self, name: str, since: float) -> list[Observed]:
+    def setpoints(self, name: str, since: float) -> list[Observed]:
+        """Return the setpoints to a device since then that this trial did not inject."""
         return [m for m in self.observer.setpoints(name, after=since) if m.payload not in self.injected]
-
-    def _within(self, at: float, spans: list[TimeSpan], grace_s: float) -> bool:
-        return any(span.begin + grace_s < at < span.end for span in spans)
-
-    def _is_rightful(self, setpoint: Observed) -> bool:
-        """Whether no stop is in force, and the environment lives or has not been dead for longer than that.
-
-        After its death a gateway renews until one lease after the last sign of life, with what is left.
-        """
-        if self._within(setpoint.at, self.stopped, 0.0):
-            return False
-        lease_s = setpoint.json.get("lease_s", LEASE_S)
-        died_at = [span.begin for span in self.dead if span.begin < setpoint.at < span.end]
-        return all(setpoint.at + lease_s <= begin + LEASE_S for begin in died_at)
-
-    def _hold(self, name: str, power: list[tuple[float, float]], rightful: list[float], now: float) -> None:
-        """Take the longest time for which a device had power after the last rightful message to it."""
-        ends = [at for at, _ in power[1:]] + [now]
-        for (begin, p_mw), end in zip(power, ends, strict=True):
-            if p_mw == 0.0 or end < self.begun:
-                continue
-            # a device may hear a setpoint a moment before the observer does
-            heard = sorted(begin if begin < at < begin + 0.1 else at for at in rightful)
-            marks = [at for at in heard if max(begin, self.begun) < at < end] + [end]
-            for mark in marks:
-                before = [at for at in heard if at < mark]
-                held_s = mark - (before[-1] if before else max(begin, self.begun - 5.0))
-                self._held(held_s, f"{name} with {p_mw} MW, until +{mark - self.begun:.3f} s")
-
-    def _held(self, held_s: float, what: str) -> None:
-        self.tally.held_s = max(self.tally.held_s, held_s)
-        if held_s > LEASE_S + TOLERATED_S:
-            self.tally.past_lease += 1
-            self.note(f"power for {held_s:.3f} s after the last rightful setpoint: {what}")
-
-
-def _changes(shown: list[Observed]) -> list[tuple[float, float]]:
-    """Return when the power of a device changed, as its telemetry shows it."""
-    found: list[tuple[float, float]] = []
-    for message in shown:
-        p_mw = message.json.get("p_mw", 0.0)
-        if not found or found[-1][1] != p_mw:
-            found.append((message.at, p_mw))
-    return found
-
-
-def _interleaved(told: list[Observed]) -> list[Observed]:
-    """Return the setpoints that came between those of an earlier owner."""
-    owners = [(m.json.get("sender"), m.json.get("boot")) for m in told]
-    last = {owner: i for i, owner in enumerate(owners)}
-    first = {owner: i for i, owner in reversed(list(enumerate(owners)))}
-    return [
-        m
-        for i, m in enumerate(told)
-        if any(first[o] < first[owners[i]] and last[o] > i for o in last if o != owners[i])
-    ]
 
 
 class _Stalls:
