@@ -99,6 +99,7 @@ class Fleet:
         told: Callable[[str], Mapping[str, Any]],
         arrivals: MessageArrivals | None = None,
         check: ClearBatch | None = None,
+        active: Flags | None = None,
     ) -> FleetStep:
         """Carry every agent of every copy through a step.
 
@@ -110,8 +111,10 @@ class Fleet:
             told: What an agent with a policy of the scenario is told besides.
             arrivals: Who hears what; None = everyone everything.
             check: Clears the plans; None = there is no clearance.
+            active: (n,) copies that take part, as ``arrivals`` says already; what is returned of the others
+                means nothing. None = all.
         """
-        informed: list[Flags | None] = [None] * len(self._names)
+        informed: list[Flags | None] = [active] * len(self._names)
         arrived: list[Flags | None] = [None] * len(self._names)
         if arrivals is not None:
             informed, arrived = list(arrivals.informed.T), list(arrivals.commanded.T)

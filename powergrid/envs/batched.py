@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box, Dict
@@ -37,6 +37,15 @@ Flags = NDArray[np.bool_]
 Observations = dict[str, AgentObservation]
 BatchInfos = dict[str, dict[str, Any]]
 BatchStepResult = tuple[Observations, dict[str, Array], dict[str, Flags], dict[str, Flags], BatchInfos]
+
+
+class _Before(NamedTuple):
+    """What a step changes in every copy, as it was before."""
+
+    grid: tuple[Array, Array]
+    own_p: Array
+    own_soc: Array
+    elapsed_s: Array | None
 
 
 class BatchedMicrogrids(CopiedByState):
@@ -125,6 +134,7 @@ class BatchedMicrogrids(CopiedByState):
         self._fixed_rows: NDArray[np.int64] | None = None
         self._start_rows, self._copies = np.zeros(n, dtype=np.int64), np.arange(n)
         self._steps, self._episodes = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self._ended = np.zeros(n, dtype=bool)  # copies that stay at the end of their episode
         self._is_reset = False
 
     # -- spaces ------------------------------------------------------------------------------------
@@ -195,11 +205,21 @@ class BatchedMicrogrids(CopiedByState):
         rows = self._start_rows.copy()
         return self._observe(), {agent: {"start_row": rows} for agent in self.agents}
 
-    def step(self, actions: Mapping[str, ArrayLike] | None = None) -> BatchStepResult:
+    def step(
+        self,
+        actions: Mapping[str, ArrayLike] | None = None,
+        *,
+        reset_mask: Flags | None = None,
+        autoreset: bool = True,
+    ) -> BatchStepResult:
         """Take one step in every copy.
 
         Args:
             actions: By agent, (n, n_actions); an agent left out follows its own policy in all copies.
+            reset_mask: (n,) bool, copies that begin their next episode instead of taking the step: their
+                rewards are 0, also by term, they have no end, and ``start_row`` is in infos. None = none.
+            autoreset: Copies whose episode ends are reset within the step. False = they stay at its end,
+                which is then what is observed, until ``reset`` or ``reset_mask``; there is no ``final_obs``.
 
         Returns:
             Observations (n, n_observations) float32, rewards (n,), terminations (n,) bool (the power flow of
@@ -207,41 +227,28 @@ class BatchedMicrogrids(CopiedByState):
             each by agent.
 
         Raises:
-            ValueError: An unknown agent, or actions of wrong shape or with NaN; nothing has happened.
-            RuntimeError: Before ``reset``.
+            ValueError: An unknown agent, or actions or ``reset_mask`` of wrong shape or with NaN; nothing has
+                happened.
+            RuntimeError: Before ``reset``, or of copies that have ended and are not reset.
             PowerFlowDiverged: As ``reset``, of the episode after one that has ended; ``reset`` begins anew.
         """
         if not self._is_reset:
             raise RuntimeError("step() without an episode under way: call reset() first")
         state, commands = self._state, self._commands(actions or {})
-        price, arrivals = state.price, None
-        if self._links is not None:
-            price, arrivals = self._hear(self._links, commands)
-        done = self._fleet.step(
-            *(price, state.p_load_mw, state.p_available_mw),
-            commands,
-            self._told,
-            arrivals,
-            None if self._plan_check is None else self._clear,
-        )
-        if arrivals is None or done.reported is None:
-            self._own_p[:], self._own_soc[:] = done.p_mw, done.soc
-        else:
-            done = self._as_reported(done, arrivals.informed, ~done.reported)
-        state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
-        state.traded_mwh[:] = done.traded_mwh
-        state.account()
-        factor = self._noise.load_at((self._copies, self._steps))
-        result, converged = self._flow.solve(self._rows(), state.p_mw, state.q_mvar, factor)
-        diverged = ~converged
-        if converged.all():
-            state.apply(result)
-        else:
-            state.apply(result.at(converged), converged)
-        kept = state.results(diverged)
-        state.forget_results(diverged)
+        active = self._active(reset_mask)
+        if (late := self._ended if active is None else self._ended & active).any():
+            raise RuntimeError(
+                f"step() of copies whose episode has ended ({np.flatnonzero(late).tolist()}): begin them "
+                'with reset(options={"reset_mask": terminated | truncated}) first'
+            )
+        before = None if active is None else self._begin(~active)
+        done, arrivals = self._carry(commands, active)
+        diverged, kept = self._solve(active)
         terms = state.reward_terms(done.cost, done.traded_usd)
         terms[diverged] = np.nan
+        if before is not None and active is not None:
+            self._put_back(before, ~active)
+            terms[~active] = 0.0
         infos = self._infos(terms)
         if arrivals is not None and done.reported is not None:
             for i, info in enumerate(infos.values()):
@@ -255,11 +262,16 @@ class BatchedMicrogrids(CopiedByState):
             if table.on_divergence == "penalty":
                 rewards[:, diverged] = -table.divergence_penalty
                 state.put_results(kept, diverged)
-        self._steps += 1
+        self._steps += 1 if active is None else active
         truncated = (self._steps >= self.max_episode_steps) & ~diverged
         observations = self._observe()
         ended = diverged | truncated
-        if ended.any():
+        if active is not None:
+            for info in infos.values():
+                info["start_row"] = self._start_rows.copy()
+        if not autoreset:
+            self._ended |= ended
+        elif ended.any():
             state_then = self._state.everything()
             for agent, last in observations.items():
                 infos[agent]["final_obs"], infos[agent]["final_state"] = last, state_then
@@ -274,6 +286,11 @@ class BatchedMicrogrids(CopiedByState):
             {agent: truncated.copy() for agent in self.agents},
             infos,
         )
+
+    @property
+    def ended(self) -> Flags:
+        """The (n,) copies that stay at the end of their episode: ``autoreset`` of ``step`` was False."""
+        return self._ended.copy()
 
     def close(self) -> None:
         """End the episodes: ``step`` asks for ``reset`` then, as in a single environment. Idempotent."""
@@ -302,6 +319,7 @@ class BatchedMicrogrids(CopiedByState):
             position={
                 "start_rows": self._start_rows.copy(),
                 "steps": self._steps.copy(),
+                "ended": self._ended.copy(),
                 "episodes": self._episodes.copy(),
                 "fixed_rows": None if self._fixed_rows is None else self._fixed_rows.copy(),
                 "generator": self._rng.bit_generator.state,
@@ -328,9 +346,11 @@ class BatchedMicrogrids(CopiedByState):
         shapes = [
             [None if part is None else part.shape for part in of] for of in (self._noise, position["noise"])
         ]
-        is_long = bool((position["steps"] < self.max_episode_steps).all()) and shapes[0] == shapes[1]
+        lengths = position["steps"] + ~position["ended"]  # at its end a copy has taken all steps
+        is_long = bool((lengths <= self.max_episode_steps).all()) and shapes[0] == shapes[1]
         check_place(self._fleet.unlike(state.fleet), is_long)
         self._start_rows[:], self._steps[:] = position["start_rows"], position["steps"]
+        self._ended[:] = position["ended"]
         self._episodes[:] = position["episodes"]
         fixed = position["fixed_rows"]
         self._fixed_rows = None if fixed is None else fixed.copy()
@@ -353,6 +373,44 @@ class BatchedMicrogrids(CopiedByState):
 
     # -- one step ------------------------------------------------------------------------------------
 
+    def _carry(
+        self, commands: Mapping[str, Mapping[str, Array]], active: Flags | None
+    ) -> tuple[FleetStep, MessageArrivals | None]:
+        """Let the agents take the step; return what is known of it, and who heard what."""
+        state = self._state
+        price, arrivals = state.price, None
+        if self._links is not None:
+            price, arrivals = self._hear(self._links, commands, active)
+        done = self._fleet.step(
+            *(price, state.p_load_mw, state.p_available_mw),
+            commands,
+            self._told,
+            arrivals,
+            None if self._plan_check is None else self._clear,
+            active,
+        )
+        if arrivals is None or done.reported is None:
+            self._own_p[:], self._own_soc[:] = done.p_mw, done.soc
+        else:
+            done = self._as_reported(done, arrivals.informed, ~done.reported)
+        state.p_mw[:], state.q_mvar[:], state.soc[:] = done.p_mw, done.q_mvar, done.soc
+        state.traded_mwh[:] = done.traded_mwh
+        state.account()
+        return done, arrivals
+
+    def _solve(self, active: Flags | None) -> tuple[Flags, tuple[Array, ...]]:
+        """Solve the grids; return where there is no solution, (n,), and what was known there before."""
+        state, factor = self._state, self._noise.load_at((self._copies, self._steps))
+        result, converged = self._flow.solve(self._rows(), state.p_mw, state.q_mvar, factor)
+        diverged: Flags = ~converged if active is None else ~converged & active
+        if converged.all():
+            state.apply(result)
+        else:
+            state.apply(result.at(converged), converged)
+        kept = state.results(diverged)
+        state.forget_results(diverged)
+        return diverged, kept
+
     def _told(self, agent: str) -> dict[str, Any]:
         """Return what an agent's policy is told besides price, load and sun."""
         told = self._state.views[agent].told(self._state.snapshot(), self.num_envs)
@@ -368,18 +426,44 @@ class BatchedMicrogrids(CopiedByState):
         factor = self._noise.load_at((self._copies, self._steps))
         return self._plan_check.clear(self._rows(), p_mw, q_mvar, heard, factor)
 
-    def _hear(self, links: Links, commands: Mapping[str, Any]) -> tuple[Array, MessageArrivals]:
+    def _hear(
+        self, links: Links, commands: Mapping[str, Any], active: Flags | None
+    ) -> tuple[Array, MessageArrivals]:
         """Return the (n, 1) prices that agents know, and who hears what in the step."""
         n, steps = self.num_envs, self._steps
-        known, is_priced = links.hear_price(self._state.price[:, 0], steps)
-        sent = np.tile([agent in commands for agent in self.agents], (n, 1))
-        informed = links.send("observation", np.ones_like(sent), steps)
+        takes_part = np.ones((n, 1), dtype=bool) if active is None else active[:, np.newaxis]
+        known, is_priced = links.hear_price(self._state.price[:, 0], steps, takes_part)
+        sent = takes_part & [agent in commands for agent in self.agents]
+        informed = links.send("observation", takes_part & np.ones_like(sent), steps)
         commanded = links.send("command", sent, steps)
         waited = ~is_priced[:, np.newaxis] | (sent & ~commanded)
         links.elapsed_s[waited & informed] += links.upstream_s
         return known[:, np.newaxis], MessageArrivals(
             links, steps, informed, commanded, waited.astype(np.int64)
         )
+
+    def _active(self, reset_mask: Flags | None) -> Flags | None:
+        """Return the (n,) copies that take the step; None = all."""
+        if reset_mask is None:
+            return None
+        mask = np.asarray(reset_mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(f"reset_mask: expected {self.num_envs} of True and False, got {reset_mask!r}")
+        return ~mask if mask.any() else None
+
+    def _begin(self, which: Flags) -> _Before:
+        """Begin an episode in some copies; return where they are, to be put back after the others' step."""
+        self._restart(which)
+        self._observe()  # takes the load, sun and price of the coming step
+        links_s = None if self._links is None else self._links.elapsed_s.copy()
+        return _Before(self._state.get_state(), self._own_p.copy(), self._own_soc.copy(), links_s)
+
+    def _put_back(self, before: _Before, which: Flags) -> None:
+        """Undo in some copies what the others' step has done to what is not masked in it."""
+        self._state.put_back(before.grid, which)
+        self._own_p[which], self._own_soc[which] = before.own_p[which], before.own_soc[which]
+        if self._links is not None and before.elapsed_s is not None:
+            self._links.elapsed_s[which] = before.elapsed_s[which]
 
     def _as_reported(self, done: FleetStep, informed: Flags, silent: Flags) -> FleetStep:
         """Return what is known of the step: devices of agents that are silent count as safe."""
@@ -425,7 +509,7 @@ class BatchedMicrogrids(CopiedByState):
         for all_copies, drawn in zip(self._noise, self._randomiser.noises(seeds), strict=True):
             if all_copies is not None:
                 all_copies[which] = drawn
-        self._steps[which] = 0
+        self._steps[which], self._ended[which] = 0, False
         self._episodes[which] += 1
         self._fleet.reset(copies, self._episodes[which].tolist(), seeds)
         socs = [drawn_socs(self.simulation, seed) for seed in seeds]

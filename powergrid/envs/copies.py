@@ -60,7 +60,7 @@ class BatchState:
     position: Mapping[str, Any]
     grid: tuple[Array, Array]
     fleet: Mapping[str, Mapping[str, Any]]
-    format: int = 4
+    format: int = 5
 
 
 def check_state(state: Any, kind: type[Any], scenario: str, grid: GridState) -> None:

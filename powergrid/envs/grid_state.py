@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box, Dict
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 _ZERO = np.array(0.0)  # numpy takes an array of its own in half the time of a number
 
@@ -150,6 +151,11 @@ class GridState:
     def set_state(self, state: tuple[Array, Array]) -> None:
         """Put it back, into the arrays that others have views of."""
         self._values[...], self._outside[...] = state
+
+    def put_back(self, state: tuple[Array, Array], where: Flags) -> None:
+        """Put it back in the copies ``where``, (n,) bool; in the others nothing changes."""
+        for mine, given in zip((self._values, self._outside), state, strict=True):
+            mine[where] = given[where]
 
     # -- what happens ------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from powergrid.envs.batched import BatchedMicrogrids
 
 __all__ = ["MicrogridVectorEnv"]
 
-_MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
 _TOLD = ("price", "p_load_mw", "net_mwh", "loading_max_percent", "fallback", "missed")
 
 Floats = NDArray[np.float32]
@@ -25,25 +24,29 @@ Flags = NDArray[np.bool_]
 class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
     """Copies of a scenario for learners of one agent.
 
-    A copy whose episode has ended is reset within the same step (``AutoresetMode.SAME_STEP``): then
-    ``infos["final_obs"]`` has its last observation and ``infos["final_info"]`` what happened in its last
-    step, with ``_final_obs`` and ``_final_info`` saying which copies have them. With
-    ``AutoresetMode.DISABLED`` the last observation is returned as such, and ``reset`` with ``reset_mask``
-    begins these copies before the next step: gymnasium's wrappers of observations ask for it.
+    What happens to a copy whose episode has ended is what ``gymnasium.vector.SyncVectorEnv`` does:
+
+    - ``AutoresetMode.SAME_STEP``: it is reset within the same step. ``infos["final_obs"]`` has its last
+      observation and ``infos["final_info"]`` what happened in its last step, with ``_final_obs`` and
+      ``_final_info`` saying which copies have them.
+    - ``AutoresetMode.NEXT_STEP``: its last observation is returned as such. The next step begins its next
+      episode, whatever its action: the reward is 0, nothing has ended.
+    - ``AutoresetMode.DISABLED``: its last observation is returned as such, and ``reset`` with ``reset_mask``
+      begins these copies before the next step.
 
     Args:
         config: As ``BatchedMicrogrids``.
         agent: Whom the actions drive; the others follow their own policies. None = all of them: actions are
             those of all agents side by side, in the order of ``batch.agents``, the reward is their sum, and
             the observation is the first one's (the whole grid, unless the configuration says otherwise).
-        autoreset_mode: ``SAME_STEP`` or ``DISABLED``, or the value of one of them.
+        autoreset_mode: One of the modes, or its value.
 
     Attributes:
         batch: The copies.
 
     Raises:
         ConfigError: As ``BatchedMicrogrids``.
-        ValueError: There is no such agent, or the one without action is chosen; or another autoreset mode.
+        ValueError: There is no such agent, or the one without action is chosen; or no such autoreset mode.
     """
 
     def __init__(
@@ -53,10 +56,11 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
-        mode = next((one for one in _MODES if autoreset_mode in (one, one.value)), None)
-        if mode is None:
-            known = " or ".join(repr(one.value) for one in _MODES)
-            raise ValueError(f"autoreset_mode: expected {known}, got {autoreset_mode!r}")
+        try:
+            mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            known = " or ".join(repr(one.value) for one in AutoresetMode)
+            raise ValueError(f"autoreset_mode: expected {known}, got {autoreset_mode!r}") from None
         self.batch = batch = BatchedMicrogrids(config)
         if agent is not None and agent not in batch.agents:
             raise ValueError(f"agent {agent!r}: there are {', '.join(batch.agents)}")
@@ -68,12 +72,7 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
         self._splits = np.cumsum(sizes)[:-1]
         self.num_envs = batch.num_envs
         self.metadata = {"autoreset_mode": mode, "render_modes": []}
-        self._waits = mode is AutoresetMode.DISABLED
-        self._ended = np.zeros(self.num_envs, dtype=bool)  # copies whose next episode waits for reset
-        self._has_rows = False
-        self._now: Any = None  # of the episode that each copy is in; where it waits, of the next one
-        self._last: Any = None
-        self._last_state = self._rows = np.zeros(0)
+        self._mode = mode
         self.render_mode = None
         self.single_observation_space = batch.single_observation_space(self._seen)
         self.single_action_space = Box(-1.0, 1.0, (sum(sizes),), np.float32)
@@ -93,30 +92,15 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
             options: ``start_rows``, (n,) rows of the series; ``reset_mask``, (n,) bool: begin these alone.
 
         Returns:
-            (n, n_observations) float32, or such by name; infos with ``start_row``, (n,).
+            (n, n_observations) float32, or such by name; infos with ``start_row``, (n,), of those that begin.
         """
-        given = options if isinstance(options, Mapping) else {}
-        waiting = self._ended
-        if seed is not None or "start_rows" in given or self._has_rows or given.get("reset_mask") is None:
-            waiting = np.zeros_like(self._ended)  # what the batch has begun is not what is asked for
-        if not waiting.any():
-            observations, infos = self.batch.reset(seed, options)
-            begun = self.batch.checked_mask(given.get("reset_mask"))
-            self._has_rows = "start_rows" in given
-        else:
-            begun = self.batch.checked_mask(given["reset_mask"])
-            if (begun & ~waiting).any():
-                observations, infos = self.batch.reset(None, {**given, "reset_mask": begun & ~waiting})
-            else:
-                observations, infos = {self._seen: self._now}, {self._seen: {"start_row": self._rows}}
-        self._now, self._rows = observations[self._seen], infos[self._seen]["start_row"]
-        self._ended = self._ended & ~begun
-        return self._shown(), {"start_row": self._rows, "_start_row": begun}
+        observations, infos = self.batch.reset(seed, options)
+        begun = self.batch.checked_mask(None if options is None else options.get("reset_mask"))
+        return observations[self._seen], _beginnings(infos[self._seen]["start_row"], begun)
 
     def state(self) -> Floats:
         """Return (n, n_entries) the whole grid of each copy, for critics; ``batch.single_state_space``."""
-        now = self.batch.state()
-        return np.where(self._ended[:, np.newaxis], self._last_state, now) if self._ended.any() else now
+        return self.batch.state()
 
     def step(self, actions: Floats) -> tuple[Any, Any, Flags, Flags, dict[str, Any]]:
         """Take a step.
@@ -128,62 +112,56 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
             Observations (n, n_observations) float32, or such by name; rewards (n,) $; terminations and
             truncations (n,) bool; and infos: numbers of the step as (n,) arrays, named AGENT/quantity (with
             ``networks`` also ``fallback`` and ``missed``); ``diverged`` where a copy's power flow did; and
-            ``start_row`` of copies that have begun again.
+            ``start_row`` of copies that have begun again. Each has a mask, ``_`` and its name, of the copies
+            that it is told of; of a copy that has begun again only ``start_row`` is.
 
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; nothing has happened.
             RuntimeError: Before ``reset``; of copies whose episode has ended, in ``DISABLED`` mode.
         """
-        if self._ended.any():
-            raise RuntimeError(
-                f"step() of copies whose episode has ended ({np.flatnonzero(self._ended).tolist()}): begin "
-                'them with reset(options={"reset_mask": terminated | truncated}) first'
-            )
         given = np.asarray(actions)
         if given.shape != self.action_space.shape:
             raise ValueError(f"actions: shape {given.shape}, expected {self.action_space.shape}")
+        begun, is_same_step = None, self._mode is AutoresetMode.SAME_STEP
+        if self._mode is AutoresetMode.NEXT_STEP and (ended := self.batch.ended).any():
+            begun = ended
+            given = np.where(begun[:, np.newaxis], 0.0, given)  # whatever it is, it is not taken
         parts = np.split(given, self._splits, axis=1)
         observations, rewards, terminated, truncated, told = self.batch.step(
-            dict(zip(self._driven, parts, strict=True))
+            dict(zip(self._driven, parts, strict=True)), reset_mask=begun, autoreset=is_same_step
         )
+        infos: dict[str, Any] = {}
+        if is_same_step and (ended := terminated[self._seen] | truncated[self._seen]).any():
+            begun, infos = ended, self._final_infos(told, ended)
+        if begun is not None:
+            infos |= _beginnings(told[self._seen]["start_row"], begun)
+        infos |= self._step_infos(told, np.ones(self.num_envs, dtype=bool) if begun is None else ~begun)
         total = sum(rewards[name] for name in self._driven)
-        infos = self._infos(told)
-        ended = terminated[self._seen] | truncated[self._seen]
-        self._now = observations[self._seen]
-        if ended.any() and self._waits:
-            self._ended, self._rows = ended, told[self._seen]["start_row"]
-            self._last, self._last_state = told[self._seen]["final_obs"], told[self._seen]["final_state"]
-        elif ended.any():
-            last = told[self._seen]["final_obs"]
-            infos["final_info"] = dict(infos)
-            infos["final_obs"] = np.array([None] * self.num_envs, dtype=object)
-            for copy in np.flatnonzero(ended):
-                infos["final_obs"][copy] = (
-                    {name: part[copy] for name, part in last.items()}
-                    if isinstance(last, dict)
-                    else last[copy]
-                )
-            infos["_final_obs"], infos["_final_info"] = ended, ended.copy()
-            infos["start_row"], infos["_start_row"] = told[self._seen]["start_row"], ended.copy()
-        return self._shown(), total, terminated[self._seen], truncated[self._seen], infos
+        return observations[self._seen], total, terminated[self._seen], truncated[self._seen], infos
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the episodes."""
         self.batch.close()
 
-    def _shown(self) -> Any:
-        """Return what is seen: of copies that wait, the end of their episode."""
-        if not self._ended.any():
-            return self._now
-        if isinstance(self._now, dict):
-            return {name: self._of_each(self._last[name], part) for name, part in self._now.items()}
-        return self._of_each(self._last, self._now)
+    def _final_infos(self, told: Mapping[str, Mapping[str, Any]], ended: Flags) -> dict[str, Any]:
+        """Return the last observations of some copies, and what happened in their last step."""
+        last = told[self._seen]["final_obs"]
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for copy in np.flatnonzero(ended):
+            final_obs[copy] = (
+                {name: part[copy] for name, part in last.items()} if isinstance(last, dict) else last[copy]
+            )
+        return {
+            "final_obs": final_obs,
+            "_final_obs": ended.copy(),
+            "final_info": self._step_infos(told, ended),
+            "_final_info": ended.copy(),
+        }
 
-    def _of_each(self, last: Floats, now: Floats) -> Floats:
-        return np.where(self._ended.reshape(-1, *[1] * (now.ndim - 1)), last, now)
-
-    def _infos(self, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        everyone = np.ones(self.num_envs, dtype=bool)
+    def _step_infos(self, told: Mapping[str, Mapping[str, Any]], who: Flags) -> dict[str, Any]:
+        """Return what happened in some copies, 0 of the others; nothing if there are none."""
+        if not who.any():
+            return {}
         found: dict[str, Any] = {}
         for name in self._driven:
             info = told[name]
@@ -193,7 +171,15 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
             for kind in ("p_mw", "soc", "reward_terms"):
                 for part, values in info[kind].items():
                     found[f"{name}/{kind}/{part}"] = values
-        masks = {f"_{key}": everyone for key in found}
-        if (diverged := told[self._seen].get("diverged")) is not None:
-            found["diverged"] = masks["_diverged"] = diverged
+        masks = {f"_{key}": who for key in found}
+        if not who.all():
+            found = {key: np.where(who, values, np.zeros_like(values)) for key, values in found.items()}
+        diverged = told[self._seen].get("diverged")
+        if diverged is not None and (diverged & who).any():
+            found["diverged"] = masks["_diverged"] = diverged & who
         return {**found, **masks}
+
+
+def _beginnings(rows: NDArray[np.int64], begun: Flags) -> dict[str, Any]:
+    """Return the infos of (n,) copies that begin: where in the time series; 0 of the others."""
+    return {"start_row": np.where(begun, rows, 0), "_start_row": begun.copy()}

@@ -159,9 +159,15 @@ class Links:
         self.elapsed_s[:] = np.where(reported.all(axis=1, keepdims=True), 0.0, late_s)
         return reported
 
-    def hear_price(self, price: Array, steps: Steps) -> tuple[Array, Flags]:
-        """Return the (n,) prices that agents know, $/MWh, and whether they are of this step."""
-        heard = self.send("price", np.ones((len(price), 1), dtype=bool), steps)[:, 0]
+    def hear_price(self, price: Array, steps: Steps, sent: Flags) -> tuple[Array, Flags]:
+        """Return the (n,) prices that agents know, $/MWh, and whether they are of this step.
+
+        Args:
+            price: (n,) $/MWh.
+            steps: (n,) under way.
+            sent: (n, 1) in which copies it is sent.
+        """
+        heard = self.send("price", sent, steps)[:, 0]
         self._price[heard] = price[heard]
         return np.where(np.isnan(self._price), 0.0, self._price), heard
 

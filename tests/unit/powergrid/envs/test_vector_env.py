@@ -114,9 +114,10 @@ def test_losses_and_a_power_flow_without_solution_are_told() -> None:
     assert "diverged" not in envs.step(actions)[4]
     actions[1, 0] = 1.0
     _, _, terminated, _, infos = envs.step(actions)
-    for told in (terminated, infos["diverged"], infos["_diverged"], infos["_start_row"]):
+    final = infos["final_info"]
+    for told in (terminated, final["diverged"], final["_diverged"], final["_MG3/price"], infos["_start_row"]):
         assert told.tolist() == [False, True, False]
-    assert infos["final_info"]["diverged"].tolist() == [False, True, False]
+    assert infos["_MG3/price"].tolist() == [True, False, True]
 
 
 def test_a_mask_begins_some_copies_and_leaves_the_others_alone() -> None:
@@ -218,8 +219,11 @@ def test_gymnasiums_wrappers_of_observations_work_where_copies_wait() -> None:
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(ValueError, match="agent 'MG9': there are MG1, MG2, MG3"):
         make("MG9")
-    with pytest.raises(ValueError, match="autoreset_mode: expected 'SameStep' or 'Disabled', got"):
-        MicrogridVectorEnv({"num_envs": 2}, "MG1", autoreset_mode=AutoresetMode.NEXT_STEP)
+    for wrong in ("same_step", None, 3):
+        with pytest.raises(
+            ValueError, match="autoreset_mode: expected 'NextStep' or 'SameStep' or 'Disabled'"
+        ):
+            MicrogridVectorEnv({"num_envs": 2}, "MG1", autoreset_mode=wrong)  # type: ignore[arg-type]
     envs = make()
     envs.reset()
     with pytest.raises(ValueError, match=r"actions: shape \(2,\), expected \(3, 4\)"):
