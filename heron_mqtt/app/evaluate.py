@@ -296,12 +296,21 @@ class _Tally:
             self._diverged = self._diverged or "diverged" in info
             if "diverged" not in info:
                 self._cost -= terms["generation"] + terms["grid"] + terms["trades"]
-                self._violations += terms["voltage"] < 0.0 or terms["loading"] < 0.0
+                self._violations += self._is_outside(info)
             self._traded += sum(trade.mwh for trade in info["trades"] if trade.seller == agent)
             self._missed += info["missed"] + (info["fallback"] is not None)
             self._end |= {(agent, name): soc for name, soc in info["soc"].items()}
         self._prices.append(next(iter(infos.values()))["price"])
         self._drawn_mwh.append(-sum(info["net_mwh"] for info in infos.values()))
+
+    def _is_outside(self, info: Mapping[str, Any]) -> bool:
+        """Whether a microgrid's voltage or loading is outside of its limits, whatever that costs."""
+        limits, vm_pu = self._scenario.reward, info["vm_pu"]
+        return bool(
+            vm_pu["min"] < limits.vm_min_pu
+            or vm_pu["max"] > limits.vm_max_pu
+            or info["loading_max_percent"] > limits.loading_max_percent
+        )
 
     def score(self, messages: int) -> EpisodeScore:
         """Return what it comes to."""
