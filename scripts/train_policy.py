@@ -14,10 +14,12 @@ Source: T. Salimans et al., Evolution Strategies as a Scalable Alternative to Re
 
 from __future__ import annotations
 
+import argparse
 import csv
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heron_mqtt.app.evaluate import mean_of
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.program_arguments import ProgramArguments
 from powergrid.envs import BatchedMicrogrids
 from powergrid.policies.learned import N_WEIGHTS, read_weights
@@ -39,12 +42,16 @@ HELD_OUT_DAYS = 32  # that the curve is measured on
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, and write checkpoint and learning curve."""
+    """Train, and write checkpoint and learning curve.
+
+    Raises:
+        SystemExit: An argument, a checkpoint, a scenario or its series are wrong; says which in one line.
+    """
     parser = ProgramArguments(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scenario", default="training_days")
     parser.add_argument("--profiles", type=Path, help="folder with simbench_year.csv and price_year.csv")
-    parser.add_argument("--output", type=Path, required=True, help="the checkpoint, .npz")
-    parser.add_argument("--curve", type=Path, help="write there what held-out days say, CSV")
+    parser.add_argument("--output", type=_file(".npz"), required=True, help="the checkpoint, .npz")
+    parser.add_argument("--curve", type=_file(".csv"), help="write there what held-out days say, CSV")
     parser.add_argument("--begin", type=Path, help="go on from this checkpoint instead of chance")
     parser.add_argument(
         "--network",
@@ -53,12 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help="train with the losses of this impaired network; of several, each day has one",
     )
-    parser.add_argument("--generations", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=0.05, help="step of a weight in a generation, about")
-    parser.add_argument("--pairs", type=int, default=16, help="antithetic pairs a generation")
-    parser.add_argument("--days", type=int, default=8, help="days a generation")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--generations", type=_whole(0), default=200)
+    parser.add_argument("--rate", type=_rate, default=0.05, help="step of a weight in a generation, about")
+    parser.add_argument("--pairs", type=_whole(1), default=16, help="antithetic pairs a generation")
+    parser.add_argument("--days", type=_whole(1), default=8, help="days a generation")
+    parser.add_argument("--seed", type=_whole(0), default=1)
     options = parser.parse_args(arguments)
+    try:
+        _train(options)
+    except ConfigError as exc:
+        parser.error(str(exc))
+
+
+def _train(options: argparse.Namespace) -> None:
     loaded = with_policy(_on(load_scenario(options.scenario), options.profiles), "learned")
     trainer = Trainer(
         loaded, options.pairs, options.days, options.seed, networks=options.network, begin=options.begin
@@ -77,6 +91,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 _write(options.curve, curve)
         if generation < options.generations:
             trainer.improve(rate=options.rate)
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """Return the ``type`` of an argument that is a whole number of at least ``least``."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least {least}")
+        return int(text)
+
+    return convert
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return value
+
+
+def _file(suffix: str) -> Callable[[str], Path]:
+    """Return the ``type`` of an argument that is a file to write: after hours it is too late to say so."""
+
+    def convert(text: str) -> Path:
+        path = Path(text)
+        if path.suffix != suffix or path.is_dir() or not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a {suffix} file in a folder that exists")
+        return path
+
+    return convert
 
 
 def _write(path: Path, curve: Sequence[tuple[Any, ...]]) -> None:

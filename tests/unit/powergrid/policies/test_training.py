@@ -106,3 +106,32 @@ def test_training_writes_checkpoint_and_curve_and_a_seed_makes_them_again(
         assert row[1:] == [f"{above:.3f}", f"{half:.3f}"]
     other, _ = trained("other", "--begin", str(CHECKPOINT), "--seed", "2", "--network", "lte_poor")
     assert not np.array_equal(one, other)
+
+
+def test_what_is_wrong_is_one_line(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, short = str(tmp_path / "a.npz"), str(tmp_path / "short.npz")
+    np.savez(short, weights=np.zeros(3))
+    for wrong, complaint in (
+        (["--generations", "-1"], "--generations: '-1': expected a whole number of at least 0"),
+        (["--days", "0"], "--days: '0': expected a whole number of at least 1"),
+        (["--pairs", "two"], "--pairs: 'two': expected a whole number of at least 1"),
+        (["--seed", "-1"], "--seed: '-1': expected"),
+        (["--rate", "nan"], "--rate: 'nan': expected a number above 0"),
+        (["--rate", "-0.1"], "--rate: '-0.1': expected"),
+        (["--output", str(tmp_path / "no" / "a.npz")], "expected a .npz file in a folder that exists"),
+        (["--output", str(tmp_path)], "expected a .npz file"),
+        (["--curve", str(tmp_path / "a.npz")], "--curve: "),
+        (["--profiles", str(tmp_path)], "simbench_year.csv: no such file"),
+        (["--begin", str(tmp_path / "no.npz")], "no.npz: cannot be read"),
+        (["--begin", short], "expected 225 finite weights"),
+        (["--network", "nowhere"], "nowhere: no such network file"),
+        (["--scenario", "nowhere"], "nowhere: no such scenario file"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            script.main(["--output", output, "--generations", "0", "--pairs", "1", "--days", "1", *wrong])
+        said = capsys.readouterr().err
+        assert complaint in said, said
+        assert said.count("\n") == 1, said
+    assert list(tmp_path.iterdir()) == [Path(short)]
