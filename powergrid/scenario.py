@@ -170,9 +170,22 @@ class EnvelopeTable(Table):
         return self
 
 
-Range = Annotated[
-    tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
-]
+def _range(least: float, most: float) -> BeforeValidator:
+    """Return what checks a [least, most] within bounds, and says in one line what it should have been."""
+
+    def check(given: Any) -> Any:
+        pair = list(given) if isinstance(given, list | tuple) else []
+        is_pair = len(pair) == 2 and all(
+            isinstance(one, int | float) and not isinstance(one, bool) for one in pair
+        )
+        if not is_pair or not least <= pair[0] <= pair[1] <= most:
+            raise ValueError(f"expected [least, most], two numbers within {least:g} and {most:g}")
+        return tuple(pair)
+
+    return BeforeValidator(check)
+
+
+Range = tuple[float, float]
 
 
 class RandomisationTable(Table):
@@ -185,52 +198,36 @@ class RandomisationTable(Table):
     months: list[Annotated[int, Field(ge=1, le=12)]] = Field(
         [], description="Months that may be drawn (1 to 12); empty = all."
     )
-    load_scale: Range = Field(
+    load_scale: Annotated[Range, _range(0.0, 100.0)] = Field(
         (1.0, 1.0), description="Factor on a microgrid's loads, for the whole episode, [least, most]."
     )
     load_noise: float = Field(0.0, ge=0.0, le=1.0, description="Relative standard deviation of loads.")
-    pv_scale: Range = Field(
+    pv_scale: Annotated[Range, _range(0.0, 100.0)] = Field(
         (1.0, 1.0), description="Factor on the available PV power, for the whole episode, [least, most]."
     )
     pv_noise: float = Field(
         0.0, ge=0.0, le=1.0, description="Relative standard deviation of the available PV power."
     )
-    price_noise_per_mwh: float = Field(0.0, ge=0.0, description="Standard deviation of the price.")
+    price_noise_per_mwh: float = Field(0.0, ge=0.0, le=1e6, description="Standard deviation of the price.")
     noise_correlation_s: float = Field(
         3600.0, ge=0.0, description="Time constant of the correlation of noise; 0 = uncorrelated."
     )
-    initial_soc: Range | None = Field(
+    initial_soc: Annotated[Range, _range(0.0, 1.0)] | None = Field(
         None, description="State of charge of batteries at the beginning, [least, most]; None = nameplate."
     )
-    efficiency_factor: Range = Field((1.0, 1.0), description="Factor on efficiencies, [least, most].")
-    response_delay_s: Range = Field(
+    efficiency_factor: Annotated[Range, _range(0.01, 1.0)] = Field(
+        (1.0, 1.0), description="Factor on efficiencies, [least, most]."
+    )
+    response_delay_s: Annotated[Range, _range(0.0, 86_400.0)] = Field(
         (0.0, 0.0),
         description="Dead time of devices, simulated or emulated, on top of their own, [least, most], "
         "simulated s.",
     )
-    answer_delay_s: Range = Field(
+    answer_delay_s: Annotated[Range, _range(0.0, 3600.0)] = Field(
         (0.0, 0.0),
         description="From setpoint to telemetry of emulated devices, on top of their own, [least, most], "
         "wall-clock s.",
     )
-
-    @model_validator(mode="after")
-    def _ranges_are_ordered(self) -> RandomisationTable:
-        bounds = {
-            "load_scale": (0.0, 100.0),
-            "pv_scale": (0.0, 100.0),
-            "initial_soc": (0.0, 1.0),
-            "efficiency_factor": (0.01, 1.0),
-            "response_delay_s": (0.0, 86_400.0),
-            "answer_delay_s": (0.0, 3600.0),
-        }
-        for name, (least, most) in bounds.items():
-            given = getattr(self, name)
-            if given is not None and not least <= given[0] <= given[1] <= most:
-                raise ValueError(
-                    f"{name} = {list(given)}: expected [least, most] within {least:g} and {most:g}"
-                )
-        return self
 
     @property
     def varies_delays(self) -> bool:

@@ -190,6 +190,32 @@ def test_a_problem_names_file_key_value_and_what_was_expected(changes: dict[str,
     assert all(looks_like_a_clear_line(problem) for problem in found), found
 
 
+RANGES = {
+    "load_scale": "0 and 100",
+    "pv_scale": "0 and 100",
+    "initial_soc": "0 and 1",
+    "efficiency_factor": "0.01 and 1",
+    "response_delay_s": "0 and 86400",
+    "answer_delay_s": "0 and 3600",
+}
+
+
+def test_a_range_that_is_none_is_one_line_with_its_key_and_bounds() -> None:
+    wrong = ("x", 1.0, True, {}, [], [1.0], [0.1, 0.2, 0.3], ["a", "b"], [True, True], [0.9, 0.1])
+    for name, bounds in RANGES.items():
+        for value in (*wrong, [-1.0, 0.5], [float("nan"), 1.0], [0.5, float("inf")], [1e300, 1e300]):
+            with pytest.raises(ConfigError) as caught:
+                scenario_from_dict(small({"randomisation": {name: value}}))
+            expected = f"expected [least, most], two numbers within {bounds}"
+            assert str(caught.value) == f"scenario: randomisation.{name} = {value!r}: {expected}"
+        scenario_from_dict(small({"randomisation": {name: [0.5, 1]}}))
+
+
+def test_a_price_is_not_so_noisy_that_no_observation_has_bounds() -> None:
+    with pytest.raises(ConfigError, match=r"price_noise_per_mwh = 1e\+300: should be less"):
+        scenario_from_dict(small({"randomisation": {"price_noise_per_mwh": 1e300}}))
+
+
 @pytest.mark.parametrize("key", ["microgrids", "microgrids.MG2.devices"])
 def test_an_empty_table_of_microgrids_or_devices_is_refused(key: str) -> None:
     problem = one_problem({key: {}})
