@@ -1,4 +1,4 @@
-"""TorchRL: PPO on a batch of copies, one actor for all agents and a critic that sees what all see."""
+"""TorchRL: PPO on a batch of copies, one actor for all agents and for each a critic that sees all."""
 
 from tensordict.nn import TensorDictModule as Module
 from tensordict.nn.distributions import NormalParamExtractor
@@ -13,12 +13,14 @@ env.set_seed(1)
 ((group, agents),) = env.group_map.items()  # all are alike, hence one group
 seen, act, value = ((group, name) for name in ("observation", "action", "state_value"))
 n_seen, n_act = env.observation_spec[seen].shape[-1], env.action_spec[act].shape[-1]
-shared = {"n_agents": len(agents), "share_params": True, "depth": 2, "num_cells": 64}
-net = nn.Sequential(MultiAgentMLP(n_seen, 2 * n_act, centralized=False, **shared), NormalParamExtractor())
+size = {"n_agents": len(agents), "depth": 2, "num_cells": 64}
+one = MultiAgentMLP(n_seen, 2 * n_act, centralized=False, share_params=True, **size)
+net = nn.Sequential(one, NormalParamExtractor())
 normal = {"distribution_class": TanhNormal, "return_log_prob": True}
 head = Module(net, [seen], ["loc", "scale"])
 actor = ProbabilisticActor(head, in_keys=["loc", "scale"], out_keys=[act], spec=env.action_spec, **normal)
-critic = Module(MultiAgentMLP(n_seen, 1, centralized=True, **shared), [seen], [value])
+each = MultiAgentMLP(n_seen, 1, centralized=True, share_params=False, **size)  # rewards are their own
+critic = Module(each, [seen], [value])
 loss = ClipPPOLoss(actor, critic, normalize_advantage=True)
 loss.set_keys(action=act, value=value, **{key: (group, key) for key in ("reward", "done", "terminated")})
 optimiser = optim.Adam(loss.parameters(), 3e-4)

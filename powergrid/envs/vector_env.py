@@ -141,7 +141,8 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the episodes."""
-        self.batch.close()
+        if hasattr(self, "batch"):  # gymnasium also closes an environment that could not be made
+            self.batch.close()
 
     def _final_infos(self, told: Mapping[str, Mapping[str, Any]], ended: Flags) -> dict[str, Any]:
         """Return the last observations of some copies, and what happened in their last step."""
