@@ -17,12 +17,13 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.virtual_time import VirtualTimeLoop
-from powergrid.agents.policy import load_policy
+from powergrid.agents.policy import PolicyContext, make_policy
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.policies.dispatch_program import DispatchProgram
 from powergrid.policies.district_scores import DistrictScores, district_scores
-from powergrid.policies.scoring import AS_NAMED, policy_name, stored_usd, with_policy
+from powergrid.policies.scoring import stored_usd, with_policy
 from powergrid.scenario import LoadedScenario, load_scenario
+from powergrid.simulation.links import Links
 
 Over = Literal["calls", "memory", "mqtt"]
 WAYS: tuple[Over, ...] = ("calls", "memory", "mqtt")
@@ -175,6 +176,10 @@ def evaluate(
     _check(loaded, policies, seeds, way, with_bound)
     tables: dict[str, ImpairmentTable | None] = {"": loaded_impairment(loaded)}
     tables |= {name: load_impairment(name) for name in networks}
+    if way == "calls":
+        for table in tables.values():
+            if table is not None:  # refuses what needs messages
+                Links((table,), loaded.scenario, tuple(loaded.scenario.microgrids))
     found = []
     for policy in policies:
         chosen = with_policy(loaded, policy)
@@ -209,12 +214,13 @@ def _check(
         problems.append(f"--over {way}: expected one of {', '.join(WAYS)}")
     for name in policies:
         try:
-            if name != AS_NAMED and (full := policy_name(name)) is not None:
-                load_policy(full)
+            scenario = with_policy(loaded, name).scenario
+            for agent, table in scenario.microgrids.items():
+                make_policy(table.policy, PolicyContext(agent, scenario))
         except ConfigError as exc:
             problems += exc.problems
     others = {
-        table.spec.kind for grid in loaded.scenario.microgrids.values() for table in grid.devices.values()
+        device.spec.kind for grid in loaded.scenario.microgrids.values() for device in grid.devices.values()
     } - _KINDS
     if with_bound and others:
         problems.append(f"--bound: knows no {', '.join(sorted(others))}")
