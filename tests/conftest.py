@@ -153,6 +153,14 @@ def _mark_slow(config: pytest.Config, items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"slow_but leaves no case: {', '.join(without)}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home() -> Iterator[None]:
+    """What programs keep for their next start goes to a folder of its own, and is gone after the tests."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("XDG_STATE_HOME", folder)
+        yield
+
+
 @pytest.fixture
 def fresh_programs() -> Iterator[None]:
     """Programs that are modules of ours are started by Python: how they start is what is tested."""

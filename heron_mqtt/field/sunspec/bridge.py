@@ -30,11 +30,14 @@ from heron_mqtt.field.modbus.program import (
     serve_unit,
 )
 from heron_mqtt.field.modbus.registers import ModbusFault, Registers
+from heron_mqtt.field.place_claim import unit_place
+from heron_mqtt.field.state_directory import state_directory
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.device import SunSpecDevice, make_device
 from heron_mqtt.field.sunspec.discovery import find_models, read_model
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
+from heron_mqtt.field.sunspec.kept_settings import KeptSettings
 from heron_mqtt.field.sunspec.layouts import layout
 from heron_mqtt.field.sunspec.nameplate import InverterKind
 from heron_mqtt.messaging.base import MessageBroker
@@ -161,7 +164,10 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
         inverters: list[tuple[BridgedUnit, Inverter]] = []
         for unit, wanted in zip(units, settings, strict=True):
             try:
-                inverter = await Inverter.connect(Registers(connection, unit.unit), wanted)
+                registers = Registers(connection, unit.unit)
+                place = unit_place(options.modbus, unit.unit)
+                kept = None if options.read_only else KeptSettings(state_directory() / "sunspec", place)
+                inverter = await Inverter.connect(registers, wanted, kept=kept)
             except ModbusFault as exc:
                 raise NotReady(str(exc)) from None
             inverters.append((unit, inverter))

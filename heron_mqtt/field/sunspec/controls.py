@@ -22,8 +22,11 @@ ON, OFF = 1, 0
 NEVER = 0.0  # a reversion time of 0 s: the setpoint stays
 MAX_SECONDS = 0xFFFE
 
-Left = Literal["setpoint", "zero"]
-"""What a controller may leave behind that ended without handing its inverter back."""
+Left = Literal["setpoint", "zero", "settings"]
+"""What a controller may leave behind that ended without handing its inverter back.
+
+A power that it has set, zero power, or an inverter that has reverted by itself, without its own settings.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,11 @@ class OwnSettings:
             moved = 0 if was is None or now is None else was - now
             values[path] = raw * 10**moved if moved >= 0 else math.trunc(Fraction(raw, 10**-moved))
         return values
+
+    def value(self, path: str) -> float | None:
+        """Return what a point was set to, in its unit; None = it is not of these, or has no scale."""
+        raw, exponent = self.raw.get(path), self.exponents.get(path)
+        return None if raw is None or exponent is None else float(f"{raw}e{exponent}")
 
 
 class Control(abc.ABC):
@@ -139,6 +147,12 @@ class Control(abc.ABC):
         await self._write_setting(block, self._setting(block, p_w, q_var, revert_s))
 
     @property
+    def layout(self) -> Block:
+        """Its model as it was read last; it was."""
+        assert self._known is not None
+        return self._known
+
+    @property
     def known(self) -> Block | None:
         """Its model as it was read last; None = it was not."""
         return self._known
@@ -180,12 +194,36 @@ class Control(abc.ABC):
         Args:
             fresh: Read it now; else as it was read last.
         """
-        block = await (self._read() if fresh else self._layout())
+        await (self._read() if fresh else self._layout())
+        own = self.own
+        assert own is not None
+        return own
+
+    @property
+    def own(self) -> OwnSettings | None:
+        """What ``lasting`` returns, of the model as it was read last; None = it was not."""
+        block = self._known
+        if block is None:
+            return None
         return OwnSettings.of(block, {**self._ramp_before(block), **self._lasting(block)})
 
     @abc.abstractmethod
     def _lasting(self, block: Block) -> dict[str, int]:
         """Return what ``lasting`` does, of the model as it was read."""
+
+    def allowed_w(self, own: OwnSettings) -> tuple[float, float]:
+        """Return the least and the most power that the inverter's own settings allow, W, with 0 between.
+
+        Infinite where they are no limit. What 100 % is counts as it is now.
+
+        Args:
+            own: As of ``lasting``.
+        """
+        return -math.inf, math.inf
+
+    def is_on(self, own: OwnSettings) -> bool:
+        """Whether settings switch this control on."""
+        return any(own.raw.get(name) for name in self.switches)
 
     async def release(self, lasting: OwnSettings | None = None) -> None:
         """Leave the inverter to its own control.

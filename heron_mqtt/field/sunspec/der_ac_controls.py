@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from heron_mqtt.field.modbus.registers import Registers
@@ -10,6 +11,7 @@ from heron_mqtt.field.sunspec.controls import (
     OFF,
     ON,
     Control,
+    OwnSettings,
     in_safe_order,
     percent,
     place_of,
@@ -224,6 +226,13 @@ class DerLimit(_Der):
         limit = _own(block, "WMaxLimPct", "WMaxLimPct")
         reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
         return limit | reactive | self._own_beside(block)
+
+    def allowed_w(self, own: OwnSettings) -> tuple[float, float]:
+        """Return what the limit of the installation allows; see ``Control.allowed_w``."""
+        limit = own.value("WMaxLimPct") if own.raw.get("WMaxLimPctEna") == ON else None
+        if limit is None or self._w_max is None:
+            return -math.inf, math.inf
+        return -math.inf, limit / 100.0 * self._w_max
 
     def _off(self, block: Block) -> dict[str, int]:
         return {"WMaxLimPctEna": OFF, "VarSetEna": OFF, **self._off_beside()}

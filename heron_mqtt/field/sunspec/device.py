@@ -21,6 +21,10 @@ SafeState = Literal["zero", "release"]
 log = logging.getLogger("heron_mqtt.sunspec")
 
 SHOWN_WITHIN_S, LOOK_AGAIN_S = 0.8, 0.1  # for registers to show a release that was acknowledged
+LOST = (
+    "it was handed back without settings of its own: an earlier controller had not handed it back, and what "
+    "was set before that is not known. A limit of the installation, if it had one, is off: set it again"
+)
 
 
 class SunSpecDevice(FieldDevice):
@@ -49,11 +53,13 @@ class SunSpecDevice(FieldDevice):
         self._stop_may_have_come = False  # one that it may not have heard, before any setpoint
         self._told_by = 0  # the connection that it was told over
         self._has_written = False
-        self._heeds_left = inverter.found is not None  # once the name is ours: it may be another bridge's
+        self._heeds_left = (
+            inverter.found is not None or inverter.may_owe_settings
+        )  # once the name is ours: it may be another bridge's
         self._owes = self._is_owed(inverter.found)
         self._again_at, self._pause = -math.inf, GrowingPause()  # when a doubted release is written again
         self._doubted = False  # it acknowledged its safe state, and its registers did not show it
-        self._rest.power_range_mw = self._power_range_mw()
+        self._rest.power_range_mw = _mw(inverter.nameplate.power_range_w)
 
     @property
     def owes_safe_state(self) -> bool:
@@ -95,13 +101,13 @@ class SunSpecDevice(FieldDevice):
             log.warning("%s: a renewal was not sent: %s", self.label, exc)
 
     async def _set(self, setpoint: Setpoint) -> None:
-        """Tell the inverter; if its settings were changed since its birth, it is born again with them."""
+        """Tell the inverter; if its settings or its installation's limit were changed, it is born again."""
         before = self.nameplate()
         try:
             await self._inverter.set(setpoint.p_mw, setpoint.q_mvar, setpoint.lease_s)
         finally:
             if self.nameplate() != before:
-                self._rest.power_range_mw = self._power_range_mw()
+                self._rest.power_range_mw = _mw(self._inverter.nameplate.power_range_w)
                 self._say(self._birth())
 
     @property
@@ -169,18 +175,14 @@ class SunSpecDevice(FieldDevice):
         self._stop_may_have_come = self._stop_may_have_come and self._owes
 
     def nameplate(self) -> dict[str, Any]:
-        """Return what the inverter says about itself."""
+        """Return what the inverter says about itself, its power within the limit of the installation."""
         plate = self._inverter.nameplate
-        low_mw, high_mw = self._power_range_mw()
+        low_mw, high_mw = _mw(self._inverter.power_range_w)
         return {
             "p_min_mw": low_mw,
             "p_max_mw": high_mw,
             "max_e_mwh": None if plate.energy_wh is None else plate.energy_wh / W_PER_MW,
         }
-
-    def _power_range_mw(self) -> tuple[float | None, float | None]:
-        low_w, high_w = self._inverter.nameplate.power_range_w
-        return None if low_w is None else low_w / W_PER_MW, None if high_w is None else high_w / W_PER_MW
 
     async def hand_back(self, by: float | None = None) -> None:
         """Leave the inverter to its own control, unless it was never told anything. In a stop it stays at 0.
@@ -202,6 +204,8 @@ class SunSpecDevice(FieldDevice):
                     raise SunSpecError(f"it acknowledged its release, but {still}")
                 self._owes = False
                 self._tell_holder()
+                if self._inverter.lacks_own_settings:
+                    log.warning("%s: %s", self.label, LOST)
             return
         if self._owes:
             await self._be_safe()
@@ -219,6 +223,10 @@ class SunSpecDevice(FieldDevice):
     async def _heed_what_was_left(self) -> None:
         """Take what a bridge that was killed has left in force for our own: it is ended, and handed back."""
         left = await self._inverter.what_was_left()
+        if left == "settings":
+            await self._inverter.release()
+            log.warning("%s: its own settings were off after an earlier bridge, and are put back", self.label)
+            left = None if await self._still_held(SHOWN_WITHIN_S) is None else "setpoint"
         self._heeds_left = False
         self._owes = self._is_owed(left)
         self._has_written = left is not None
@@ -324,6 +332,11 @@ class SunSpecDevice(FieldDevice):
                         break
                     await asyncio.sleep(LOOK_AGAIN_S)
         return still
+
+
+def _mw(range_w: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    low_w, high_w = range_w
+    return None if low_w is None else low_w / W_PER_MW, None if high_w is None else high_w / W_PER_MW
 
 
 class SunSpecBattery(SunSpecDevice):

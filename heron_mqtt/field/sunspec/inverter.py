@@ -19,6 +19,7 @@ from heron_mqtt.field.sunspec.controls import Control, Left, OwnSettings
 from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
 from heron_mqtt.field.sunspec.discovery import ModelMoved, Place, find_models, read_model
+from heron_mqtt.field.sunspec.kept_settings import KeptSettings
 from heron_mqtt.field.sunspec.measurement import (
     MEASURING,
     MOST_READ,
@@ -89,6 +90,7 @@ class Inverter:
         registers: Its registers.
         settings: What a user has to say about it.
         monotonic: The clock of its ramps, s.
+        kept: Keeps its own settings for the next bridge, if this one is killed; None = they are lost then.
     """
 
     nameplate: Nameplate
@@ -103,6 +105,7 @@ class Inverter:
         registers: Registers,
         settings: Settings,
         monotonic: Callable[[], float] = steady_s,
+        kept: KeptSettings | None = None,
     ) -> None:
         self._registers = registers
         percent_s = settings.der.ramp_percent_s
@@ -112,6 +115,11 @@ class Inverter:
         self._control: Control | None = None
         self._operation: DerControl | None = None
         self._lasting: tuple[type[Control], OwnSettings] | None = None  # of the control that read it
+        self._kept = kept
+        self._from_before: OwnSettings | None = None  # kept by a bridge that has not handed it back
+        self._is_saved = False
+        self.lacks_own_settings = False
+        """Whether it was left by an earlier controller, and what it was set to before that is not known."""
         self._whole: tuple[int, int] | None = None  # place and word of what 100 % of the last setpoint is
         self._beats_missed = 0
         self._identity = ("", "", "")
@@ -131,6 +139,7 @@ class Inverter:
         registers: Registers,
         settings: Settings,
         monotonic: Callable[[], float] = steady_s,
+        kept: KeptSettings | None = None,
     ) -> Inverter:
         """Find an inverter's models, read its nameplate, choose how it is measured and controlled.
 
@@ -138,12 +147,15 @@ class Inverter:
             ConfigError: This bridge cannot serve it; says why and what to do.
             ModbusFault: No answer.
         """
-        inverter = cls(registers, settings, monotonic)
+        inverter = cls(registers, settings, monotonic, kept)
         try:
             await inverter._look_around()
             inverter._identity = inverter.nameplate.identity
             control = inverter._control
-            inverter.found = None if control is None else control.found()
+            if control is not None:
+                if kept is not None:
+                    inverter._from_before = kept.load(inverter._identity, control)
+                inverter.found = inverter._left(control)
             if control is None or inverter._has_timer:
                 return inverter
         except SunSpecError as exc:
@@ -227,7 +239,8 @@ class Inverter:
     async def set(self, p_mw: float, q_mvar: float, revert_s: float) -> None:
         """Hold a power, MW and Mvar, positive = injected; for PV p_mw is an upper limit.
 
-        It is clipped to the nameplate: active power, then reactive by the apparent power that is left.
+        It is clipped to the limit of the installation and to the nameplate: active power, then reactive by
+        the apparent power that is left.
 
         Args:
             p_mw: MW.
@@ -261,6 +274,7 @@ class Inverter:
                 "%s: it gets no reactive power setpoint, that would need model 704", self._registers.address
             )
         await self._remember(control, fresh=True)
+        self._save()
         p_w, q_var = self._clipped(p_mw * W_PER_MW, q_mvar * W_PER_MW)
         with self._noticing_moves():
             await control.set(p_w, q_var, revert_s)
@@ -290,13 +304,33 @@ class Inverter:
         except ModbusFault:
             return False
 
+    @property
+    def power_range_w(self) -> tuple[float | None, float | None]:
+        """Smallest and largest power that is set, W, positive = injected; None = not known.
+
+        Of the nameplate and the limit of the installation, which is known also before the first setpoint.
+        """
+        low_w, high_w = self.nameplate.power_range_w
+        least_w, most_w = self._installation_w()
+        low_w = max(-math.inf if low_w is None else low_w, least_w)
+        high_w = min(math.inf if high_w is None else high_w, most_w)
+        return None if low_w == -math.inf else low_w, None if high_w == math.inf else high_w
+
+    def _installation_w(self) -> tuple[float, float]:
+        """Return what the inverter's own settings allow, of before the first of ours; see ``allowed_w``."""
+        control = self._control
+        own = None if control is None else self._own_settings(control) or control.own
+        return (-math.inf, math.inf) if control is None or own is None else control.allowed_w(own)
+
     def _clipped(self, p_w: float, q_var: float) -> tuple[float, float]:
-        """Return the nearest power that the nameplate allows; the first of several that are not is told.
+        """Return the nearest power that nameplate and installation allow; the first of several is told.
 
         Raises:
             NotControllable: The nameplate gives no bound, and it is too much for any.
         """
-        clipped = self.nameplate.clipped(p_w, q_var)
+        least_w, most_w = self._installation_w()
+        limited_w = min(max(p_w, least_w), most_w)
+        clipped = self.nameplate.clipped(limited_w, q_var)
         if not all(map(math.isfinite, clipped)):
             raise NotControllable(
                 f"{self._registers.address}: {p_w:g} W, {q_var:g} var: it does not say how much it can do, "
@@ -304,10 +338,12 @@ class Inverter:
             )
         clips = clipped != (p_w, q_var)
         if clips and not self._clips:
+            is_by_plate = clipped[0] != limited_w or limited_w == p_w
+            what = "its nameplate" if is_by_plate else "the limit of its installation"
             log.warning(
-                "%s: %g W, %g var: clipped to what its nameplate allows, %g W, %g var",
+                "%s: %g W, %g var: clipped to what %s allows, %g W, %g var",
                 self._registers.address,
-                *(p_w, q_var, *clipped),
+                *(p_w, q_var, what, *clipped),
             )
         self._clips = clips
         return clipped
@@ -351,6 +387,7 @@ class Inverter:
         with self._noticing_moves():
             await self._remember(control, fresh=False)
             await control.hold_zero()
+        self._save()  # a stop does not wait for a disk
 
     async def holds_zero(self, *, just_told: bool = False) -> bool:
         """Whether its registers say, read now, that zero power is held.
@@ -377,7 +414,40 @@ class Inverter:
         await self._after_reconnection()
         control = self._needed_control()
         await control.holds_zero()  # reads it
-        return control.found()
+        left = self._left(control)
+        if left is None:
+            self._note_handed_back(control)
+        return left
+
+    def _left(self, control: Control) -> Left | None:
+        """Return what was left, by the control's model as it was read last and by what was kept."""
+        left, own = control.found(), control.own
+        self.lacks_own_settings = left is not None and self._from_before is None
+        if left is not None or self._from_before is None or own is None:
+            return left
+        if self._own_before(control, own) is own or own.at(control.layout) == self._from_before.at(
+            control.layout
+        ):
+            return None
+        return "settings" if self._has_timer else "setpoint"
+
+    def _own_before(self, control: Control, own: OwnSettings) -> OwnSettings:
+        """Return its own settings from before the first setpoint, of an earlier bridge too.
+
+        Args:
+            control: As it was read last.
+            own: Its own settings by that.
+        """
+        if self._from_before is None:
+            return own
+        # A bridge whose setpoints have a timer leaves nothing that is switched on without: it is set anew.
+        is_newer = self._has_timer and control.found() is None and control.is_on(own)
+        return own if is_newer else self._from_before
+
+    @property
+    def may_owe_settings(self) -> bool:
+        """Whether an earlier bridge kept its own settings, and may not have put them back."""
+        return self._from_before is not None
 
     async def release(self) -> None:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
@@ -395,19 +465,50 @@ class Inverter:
         """
         control = self._needed_control()
         with self._noticing_moves():
-            return await control.not_released(self._own_settings(control))
+            still = await control.not_released(self._own_settings(control))
+        if still is None:
+            self._note_handed_back(control)
+        return still
+
+    def _note_handed_back(self, control: Control) -> None:
+        """Note that it has its own settings back, as far as it shows them.
+
+        They are read anew before the next setpoint: the installation may set them otherwise meanwhile. Where
+        they stand there otherwise than they were written, they may be something else: they are remembered.
+        """
+        if self._kept is not None and (self._is_saved or self._from_before is not None):
+            self._kept.drop(self._identity)
+        self._is_saved = False
+        ours, now = self._own_settings(control), control.own
+        self._from_before = None
+        if ours is not None and now is not None and now.at(control.layout) == ours.at(control.layout):
+            self._lasting = None
 
     def _own_settings(self, control: Control) -> OwnSettings | None:
         """Return the inverter's own settings, from before the first of ours; None = not known."""
-        if self._lasting is None or self._lasting[0] is not type(control):
-            return None
-        return self._lasting[1]
+        if self._lasting is None:
+            own = control.own
+            if self._from_before is None or own is None:
+                return None
+            return self._own_before(control, own)
+        return self._lasting[1] if self._lasting[0] is type(control) else None
 
     async def _remember(self, control: Control, *, fresh: bool) -> None:
         """Remember the inverter's own settings before the first of ours; later it only has ours."""
         if self._lasting is None:
-            self._lasting = (type(control), await control.lasting(fresh=fresh))
-            log.info("%s: its own settings: %s", self._registers.address, self._lasting[1].raw)
+            own = self._own_before(control, await control.lasting(fresh=fresh))
+            self._lasting = (type(control), own)
+            self.lacks_own_settings = self.lacks_own_settings and not control.is_on(own)
+            log.info("%s: its own settings: %s", self._registers.address, own.raw)
+
+    def _save(self) -> None:
+        """Keep its own settings for the next bridge, from the first setpoint until they are put back."""
+        if self._kept is None or self._is_saved or self._lasting is None or self._control is None:
+            return
+        control, own = self._lasting
+        if control is type(self._control):
+            self._kept.save(self._identity, self._control, own)
+            self._is_saved = True
 
     def _needed_control(self) -> Control:
         if self._control is None:

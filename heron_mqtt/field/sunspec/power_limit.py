@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from heron_mqtt.field.modbus.registers import Registers
 from heron_mqtt.field.sunspec.block import Block
-from heron_mqtt.field.sunspec.controls import OFF, ON, Control, in_safe_order, percent, seconds
+from heron_mqtt.field.sunspec.controls import OFF, ON, Control, OwnSettings, in_safe_order, percent, seconds
 from heron_mqtt.field.sunspec.discovery import Place
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
 
@@ -45,6 +47,11 @@ class PowerLimit(Control):
         if block.raw("WMaxLim_Ena") != ON or block.raw(self.timer) or not limit:
             return self._off(block)
         return {"WMaxLimPct": limit, self.timer: 0, "WMaxLim_Ena": ON}
+
+    def allowed_w(self, own: OwnSettings) -> tuple[float, float]:
+        """Return what the limit of the installation allows; see ``Control.allowed_w``."""
+        limit = own.value("WMaxLimPct") if own.raw.get("WMaxLim_Ena") == ON else None
+        return -math.inf, math.inf if limit is None else limit / 100.0 * self._w_max
 
     def _off(self, block: Block) -> dict[str, int]:
         return {"WMaxLim_Ena": OFF}

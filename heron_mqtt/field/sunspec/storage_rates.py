@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from heron_mqtt.field.modbus.registers import Registers
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
-from heron_mqtt.field.sunspec.controls import Control, in_safe_order, percent, seconds
+from heron_mqtt.field.sunspec.controls import Control, OwnSettings, in_safe_order, percent, seconds
 from heron_mqtt.field.sunspec.discovery import Place
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
 
-CHARGE_AND_DISCHARGE = 0b11  # StorCtl_Mod
+CHARGE, DISCHARGE = 0b01, 0b10  # StorCtl_Mod
+CHARGE_AND_DISCHARGE = CHARGE | DISCHARGE
 NO_POWER = (0, 0)  # OutWRte, InWRte
 
 
@@ -84,6 +87,21 @@ class StorageRates(Control):
         if out_rate + in_rate == 0:  # a window without width: a setpoint
             return self._off(block)
         return {"OutWRte": out_rate, "InWRte": in_rate, self.timer: 0, "StorCtl_Mod": mode}
+
+    def allowed_w(self, own: OwnSettings) -> tuple[float, float]:
+        """Return what the window of the installation allows, each side that it limits.
+
+        A negative rate demands the other direction: it allows nothing of its own. 0 is allowed always.
+        """
+        mode = own.raw.get("StorCtl_Mod", 0)
+        charge_w = None if self._known is None else self._known.value("WChaMax")
+        out_rate, in_rate = own.value("OutWRte"), own.value("InWRte")
+        least, most = -math.inf, math.inf
+        if mode & CHARGE and in_rate is not None and charge_w:
+            least = 0.0 - max(in_rate, 0.0) / 100.0 * charge_w
+        if mode & DISCHARGE and out_rate is not None and (discharge_w := self._discharge_w or charge_w):
+            most = max(out_rate, 0.0) / 100.0 * discharge_w
+        return least, most
 
     def _off(self, block: Block) -> dict[str, int]:
         full = block.counts("OutWRte", 100.0)

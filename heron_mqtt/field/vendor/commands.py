@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 
 from heron_mqtt.cancellation import end_tasks, unless_cancelled
 from heron_mqtt.errors import BrokerError, HeronError, MessageError
+from heron_mqtt.field.state_directory import state_directory, write_whole
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.link import NotTaken
@@ -47,11 +47,6 @@ class SentLater(NotSent):
     def __init__(self, text: str, within_s: float) -> None:
         self.within_s = within_s
         super().__init__(text)
-
-
-def state_directory() -> Path:
-    """Return where counts are kept that outlive a run."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "heron-mqtt"
 
 
 class PartlyTaken(NotSent):
@@ -108,10 +103,7 @@ class WriteBudget:
         if self._file is None:
             return
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            beside = self._file.with_suffix(".new")
-            beside.write_text(json.dumps(self._hours))
-            beside.replace(self._file)
+            write_whole(self._file, self._hours)
         except OSError as exc:
             if not self._is_reported:
                 self._is_reported = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from heron_mqtt.field.sunspec import device
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.device import SunSpecBattery, SunSpecDevice, SunSpecPv, make_device
 from heron_mqtt.field.sunspec.inverter import Inverter, Settings
+from heron_mqtt.field.sunspec.kept_settings import KeptSettings
 from heron_mqtt.messages import EmergencyStop, Setpoint, Telemetry
 from heron_mqtt.messaging.memory import InMemoryBroker
 from support.sunspec_registers import ImageRegisters
@@ -715,3 +717,44 @@ async def test_in_a_stop_reactive_power_is_not_at_rest() -> None:
     for q_mvar, rests in ((0.0, True), (0.009, True), (0.011, False), (-0.011, False)):
         it.device._watch_rest(Telemetry(p_mw=0.0, q_mvar=q_mvar))  # of 50 kW
         assert it.device.owes_safe_state is not rests
+
+
+async def test_the_birth_has_the_limit_of_the_installation_and_comes_again_when_it_is_another() -> None:
+    site = await bridged(found={"WMaxLim_Ena": 1, "WMaxLimPct": 6000})
+    assert site.device.nameplate()["p_max_mw"] == 0.03
+    births: list[Any] = []
+    site.device._say = births.append  # type: ignore[method-assign, assignment]
+    site.box[123, "WMaxLimPct"] = 4000  # since it was looked at
+    await site.device.apply(told(0.03))
+    assert site.device.nameplate()["p_max_mw"] == 0.02
+    assert [birth["p_max_mw"] for birth in births] == [0.02]
+
+
+async def test_a_limit_that_may_be_lost_is_told_of_where_it_is_handed_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for found, is_told in ((LEFT, True), (LEFT_ZERO, True), ({}, False)):
+        caplog.clear()
+        site = await bridged(found=found)
+        await site.device.measure()
+        await site.device.apply(told(0.01))
+        await site.device.hand_back()
+        assert (f"MG1/ess: {device.LOST}" in [r.getMessage() for r in caplog.records]) is is_told
+
+
+async def test_a_limit_that_a_bridge_owed_is_put_back_before_any_setpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limited = {**PV, 123: {**PV[123], "WMaxLim_Ena": 1, "WMaxLimPct": 6000}}
+    kept = KeptSettings(tmp_path, "box unit 1")
+    for models, points in ((limited, []), (PV, ["WMaxLimPct=6000", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"])):
+        registers: Any = ImageRegisters(models)
+        inverter = await Inverter.connect(registers, Settings(), kept=kept)
+        site = Bridged(registers, make_device(inverter, "MG1", "ess", InMemoryBroker()))
+        await site.device.measure()
+        assert site.points() == points
+        if not points:
+            await site.device.apply(told(0.01))  # and it is killed; its timer ends the setpoint
+    assert "MG1/ess: its own settings were off after an earlier bridge, and are put back" in caplog.text
+    assert not site.device.owes_safe_state
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,6 +16,7 @@ from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.der_ac_controls import DerOptions, DerShare
 from heron_mqtt.field.sunspec.inverter import Inverter, InverterFault, NotControllable, Settings
+from heron_mqtt.field.sunspec.kept_settings import KeptSettings
 from heron_mqtt.field.sunspec.power_limit import PowerLimit
 from heron_mqtt.field.sunspec.storage_rates import StorageRates
 from support.sunspec_registers import ImageRegisters
@@ -843,3 +845,171 @@ async def test_whether_zero_is_held_is_not_looked_at_anew_where_it_was_just_told
     site.reconnect()
     assert await site.inverter.holds_zero()
     assert len(site.registers.requests) > 5
+
+
+# -- the installation's own settings -----------------------------------------------------------------
+
+
+LIMITED = {123: {"WMaxLimPct": 6000, "WMaxLim_Ena": 1}}
+DER_LIMITED = {704: {"WMaxLimPct": 60, "WMaxLimPctEna": 1}}
+TIMED = {123: {"WMaxLimPct": 2000, "WMaxLim_Ena": 1, "WMaxLimPct_RvrtTms": 20}}
+
+
+async def test_a_limit_of_the_installation_bounds_setpoints_and_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for models, own, settings, limit_w, written in (
+        (PV, LIMITED, {}, 30_000, "WMaxLimPct=6000"),
+        (DER, DER_LIMITED, {"kind": "pv"}, 6_000, "WMaxLimPct=60"),
+    ):
+        site = await connected(models, own, **settings)
+        assert site.inverter.power_range_w == (0.0, limit_w), "before the first setpoint, too"
+        said(caplog)
+        for _ in range(2):
+            await site.inverter.set(0.045, 0.0, 5.0)
+            assert written in site.points()
+        assert said(caplog) == [
+            f"box unit 1: 45000 W, 0 var: clipped to what the limit of its installation allows, {limit_w} W, "
+            "0 var"
+        ]
+        assert site.inverter.power_range_w == (0.0, limit_w), "while it holds a setpoint, too"
+
+
+async def test_a_limit_of_the_installation_counts_in_the_scale_and_of_the_maximum_of_now() -> None:
+    site = await connected(PV, LIMITED)
+    await site.inverter.set(0.01, 0.0, 5.0)
+    site.box[123, "WMaxLimPct_SF"], site.box[123, "WMaxLimPct"] = 0, 20
+    site.box[121, "WMax"] = 1000  # 100 kW
+    site.points()
+    await site.inverter.set(0.09, 0.0, 5.0)
+    assert "WMaxLimPct=60" in site.points()
+    assert site.inverter.power_range_w == (0.0, 60_000.0)
+
+
+@pytest.mark.parametrize("left", [{"WMaxLimPct_RvrtTms": 9}, {"WMaxLimPct": 0}, {"WMaxLim_Ena": 0}])
+async def test_what_is_no_setting_of_the_installation_is_no_limit(left: dict[str, int]) -> None:
+    site = await connected(PV, {123: {**LIMITED[123], **left}})
+    assert site.inverter.power_range_w == (0.0, 50_000.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "out_rate", "in_rate", "range_w"),
+    [
+        (3, 5000, 2500, (-2000.0, 4000.0)),
+        (1, 5000, 2500, (-2000.0, 9000.0)),  # charging only is limited
+        (2, 5000, 2500, (-8000.0, 4000.0)),
+        (3, 5000, 0, (0.0, 4000.0)),
+        (3, -1000, 5000, (-4000.0, 0.0)),  # it demands to charge: no discharging, and 0 stays allowed
+        (3, 5000, -1000, (0.0, 4000.0)),
+        (0, 5000, 2500, (-8000.0, 9000.0)),
+    ],
+)
+async def test_a_window_of_the_installation_bounds_the_sides_that_it_limits(
+    mode: int, out_rate: int, in_rate: int, range_w: tuple[float, float]
+) -> None:
+    site = await connected(BATTERY, {124: {"StorCtl_Mod": mode, "OutWRte": out_rate, "InWRte": in_rate}})
+    assert site.inverter.power_range_w == range_w
+    for p_mw, bound_w in ((-0.02, range_w[0]), (0.02, range_w[1])):
+        site.points()
+        await site.inverter.set(p_mw, 0.0, 5.0)
+        rate = round(min(abs(bound_w), 8_000.0) / 8_000.0 * 10_000) * (-1 if p_mw < 0.0 else 1)
+        assert f"OutWRte={rate}" in site.points()
+    await site.inverter.hold_zero()
+    assert "OutWRte=0" in site.points()
+
+
+async def test_after_a_release_that_shows_a_limit_that_is_set_anew_counts() -> None:
+    site = await connected(PV, LIMITED)
+    await site.inverter.set(0.01, 0.0, 5.0)
+    await site.inverter.release()
+    assert await site.inverter.not_released() is None
+    site.box[123, "WMaxLimPct"] = 4000
+    await site.inverter.set(0.05, 0.0, 5.0)
+    assert "WMaxLimPct=4000" in site.points()
+
+
+async def restarted(models: Models, changes: dict[int, Any], folder: Path, **settings: Any) -> Site:
+    """Return an inverter at which another bridge begins."""
+    registers: Any = ImageRegisters(models_of(models, changes))
+    kept = KeptSettings(folder, "box unit 1")
+    return Site(registers, await Inverter.connect(registers, Settings(**settings), kept=kept))
+
+
+async def killed(folder: Path, first: str = "set") -> None:
+    """Have a bridge drive an inverter with a limit of its own, and end without a word."""
+    site = await restarted(PV, LIMITED, folder)
+    await (site.inverter.set(0.01, 0.0, 5.0) if first == "set" else site.inverter.hold_zero())
+
+
+@pytest.mark.parametrize("first", ["set", "hold_zero"])
+async def test_after_a_kill_the_next_bridge_puts_the_limit_of_the_installation_back(
+    tmp_path: Path, first: str
+) -> None:
+    await killed(tmp_path, first)
+    left = TIMED if first == "set" else {123: {"WMaxLimPct": 0, "WMaxLim_Ena": 1}}
+    site = await restarted(PV, left, tmp_path)
+    assert site.inverter.found == ("setpoint" if first == "set" else "zero")
+    assert site.inverter.power_range_w == (0.0, 30_000.0)
+    await site.inverter.hold_zero()
+    site.points()
+    await site.inverter.release()
+    assert site.points() == ["WMaxLimPct=6000", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
+    assert not site.inverter.lacks_own_settings
+    assert await site.inverter.not_released() is None
+    assert list(tmp_path.iterdir()) == [], "it has them back"
+
+
+async def test_an_inverter_that_has_reverted_without_its_limit_after_a_kill_lacks_it(tmp_path: Path) -> None:
+    await killed(tmp_path)
+    assert (await restarted(PV, {}, tmp_path)).inverter.found == "settings"
+    for changes in (LIMITED, {123: {"WMaxLimPct": 4000, "WMaxLim_Ena": 1}}):  # back, or set anew since
+        await killed(tmp_path)
+        site = await restarted(PV, changes, tmp_path)
+        assert site.inverter.found is None
+        assert site.inverter.may_owe_settings, "until its name is ours"
+        assert await site.inverter.what_was_left() is None
+        assert not site.inverter.may_owe_settings
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_without_a_timer_what_stands_after_a_kill_is_the_setpoint(tmp_path: Path) -> None:
+    no_timer: dict[int, Any] = {123: {**LIMITED[123], "WMaxLimPct_RvrtTms": None}}
+    site = await restarted(PV, no_timer, tmp_path, timer_needed=False)
+    await site.inverter.set(0.01, 0.0, 5.0)
+    no_timer[123]["WMaxLimPct"] = 2000
+    site = await restarted(PV, no_timer, tmp_path, timer_needed=False)
+    assert site.inverter.found == "setpoint"
+    await site.inverter.release()
+    assert "WMaxLimPct=6000" in site.points()
+
+
+async def test_settings_are_those_of_one_inverter_at_one_place(tmp_path: Path) -> None:
+    await killed(tmp_path)
+    for changes in ({**TIMED, 1: {"SN": "0816"}}, {**TIMED, 1: {"SN": None}}):
+        site = await restarted(PV, changes, tmp_path)
+        assert site.inverter.lacks_own_settings
+        await site.inverter.release()
+        assert site.points() == ["WMaxLim_Ena=0"]
+    assert KeptSettings(tmp_path, "box unit 2").load(("Heron Works", "PV-50", "0815"), a_limit()) is None
+    assert KeptSettings(tmp_path, "box unit 1").load(("Heron Works", "PV-50", "0815"), a_limit()) is not None
+
+
+def a_limit() -> PowerLimit:
+    return PowerLimit(Mock(), Mock(), 1.0)
+
+
+async def test_settings_that_cannot_be_kept_or_read_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    await killed(tmp_path / "file")
+    [line] = said(caplog)
+    assert "the settings of an inverter cannot be kept, a kill loses them: " in line
+    await killed(tmp_path / "folder")
+    [file] = (tmp_path / "folder").iterdir()
+    for text in ("{", "[]", '{"control": "123 WMaxLim_Ena", "raw": {"WMaxLimPct": "x"}, "exponents": {}}'):
+        file.write_text(text)
+        site = await restarted(PV, TIMED, tmp_path / "folder")
+        assert site.inverter.lacks_own_settings
+        [line] = said(caplog)
+        assert line.startswith(f"{file}: the settings of an inverter cannot be read, and are not known: ")

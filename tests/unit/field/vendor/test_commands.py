@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.errors import BrokerError, MessageError
+from heron_mqtt.field.state_directory import state_directory
 from heron_mqtt.field.vendor.built_ins import BuiltIns, problem
 from heron_mqtt.field.vendor.commands import (
     Commander,
@@ -17,7 +18,6 @@ from heron_mqtt.field.vendor.commands import (
     PartlyTaken,
     WriteBudget,
     budget_of,
-    state_directory,
 )
 from heron_mqtt.field.vendor.link import NotTaken
 from heron_mqtt.field.vendor.mapping import load_mapping

@@ -1,0 +1,90 @@
+"""The own settings of an inverter that is driven, in a file: the next bridge puts back what a kill left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from heron_mqtt.field.state_directory import write_whole
+from heron_mqtt.field.sunspec.controls import Control, OwnSettings
+
+log = logging.getLogger("heron_mqtt.sunspec")
+
+
+class KeptSettings:
+    """Keeps the own settings of one inverter from before the first setpoint until it is handed back.
+
+    An inverter is known by its place and what it says of itself: serial numbers are not always unique. Of one
+    without a serial number nothing is kept, as another one may stand there.
+
+    Args:
+        folder: Of the files, one for each inverter; made when needed.
+        place: Of the inverter: address and unit.
+    """
+
+    def __init__(self, folder: Path, place: str) -> None:
+        self._folder, self._place = folder, place
+        self._is_reported = False
+
+    def load(self, identity: Sequence[str], control: Control) -> OwnSettings | None:
+        """Return what a bridge has kept of the inverter; None = nothing, or of another control.
+
+        Args:
+            identity: Manufacturer, model and serial number.
+            control: How it is controlled.
+        """
+        file = self._file(identity)
+        if file is None or not file.is_file():
+            return None
+        try:
+            held = json.loads(file.read_text())
+            if held["control"] != _named(control):
+                return None
+            raw, exponents = (
+                {str(path): int(number) for path, number in held[key].items()} for key in ("raw", "exponents")
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
+            log.warning("%s: the settings of an inverter cannot be read, and are not known: %s", file, exc)
+            return None
+        return OwnSettings(raw, exponents)
+
+    def save(self, identity: Sequence[str], control: Control, own: OwnSettings) -> None:
+        """Keep what an inverter is set to; where that fails, it is told once."""
+        file = self._file(identity)
+        if file is None:
+            return
+        try:
+            write_whole(
+                file, {"control": _named(control), "raw": dict(own.raw), "exponents": dict(own.exponents)}
+            )
+        except OSError as exc:
+            self._report(f"{file}: the settings of an inverter cannot be kept, a kill loses them: {exc}")
+
+    def drop(self, identity: Sequence[str]) -> None:
+        """Keep nothing of an inverter any more: it has its settings back."""
+        file = self._file(identity)
+        if file is None:
+            return
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as exc:
+            self._report(f"{file}: the settings of an inverter that has them back cannot be deleted: {exc}")
+
+    def _file(self, identity: Sequence[str]) -> Path | None:
+        if not identity[-1]:
+            return None
+        name = hashlib.sha256(json.dumps([self._place, *identity]).encode()).hexdigest()[:32]
+        return self._folder / f"{name}.json"
+
+    def _report(self, text: str) -> None:
+        if not self._is_reported:
+            self._is_reported = True
+            log.warning("%s", text)
+
+
+def _named(control: Control) -> str:
+    """Return which control it is, for a file: its model, and the point that switches it on."""
+    return f"{control.model} {control.switches[0]}"
