@@ -188,6 +188,7 @@ class Proxy:
         for _ in range(RELEASES):
             if await self._wakeup.until(gateway.is_handed_back, HAND_BACK_S / RELEASES):
                 return
+            await gateway.hear_leases()
             gateway.release_again()
         for name, left in gateway.unreturned().items():
             log.error("%s/%s: %s: %s", self.agent.agent_id, name, NOT_HANDED_BACK, left.why)

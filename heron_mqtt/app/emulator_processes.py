@@ -108,9 +108,13 @@ class DeviceProcesses:
         assert self._lost is not None, "open() comes first"
         raise NotReady(await asyncio.shield(self._lost))
 
+    def expect_end(self) -> None:
+        """Take no device that ends from here on for one that ended by itself."""
+        self._ending = True
+
     async def close(self) -> None:
         """End every device: politely, then by force. Idempotent."""
-        self._ending = True
+        self.expect_end()
         process = self._process
         if process is None:
             return

@@ -65,6 +65,7 @@ class Infrastructure:
         throughout: Each raises once the run cannot go on.
         adapters: Of the vendors' devices; None = there are none.
         successions: Earlier starts of the gateways here, by agent; empty = none are to be known.
+        expect_end: Called once the run ends: what ends from then on has not ended by itself.
     """
 
     broker: MessageBroker | None = None
@@ -73,6 +74,7 @@ class Infrastructure:
     throughout: tuple[WatchTask, ...] = ()
     adapters: VendorAdapters | None = None
     successions: Mapping[str, Succession] = field(default_factory=dict)
+    expect_end: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,9 @@ async def mqtt_infrastructure(
             if adapters := await stack.enter_async_context(speaking):
                 note(f"vendor devices: {len(adapters)} by their own topics or registers")
         starting = (processes.until_lost,) if emulated else ()
-        yield Infrastructure(broker, url, starting, tuple(throughout), adapters, successions)
+        yield Infrastructure(
+            broker, url, starting, tuple(throughout), adapters, successions, processes.expect_end
+        )
 
 
 def _successions(

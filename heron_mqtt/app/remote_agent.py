@@ -145,6 +145,7 @@ async def serve_proxies(
             with frozen_gc():
                 await unless(_run_each(proxies, infrastructure.successions, note), *watches)
         finally:
+            infrastructure.expect_end()
             await _together([proxy.close() for proxy in proxies.values()])
             unreturned = {
                 f"{agent}/{name}": left

@@ -218,6 +218,7 @@ async def _run_in(
         if plan.is_disturbed:
             summary.undisturbed = await in_daemon_thread(lambda: _undisturbed(plan))
     finally:
+        infrastructure.expect_end()
         if infrastructure.broker is not None:
             summary.note_messages(infrastructure.broker.stats.counts())
             summary.devices = env.device_reports()

@@ -91,7 +91,7 @@ class HardwareRest:
     def note_told(self) -> None:
         """Take note that it is told to rest now: what was measured is of before."""
         self.told_at = self._monotonic()
-        self._has_rested = False
+        self._has_rested = self.is_set_elsewhere = False
         self.see_nothing()
 
     def see(self, p_mw: float, q_mvar: float | None = None) -> None:

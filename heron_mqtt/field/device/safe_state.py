@@ -261,8 +261,10 @@ class SafeStateDevice(PresentDevice, abc.ABC):
     @property
     def _may_have_power(self) -> bool:
         """Whether the hardware may still have the power of a setpoint that is over."""
+        if not self.is_safe:  # its lease is over, and it was not told of that yet
+            return True
         is_owed = not self._rest.is_taken or self.owes_safe_state
-        return self.is_safe and is_owed and not self._rest.is_set_elsewhere
+        return is_owed and not self._rest.is_set_elsewhere
 
     def _tell_holder(self) -> None:
         """Publish whose setpoints are followed, if that has changed; not in the name of another device."""

@@ -163,6 +163,7 @@ class DeviceLink:
         self._kind = kind
         self._wrong_kind: str | None = None
         self._reseed_due = False
+        self._hears_lease = self._is_lease_free = False
         self.hand_back = HandBack(nameplate_mw or (0.0, 0.0))
         """Whether it was driven, and shows since that it was let go."""
         self._hint = MappingHint(max(map(abs, nameplate_mw or (0.0,))))
@@ -185,9 +186,16 @@ class DeviceLink:
             (self.telemetry_channel, self._on_telemetry),
             (self.status_channel, self._on_status),
         ]
-        if self._taking.depends_on_holder:
-            channels.append((topics.device(self.agent_id, self.device, "lease"), self._on_lease))
         await self._subscriptions.open(channels)
+        if self._taking.depends_on_holder:
+            await self.hear_lease()
+
+    async def hear_lease(self) -> None:
+        """Listen to what the device says of its lease, if that is not done yet; the broker keeps it."""
+        if not self._hears_lease:
+            self._hears_lease = True
+            channel = topics.device(self.agent_id, self.device, "lease")
+            await self._subscriptions.open([(channel, self._on_lease)])
 
     def on_reconnect(self) -> None:
         """What the broker tells of the device now is news again: its will may have been sent meanwhile."""
@@ -341,7 +349,7 @@ class DeviceLink:
         self._acks.note_sent(stamper.boot, stamped["seq"], now_s)
         self._answer = None
         self.stats.setpoints += 1
-        self.hand_back.note_setpoint()
+        self.hand_back.note_setpoint((stamper.boot, stamped["seq"]))
         self._plausible.asked()
         self._publish(stamped, lease_s)
 
@@ -371,6 +379,19 @@ class DeviceLink:
         """Renew no longer what was sent last: its lease runs out and the device goes safe by itself."""
         self._lease = None
         self.hand_back.note_end()
+
+    @property
+    def is_to_be_handed_back(self) -> bool:
+        """Whether it was driven and does not show that it was let go.
+
+        One whose program has ended shows it by its lease: after a kill that is still held.
+        """
+        return self.hand_back.is_due and not (self.is_offline and self._is_lease_free)
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether its program has ended, or its connection was lost."""
+        return self.status is not None and self.status.state == "offline"
 
     @property
     def unreturned(self) -> Unreturned | None:
@@ -604,6 +625,8 @@ class DeviceLink:
         lease = self._broker.parsed(message, LeaseState)
         if lease is not None and lease.env_id in {None, self._env_id}:
             self._taking.heard(lease)
+            self._is_lease_free = lease.state == "free"
+            self._on_change()
 
     def _note_kind(self, kind: str | None) -> None:
         self._wrong_kind = None

@@ -199,7 +199,13 @@ class FieldGateway:
         return [name for name in self.links if self._is_to_be_handed_back(name)]
 
     def _is_to_be_handed_back(self, name: str) -> bool:
-        return self.links[name].hand_back.is_due and not self._settings[name].has_adapter
+        return self.links[name].is_to_be_handed_back and not self._settings[name].has_adapter
+
+    async def hear_leases(self) -> None:
+        """Hear what devices that have gone offline said last of their lease, of those to be handed back."""
+        for name in self._not_handed_back():
+            if self.links[name].is_offline:
+                await self.links[name].hear_lease()
 
     def unreturned(self) -> dict[str, Unreturned]:
         """Return what is wrong, by device, with those that were driven and do not show their release.
@@ -226,6 +232,7 @@ class FieldGateway:
         """Give the leases back, so that none is renewed: another gateway has taken the devices over."""
         for link in self.links.values():
             link.release(self._stamper)
+            link.hand_back.forget()
 
     @property
     def estop(self) -> EmergencyStop | None:

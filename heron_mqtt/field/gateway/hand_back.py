@@ -37,7 +37,9 @@ class HandBack:
         "_newest",
         "_rejected",
         "_releases",
+        "_setpoint",
         "_was_acknowledged",
+        "_was_followed",
         "is_due",
     )
 
@@ -46,16 +48,23 @@ class HandBack:
         """Whether it was sent a setpoint, and has not shown since that it was let go."""
         self._nameplate_mw = nameplate_mw
         self._is_let_go = False
+        self._setpoint = ("", -1)  # the newest
+        self._was_followed = False  # any of ours, since it showed last that it was let go
         self._releases: set[tuple[str, int]] = set()
         self._newest: Telemetry | None = None  # since it was let go
         self._rejected: str | None = None
         self._was_acknowledged = False
 
-    def note_setpoint(self) -> None:
-        """It is sent a setpoint: it is driven from here on."""
+    def note_setpoint(self, setpoint: tuple[str, int]) -> None:
+        """It is sent a setpoint of this boot and number: it is driven from here on."""
         self.is_due, self._is_let_go, self._was_acknowledged = True, False, False
         self._newest = self._rejected = None
+        self._setpoint = setpoint
         self._releases.clear()
+
+    def forget(self) -> None:
+        """It is another gateway's from here on."""
+        self.is_due = False
 
     def note_end(self, release: tuple[str, int] | None = None) -> None:
         """It is let go: by a release of this boot and number, or by no renewal from here on."""
@@ -64,19 +73,33 @@ class HandBack:
         self._is_let_go = True
 
     def note_telemetry(self, telemetry: Telemetry) -> None:
-        """Take what it says; only what comes once it was let go counts."""
-        if not self.is_due or not self._is_let_go:
+        """Take what it says; only what comes once it was let go counts.
+
+        What was on its way before the device took the newest setpoint says nothing of that: one that
+        acknowledges has to acknowledge that setpoint, or a release.
+        """
+        if not self.is_due:
+            return
+        has_followed = telemetry.ack_seq is not None and telemetry.rejected is None
+        self._was_followed |= has_followed and telemetry.ack_boot == self._setpoint[0]
+        if not self._is_let_go:
+            return
+        answered = (telemetry.ack_boot, telemetry.ack_seq)
+        is_answer = answered in self._releases
+        if telemetry.ack_seq is not None and not is_answer and answered != self._setpoint:
             return
         self._newest = telemetry
-        is_answer = (telemetry.ack_boot, telemetry.ack_seq) in self._releases
         if is_answer:
             self._rejected, self._was_acknowledged = telemetry.rejected, telemetry.rejected is None
+            if self._rejected is not None and not self._was_followed:  # the lease is another one's
+                self.is_due = False
+                return
         if telemetry.safe is None:  # it does not say
             is_safe = self._was_acknowledged or is_at_rest(telemetry.p_mw, self._nameplate_mw)
         else:
             is_safe = telemetry.safe
         if is_safe:
-            self.is_due = False
+            self.is_due = self._was_followed = False
 
     def unreturned(self, state: str | None, reason: str | None) -> Unreturned | None:
         """Return what is wrong; None = nothing: it was never driven, or shows that it was let go.

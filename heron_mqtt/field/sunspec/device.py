@@ -116,7 +116,8 @@ class SunSpecDevice(FieldDevice):
 
         By the lease that the broker keeps a stop knows of it, also when this bridge is gone.
         """
-        return self._has_written and self.owes_safe_state and not self._rest.is_set_elsewhere
+        is_owed = not self.is_safe or (self.owes_safe_state and not self._rest.is_set_elsewhere)
+        return self._has_written and is_owed
 
     async def measure(self) -> Telemetry:
         """Ask the inverter."""

@@ -51,6 +51,7 @@ class StopProof:
         self._stale_after_s = stale_after_s
         self._within_s = answer_within_s
         self._settle_s = 0.0 if mapping.setpoint is None else mapping.setpoint.settle_s
+        self._answers_until = math.inf
         self._measured_at = -math.inf  # when it said its power last
         self._rested_at = -math.inf  # when it said one next to 0, or took a release, last
 
@@ -59,18 +60,20 @@ class StopProof:
     def await_answer(self) -> None:
         """Take in an answer that comes from now on, to what the device is about to be sent."""
         self._reply.begin(None, math.inf)
+        self._answers_until = math.inf
 
     def begin(self) -> None:
         """Take note that the device is being told of the stop: what counts comes from now on."""
         self.await_answer()
         self._rest.note_told()
 
-    async def refusal(self) -> str | None:
+    async def refusal(self, now_s: float) -> str | None:
         """Wait for what the device answers to the release that it is sent; returns why it rejects it.
 
         None = not for now: many answer setpoints only, and one may answer later than it can be waited for.
         Of several messages any may be answered last.
         """
+        self._answers_until = now_s + self._within_s
         if self._answers and any(a.may_answer(self._commander.values) for a in self._mapping.answers):
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(REFUSAL_S, self._within_s)):
@@ -102,6 +105,9 @@ class StopProof:
         self, topic: str, payload: bytes, values: Mapping[str, RenderedValue], at_s: float
     ) -> bool:
         """Take in what may be an answer to the stop; returns whether it is news."""
+        if at_s > self._answers_until:  # what the device answers then is of someone else's command
+            self._reply.end()
+            return False
         before = self._reply.answer
         self._reply.take_answer(topic, payload, values, at_s)
         return self._reply.answer is not before

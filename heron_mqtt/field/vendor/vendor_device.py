@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from heron_mqtt.errors import HeronError, MessageError, PlaceTaken
@@ -134,6 +135,7 @@ class VendorDevice(MappedDevice):
         self._end_problem = ""  # why it was not told of the end, for people
         self._is_driven = False
         self._is_end_sent = False  # of the setpoint that it holds: its broker has taken it
+        self._left_instances: list[dict[str, str]] = []  # learned before, which a stop keeps at 0
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
         self._caught_up_at = -math.inf
@@ -323,10 +325,14 @@ class VendorDevice(MappedDevice):
             BrokerError, MessageError: It could not be sent.
             NotTaken: It was refused, or the device was not there to hear it.
         """
+        while self._left_instances:  # they are at 0, as they were told
+            left = replace(self._context(), learned=self._left_instances[-1])
+            await self._commander.release(left)
+            self._left_instances.pop()
         self._stop_proof.await_answer()
         self._report_instead(await self._commander.release(self._context()))
         self._is_end_sent = True
-        if (why := await self._stop_proof.refusal()) is not None:
+        if (why := await self._stop_proof.refusal(self._monotonic())) is not None:
             raise NotTaken(f"its release was rejected by the device: {why}")
         if (why := self._why_unheard()) is not None:
             raise NotTaken(f"its release was sent while it was not there: {why}", was_heard=False)
@@ -349,7 +355,7 @@ class VendorDevice(MappedDevice):
         if (why := self._stop_proof.rejection) is None or self.stopped or self.is_driven or not self.is_safe:
             return
         self._count_problem("setpoint", f"its release was rejected by the device: {why}")
-        self._is_driven = self._owes_end = True
+        self._is_driven, self._owes_end, self._is_end_sent = True, True, False
         self._caught_up_at = self._monotonic()
         self._tell_holder()
 
@@ -514,7 +520,10 @@ class VendorDevice(MappedDevice):
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
         was, now_s = self._state.status(), self._monotonic()
+        learned = self._state.learned
         taken = self._state.take(topic, payload, now_s, retained=retained)
+        if learned and learned != self._state.learned and self._is_held_by_stop:
+            self._left_instances.append(learned)
         if taken is not None:
             self._take_in(topic, taken, retained, now_s)
             if not retained:

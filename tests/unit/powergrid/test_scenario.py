@@ -77,7 +77,7 @@ def test_whole_numbers_are_taken_for_numbers() -> None:
     assert scenario_from_dict(small({"step_s": 900})).scenario.step_s == 900.0
 
 
-@pytest.mark.parametrize("name", ["a/b", "a+b", "#1", "50%", "a b", "Ünïcode", "MG\n1"])
+@pytest.mark.parametrize("name", ["a/b", "a+b", "#1", "50%", "a b", "Ünïcode"])
 def test_identifiers_may_hold_what_mqtt_reserves(name: str) -> None:
     data = small({"name": name, "operator_id": name}, names={"MG2": name})
     assert list(scenario_from_dict(data).scenario.microgrids) == ["MG1", name, "MG3"]

@@ -524,3 +524,17 @@ def test_power_that_falls_at_the_end_is_on_its_way() -> None:
         assert site.device.measured.p_mw < 0.45
 
     serve(ends, Ramps)
+
+
+def test_what_something_else_has_set_once_says_nothing_of_a_later_setpoint() -> None:
+    async def twice(site: ClockedSite) -> None:
+        await ended(site, "lease")
+        await asyncio.sleep(70.0)
+        site.device.measured = POWER  # by hand
+        await asyncio.sleep(2.0)
+        assert site.said["lease"][-1]["state"] == "free"
+        site.device.stays = True
+        await ended(site, "lease")
+        assert site.said["lease"][-1]["state"] == "held"
+
+    serve(twice, Hardware)

@@ -12,13 +12,44 @@ from heron_mqtt.messages import Telemetry
 from support.field_rig import Rig, nothing
 
 NAMEPLATE_MW = (-0.05, 0.05)
-RELEASE = ("b1", 7)
+SETPOINT, RELEASE = ("b1", 6), ("b1", 7)
 
 
 def driven() -> HandBack:
     found = HandBack(NAMEPLATE_MW)
-    found.note_setpoint()
+    found.note_setpoint(SETPOINT)
+    found.note_telemetry(Telemetry(p_mw=0.003, safe=False, ack_boot="b1", ack_seq=6))
     return found
+
+
+def test_what_left_the_device_before_it_took_the_newest_setpoint_does_not_count() -> None:
+    found = driven()
+    found.note_setpoint(("b1", 8))
+    found.note_end(("b1", 9))
+    found.note_telemetry(Telemetry(p_mw=0.0, safe=True, ack_boot="b1", ack_seq=6))
+    assert found.is_due
+    found.note_telemetry(Telemetry(p_mw=0.003, safe=False, ack_boot="b1", ack_seq=8))
+    assert found.is_due
+    found.note_telemetry(Telemetry(p_mw=0.0, safe=True, ack_boot="b1", ack_seq=9))
+    assert not found.is_due
+
+
+def test_one_that_follows_another_and_did_nothing_of_ours_has_nothing_to_hand_back() -> None:
+    found = HandBack(NAMEPLATE_MW)
+    found.note_setpoint(SETPOINT)
+    said = {"p_mw": 0.003, "safe": False, "rejected": "the lease is MG2's", "ack_boot": "b1"}
+    found.note_telemetry(Telemetry(**said, ack_seq=6))
+    found.note_end(RELEASE)
+    assert found.is_due
+    found.note_telemetry(Telemetry(**said, ack_seq=7))
+    assert not found.is_due
+
+
+def test_a_device_that_is_left_to_a_successor_owes_nothing() -> None:
+    found = driven()
+    found.forget()
+    found.note_end(RELEASE)
+    assert found.unreturned("fault", "the bus is busy") is None
 
 
 def test_a_device_that_was_never_driven_owes_nothing() -> None:
@@ -35,7 +66,7 @@ def test_only_what_it_says_once_it_was_let_go_counts() -> None:
     assert found.unreturned("online", None) == ("it has said nothing since", False)
     found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
     assert not found.is_due
-    found.note_setpoint()
+    found.note_setpoint(SETPOINT)
     assert found.is_due, "the next setpoint begins it anew"
 
 
@@ -47,7 +78,7 @@ def test_one_that_does_not_say_whether_it_is_safe_is_taken_at_its_answer_or_at_i
     assert found.unreturned("online", None) is not None
     found.note_telemetry(Telemetry(p_mw=0.003, ack_boot="b1", ack_seq=7))
     assert not found.is_due, "acknowledged: how fast it gets there is its own"
-    found.note_setpoint()
+    found.note_setpoint(SETPOINT)
     found.note_end()  # its lease runs out
     found.note_telemetry(Telemetry(p_mw=0.0001))
     assert not found.is_due

@@ -1061,7 +1061,8 @@ async def test_a_release_to_a_box_that_is_away_is_owed_until_it_is_there(make: A
     await site.answered(site.send(0.003, lease_s=0.3))
     site.wire.says("box/status", "off")
     await until(lambda: ("box/mode", "auto") in site.wire.sent, "a release that only the broker took")
-    await until(lambda: site.telemetry[-1].get("safe") is False, "not safe")
+    await site.device.idle()
+    await until(lambda: site.telemetry[-1]["safe"] is False, "not safe")
     assert site.leases[-1]["state"] == "held"
     before = len(site.wire.sent)
     site.wire.says("box/status", "on")
@@ -1112,6 +1113,23 @@ async def test_a_release_that_the_box_rejects_is_owed(make: Any, says: dict[str,
     await until(lambda: site.telemetry[-1].get("safe") is safe and site.leases[-1]["state"] == state, state)
 
 
+async def test_an_answer_long_after_its_release_is_of_another_ones_command(make: Any) -> None:
+    answers = [{"topic": "box/answer", "error": {"path": "error"}}]
+    setpoint = {**RELEASED["setpoint"], "confirm": "answer", "answers": answers, "answer_within_s": 0.2}
+    site = await make({**RELEASED, "setpoint": setpoint})
+    site.wire.says("box/state", {"p": 0})
+    seq = site.send(0.003, lease_s=0.6)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.says("box/answer", {"error": None})
+    await site.answered(seq)
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    await asyncio.sleep(0.25)
+    site.wire.says("box/answer", {"error": "locked"})
+    await site.settled()
+    assert not site.device.is_driven
+    assert site.leases[-1]["state"] == "free"
+
+
 async def test_an_instance_that_holds_a_setpoint_is_told_of_its_end_before_another_is_learned(
     make: Any,
 ) -> None:
@@ -1138,6 +1156,9 @@ async def test_an_instance_that_holds_a_setpoint_is_told_of_its_end_before_anoth
     await until(lambda: ("W/1/set", "0") in site.wire.sent, "the stop at the one that is driven")
     speak("2", 7)
     assert site.device.state.learned == {"inst": "2"}
+    site.stop(False)
+    await until(lambda: ("W/2/mode", "auto") in site.wire.sent, "the release of the one that is there")
+    assert ("W/1/mode", "auto") in site.wire.sent, "the one that the stop kept at 0 is handed back, too"
 
 
 @pytest.mark.parametrize("has_stop", [False, True])
