@@ -447,6 +447,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
             self._lease_end.moved()
             self._tell_holder()  # before the hardware is told: then the next program knows that it was
             self.is_safe = self._is_undone = False
+            self._rest.see_nothing()
             self._held = setpoint
             try:
                 await self._apply(setpoint)

@@ -80,6 +80,7 @@ class HardwareRest:
         self._p_mw: float | None = None  # measured last since it was told; None = not, or that failed
         self._q_mvar: float | None = None
         self._has_rested = False  # since it was told
+        self._had_power = False  # when it was told once more: until it is measured, it has it still
         self._report = report
         self._monotonic = monotonic
         self._pause = GrowingPause()
@@ -90,9 +91,11 @@ class HardwareRest:
 
     def note_told(self) -> None:
         """Take note that it is told to rest now: what was measured is of before."""
+        had_power = self.keeps_power
         self.told_at = self._monotonic()
         self._has_rested = self.is_set_elsewhere = False
         self.see_nothing()
+        self._had_power = had_power
 
     def see(self, p_mw: float, q_mvar: float | None = None) -> None:
         """Take in what was measured since it was told, MW, Mvar; None = its reactive power is not known."""
@@ -111,6 +114,7 @@ class HardwareRest:
     def see_nothing(self) -> None:
         """Take note that nothing is measured that counts."""
         self.seen, self._p_mw, self._q_mvar = PowerSeen.NOTHING, None, None
+        self._had_power = False
 
     def note_refusal(self, why: str) -> None:
         """Take note that it has not accepted the stop that it was told."""
@@ -146,6 +150,11 @@ class HardwareRest:
     def has_power(self) -> bool:
         """Whether it had power when it was measured last."""
         return self.seen is PowerSeen.POWER
+
+    @property
+    def keeps_power(self) -> bool:
+        """Whether it had power when it was measured last, also before it was told to rest once more."""
+        return self.has_power or (self.seen is PowerSeen.NOTHING and self._had_power)
 
     @property
     def is_doubtful(self) -> bool:

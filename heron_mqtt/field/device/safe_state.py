@@ -240,7 +240,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         """Tell hardware again that was not told of its safe state, or does not stay in it."""
         if not self.is_safe:
             return
-        if not self._rest.is_taken and (self._is_watched or not self._tells_again):
+        if not (self._rest.is_taken or self._tells_again):
             if self._monotonic() >= self._rest.told_at + GO_SAFE_AGAIN_S:
                 await self._tell_to_rest("it was not told")
         elif self._own_thread.has_gone_on():

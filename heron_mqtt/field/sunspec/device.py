@@ -65,7 +65,7 @@ class SunSpecDevice(FieldDevice):
     def owes_safe_state(self) -> bool:
         """Whether it has still to be told of the safe state, or is not known to be at 0 in a stop."""
         if not self.stopped:
-            return self._owes or (self._is_watched and self._rest.has_power)
+            return self._owes or (self._is_watched and self._rest.keeps_power)
         is_untold = self._inverter.is_controlled and (self._owes or self._told != "zero")
         return is_untold or self._rest.seen is not PowerSeen.AT_REST
 
@@ -166,7 +166,7 @@ class SunSpecDevice(FieldDevice):
 
     async def go_safe(self, reason: str) -> None:
         """Go to the safe state; at an emergency stop that is zero power in any case."""
-        self._rest.see_nothing()
+        self._rest.note_told()
         if not self._inverter.is_controlled:
             return
         self._stop_may_have_come = self.stopped and (self._stop_may_have_come or not self._has_written)

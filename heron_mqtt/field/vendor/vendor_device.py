@@ -411,7 +411,7 @@ class VendorDevice(MappedDevice):
 
     @property
     def _left_rest(self) -> bool:
-        return self._is_watched and self._rest.has_power
+        return self._is_watched and self._rest.keeps_power
 
     def _see(self, telemetry: Telemetry | None, *, has_failed: bool) -> None:
         """Look at its power after a lease, as far as it is of after it was sent 0.
@@ -421,7 +421,7 @@ class VendorDevice(MappedDevice):
         p_mw = self._stop_proof.known_p_mw(self._monotonic(), was_told=True, is_offline=self._offline())
         if p_mw is not None:
             self._rest.see(p_mw)
-        elif not self._rest.has_power:
+        elif self._rest.seen is PowerSeen.AT_REST:
             self._rest.see_nothing()
 
     def _rests_in_stop(self) -> bool:

@@ -51,6 +51,23 @@ def test_what_was_seen_is_of_after_it_was_told() -> None:
         assert rest.seen is PowerSeen.NOTHING
 
 
+def test_power_is_kept_while_it_is_told_again_until_it_is_measured_or_set() -> None:
+    """The lease was free, and the device safe, from each telling to the next measurement."""
+    rest = Told().rest
+    assert not rest.keeps_power
+    rest.see(0.004)
+    for _ in range(2):
+        rest.note_told()
+        assert (rest.keeps_power, rest.has_power) == (True, False)
+    rest.see(0.0)
+    assert not rest.keeps_power
+    rest.note_told()
+    assert not rest.keeps_power
+    rest.see(0.004)
+    rest.see_nothing()
+    assert not rest.keeps_power, "a setpoint took its place"
+
+
 def test_hardware_that_keeps_its_power_is_told_again_at_longer_and_longer_intervals() -> None:
     it = Told()
     told_s = [100]

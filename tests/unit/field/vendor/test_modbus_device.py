@@ -774,7 +774,10 @@ async def test_after_a_release_to_0_its_power_has_to_show_it_and_its_end_names_i
     site.box.put(11, 200)  # a write that the box executes late
     site.box.put(100, *i32(2000), area="input")
     await until(lambda: site.last["safe"] is False, "telemetry that says so")
+    said = len(site.gateway.telemetry)
     await until(lambda: site.box[11] == 0, "it is told again")
+    assert site.leases[-1]["state"] == "held"
+    assert not any(each["safe"] for each in site.gateway.telemetry[said:]), "not for a moment"
     measured = len(site.gateway.telemetry)
     await until(lambda: len(site.gateway.telemetry) > measured + 2, "its power, which it still says")
     await site.end()
