@@ -7,6 +7,7 @@ import json
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,10 @@ class Sungrow(ModbusBox):
         self.put(13021, self[13051] if way else 0, area="input")
 
     def orders(self) -> list[int]:
-        """Return the powers that it was told."""
-        return [words[0] for address, words in self.writes() if address == 13051]
+        """Return the powers that it was told, without the 0 before each direction."""
+        written = [*self.writes(), (0, [0])]
+        pairs = pairwise(written)
+        return [words[0] for (address, words), (after, _) in pairs if address == 13051 and after != 13050]
 
 
 @pytest.fixture
