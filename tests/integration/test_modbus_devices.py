@@ -93,7 +93,8 @@ class Sungrow(ModbusBox):
         """Return the powers that it was told, without the 0 before each direction."""
         written = [*self.writes(), (0, [0])]
         pairs = pairwise(written)
-        return [words[0] for (address, words), (after, _) in pairs if address == 13051 and after != 13050]
+        told = [(words[0], after) for (address, words), (after, _) in pairs if address == 13051]
+        return [power for power, after in told if power or after != 13050]
 
 
 @pytest.fixture
