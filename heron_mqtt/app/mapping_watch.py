@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from heron_mqtt.app.toml_lines import with_line
-from heron_mqtt.app.vendor_adapters import VendorAdapters, device_mapping, mapping_file
+from heron_mqtt.app.vendor_adapters import StillDriven, VendorAdapters, device_mapping, mapping_file
 from heron_mqtt.errors import BrokerError, ConfigError, PlaceTaken
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("heron_mqtt.mapping")
 
 LOOK_EVERY_S = 0.5
+AGAIN_EVERY_S = 5.0  # a device that refuses its release is driven in between, by its old mapping
 RESCALED = 3.0
 """A number that is so many times what it was, or of another sign, is told of: kW for W, charging for not."""
 Digests = dict[Path, str | None]
@@ -72,6 +74,8 @@ class MappingWatch:
         self._known = self._begun  # the newest that could be read: it names the files
         self._elsewhere = ""  # what else has changed, as it was told last
         self._refused: set[tuple[str, str]] = set()
+        self._waiting: set[tuple[str, str]] = set()  # for the device to take its release
+        self._again_at = -math.inf
 
     def _load(self) -> LoadedScenario:
         from powergrid.scenario import load_scenario
@@ -93,7 +97,8 @@ class MappingWatch:
         while True:
             await asyncio.sleep(self._every_s)
             before, newest = newest, self._digests()
-            if newest == in_force or newest != before:
+            is_due = bool(self._waiting) and asyncio.get_running_loop().time() >= self._again_at
+            if (newest == in_force and not is_due) or newest != before:
                 continue  # nothing new, or still being written
             if any(self._adapters.is_stopped(key) for key in self._adapters.mappings):
                 if not is_waiting:  # an adapter that holds its device at 0 goes on until the stop is over
@@ -101,13 +106,18 @@ class MappingWatch:
                 is_waiting = True
                 continue
             is_waiting = False
-            in_force = newest = await self._take(newest)
+            in_force = newest = await self._take(newest, is_again=newest == in_force)
 
     def _digests(self) -> Digests:
         return {path: _digest(path) for path in self.files()}
 
-    async def _take(self, digests: Digests) -> Digests:
-        """Put in force what is right of a change; returns what the files held before they were read."""
+    async def _take(self, digests: Digests, *, is_again: bool) -> Digests:
+        """Put in force what is right of a change; returns what the files held before they were read.
+
+        Args:
+            digests: Of the files.
+            is_again: Nothing is new; only what waits for a device is tried again.
+        """
         try:
             loaded = self._load()
         except ConfigError as exc:
@@ -117,20 +127,22 @@ class MappingWatch:
         self._known = loaded  # it may name other files; a change that comes while they are read is seen
         digests = {path: digests.get(path) or _digest(path) for path in self.files()}
         changed = {}
-        for key in self._adapters.mappings:
+        for key in tuple(self._waiting) if is_again else self._adapters.mappings:
             if key not in loaded.scenario.mapped_devices:
                 continue  # told of below
             try:
                 mapping = device_mapping(loaded, *key)
             except ConfigError as exc:
                 self._refused.add(key)
+                self._waiting.discard(key)
                 self._refuse("/".join(key), exc)
                 continue
             old = self._adapters.mappings[key]
             if (mapping.table, mapping.learned) != (old.table, old.learned):
                 changed[key] = mapping
-            elif key in self._refused:
+            elif key in self._refused | self._waiting:
                 self._refused.discard(key)
+                self._waiting.discard(key)
                 self._note(f"{'/'.join(key)}: its mapping is again the one that is in force")
         self._tell_elsewhere(loaded)
         for key, mapping in changed.items():
@@ -147,9 +159,13 @@ class MappingWatch:
         try:
             async with self.between_steps:
                 await self._adapters.replace(key, mapping)
+        except StillDriven as exc:
+            self._wait(key, str(exc))
+            return
         except (ConfigError, BrokerError, PlaceTaken) as exc:
             self._refuse(label, exc)
             return
+        self._waiting.discard(key)
         what = f"its mapping was read anew from {path}: handed back, and taken in hand as born again"
         self._note(f"{label}: {what}")
         if rescaled:
@@ -157,6 +173,18 @@ class MappingWatch:
         if self._event is not None:
             data = {"file": str(path), "sha256": digests.get(path)}
             self._event("mapping", label, what, data | ({"rescaled": rescaled} if rescaled else {}))
+
+    def _wait(self, key: tuple[str, str], why: str) -> None:
+        """Try again later; said once. Only the old adapter can tell the device to let go of its setpoint."""
+        self._again_at = asyncio.get_running_loop().time() + AGAIN_EVERY_S
+        if key in self._waiting:
+            return
+        self._waiting.add(key)
+        label = "/".join(key)
+        what = "a changed mapping waits, the old one stays in force until the device has taken its release"
+        log.warning("%s: %s: %s", label, what, why)
+        if self._event is not None:
+            self._event("mapping", label, what, {"problems": [why]})
 
     def _refuse(self, label: str, exc: Exception) -> None:
         found = exc.problems if isinstance(exc, ConfigError) else (str(exc),)

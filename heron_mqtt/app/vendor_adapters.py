@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from heron_mqtt.app.vendor_links import VendorLinks, address_problems, broker_options, place_problems
 from heron_mqtt.cancellation import end_tasks
-from heron_mqtt.errors import ConfigError
+from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.field.place_claim import PlaceClaim
 from heron_mqtt.field.vendor import VendorDevice
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 ONLINE_S = 5.0  # how long an adapter with another mapping is waited for
 UNSENT = {None, "simulated", "shadow"}  # left open, a real device is in shadow
 """Authorities with which no setpoint leaves the gateway."""
+
+
+class StillDriven(HeronError):
+    """A device has not taken its release, so its adapter stays; says why."""
 
 
 def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping]:
@@ -224,6 +228,7 @@ class VendorAdapters:
         self._claim_of: dict[tuple[str, str], PlaceClaim] = {}
         self._devices: dict[tuple[str, str], VendorDevice] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._left: dict[str, str] = {}  # what adapters that were replaced have left undone, by device
         self.mappings: dict[tuple[str, str], DeviceMapping] = {}
         """Those that are in force, by (agent, device)."""
 
@@ -284,21 +289,24 @@ class VendorAdapters:
         return self._devices[key].stopped
 
     async def replace(self, key: tuple[str, str], mapping: DeviceMapping) -> None:
-        """Put another mapping in force.
+        """Put another mapping in force, once the device has taken the release of the old one.
 
-        The adapter with the old one ends, as at the end of a run: it hands the device back. Another one
-        begins, with a boot of its own: to the gateway the device is born again.
+        The adapter with the old one ends. Another one begins, with a boot of its own: to the gateway the
+        device is born again.
 
         Raises:
+            StillDriven: The device has not taken its release. The old mapping stays in force: only its
+                adapter knows how the device is told.
             ConfigError, BrokerError, PlaceTaken: As of ``prepare``; the old mapping stays in force.
         """
         old, device, former = self._tasks[key], self._devices[key], self._link_of[key]
         claim = self._claim_of[key]
+        if not old.done():
+            await self._hand_back(device)
         await self.prepare(key, mapping)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ONLINE_S):
-                await device.idle()
         await end_tasks([old])
+        if device.is_driven and (left := device.left_undone) is not None:  # it was driven anew in between
+            self._left[device.label] = left
         await self._links.retire(former)
         claim.close()
         online = asyncio.Event()
@@ -308,6 +316,15 @@ class VendorAdapters:
             await asyncio.wait({task, waiting}, timeout=ONLINE_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+
+    async def _hand_back(self, device: VendorDevice) -> None:
+        why: str | None = f"a setpoint is being done for more than {ONLINE_S:g} s"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ONLINE_S):
+                await device.idle()
+                why = await device.give_up()
+        if why is not None:
+            raise StillDriven(why)
 
     async def end(self) -> None:
         """End every adapter."""
@@ -319,11 +336,8 @@ class VendorAdapters:
         One whose adapter ended before was displaced, or failed, which was reported.
         """
         ended = [self._devices[key] for key, task in self._tasks.items() if task.cancelled()]
-        return {
-            device.label: Unreturned(left, is_fault=True)
-            for device in ended
-            if (left := device.left_undone) is not None
-        }
+        left = {device.label: why for device in ended if (why := device.left_undone) is not None}
+        return {name: Unreturned(why, is_fault=True) for name, why in (self._left | left).items()}
 
 
 def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:

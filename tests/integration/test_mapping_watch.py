@@ -26,6 +26,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.record.reader import RecordFile
 from powergrid.scenario import load_scenario
 from support.heron_command import heron, until
+from support.modbus_box import ModbusBox
 from support.mosquitto_server import Mosquitto
 from support.scripted_box import ScriptedBox
 from support.small_runs import write_scenario
@@ -291,6 +292,91 @@ async def test_during_a_stop_nothing_is_exchanged(mosquitto: Mosquitto, env_id: 
             assert not box.is_released
             stop(site, False)
             await until_async(lambda: site.unit() == "kW", "the change")
+
+
+MODBUS = """
+name = "box"
+
+[registers]
+power = { address = 0, type = "int16" }
+mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
+watts = { address = 20, type = "int16" }
+
+[quantities.p_mw]
+formula = "power"
+unit = "W"
+
+[setpoint.values.p]
+quantity = "p_mw"
+unit = "W"
+decimals = 0
+
+[[setpoint.messages]]
+registers = { watts = "{p}", mode = "forced" }
+
+[[setpoint.release]]
+registers = { mode = "auto" }
+"""
+MOVED = MODBUS.replace("address = 10", "address = 30").replace("address = 20", "address = 40")
+
+
+@asynccontextmanager
+async def modbus_box(folder: Path, env_id: str) -> AsyncIterator[tuple[ModbusBox, Path]]:
+    """A box with registers, and the file of a scenario in which it is driven."""
+    box = await ModbusBox({1: {"holding": {address: [0] for address in (0, 10, 20, 30, 40)}}}).start()
+    try:
+        at = "microgrids.MG1.devices.ess"
+        table = {
+            f"{at}.modbus": {"address": f"127.0.0.1:{box.port}", "unit": 1},
+            f"{at}.mapping": "box.toml",
+            f"{at}.authority": "full",
+            f"{at}.gateway": {"gate_steps": 1},
+        }
+        (folder / "box.toml").write_text(MODBUS)
+        yield box, write_scenario(folder, {"env_id": env_id, "lease_s": 20.0, **OTHERS, **table})
+    finally:
+        await box.stop()
+
+
+async def test_a_box_that_refuses_its_release_keeps_its_mapping_until_it_has_taken_it(
+    mosquitto: Mosquitto, env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.app.mapping_watch.AGAIN_EVERY_S", 0.2)
+    async with modbus_box(tmp_path, env_id) as (box, file):
+        async with watched(mosquitto.url, file, env_id, "MG1") as site:
+            leases: list[Any] = []
+            await site.broker.subscribe(topics.device("MG1", "ess", "lease"), leases.append)
+            site.send(0.0005)
+            await until_async(lambda: [box[10], box[20]] == [2, 500], "a setpoint")
+            box.lies.refuse = {10: 4}
+            (tmp_path / "box.toml").write_text(MOVED)
+            await until_async(lambda: site.events, "that it waits")
+            tried = len(box.writes())
+            await until_async(lambda: len(box.writes()) > tried + 1, "further tries")
+            assert len(site.events) == 1, "said once"
+            assert site.events[0][2]["problems"] == ["it was not handed back, and may hold its last setpoint"]
+            assert site.notes == []
+            assert leases[-1]["state"] == "held"
+            assert {address for address, _ in box.writes()} == {10, 20}, "the new mapping writes nothing"
+            box.lies.refuse = {}
+            await until_async(lambda: site.notes, "the change")
+            assert box[10] == 0, "it was handed back by the old mapping"
+            site.send(0.0007)
+            await until_async(lambda: [box[30], box[40]] == [2, 700], "a setpoint by the new mapping")
+        assert site.adapters.unreturned() == {}
+
+
+async def test_a_box_that_never_takes_its_release_is_named_at_the_end_of_the_run(
+    mosquitto: Mosquitto, env_id: str, tmp_path: Path
+) -> None:
+    async with modbus_box(tmp_path, env_id) as (box, file):
+        async with watched(mosquitto.url, file, env_id, "MG1") as site:
+            site.send(0.0005)
+            await until_async(lambda: [box[10], box[20]] == [2, 500], "a setpoint")
+            box.lies.refuse = {10: 4}
+            (tmp_path / "box.toml").write_text(MOVED)
+            await until_async(lambda: site.events, "that it waits")
+        assert list(site.adapters.unreturned()) == ["MG1/ess"]
 
 
 @pytest.mark.slow

@@ -277,6 +277,10 @@ class ValueTable(UnitKeys):
 RegisterValues = Annotated[dict[ValueName, Scalar], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
+RELEASE_PAUSES_S = 0.5
+"""All pauses of a release: at the end of a program it has a second, and a part would not be sent else."""
+
+
 class MessageTable(Table):
     """One message to the device, or registers of it to write."""
 
@@ -391,6 +395,23 @@ class SetpointTable(Table):
     max_writes_per_day: int | None = Field(
         None, ge=1, le=1_000_000, description="More are refused; for values that live in flash."
     )
+
+    @model_validator(mode="after")
+    def _is_released_in_time(self) -> Self:
+        match self.release:
+            case None:
+                return self
+            case "zero":
+                where, messages = 'messages, which release = "zero" sends', self.messages
+            case messages:
+                where = "release"
+        pauses_s = sum(message.pause_s for message in messages)
+        if pauses_s > RELEASE_PAUSES_S:
+            raise ValueError(
+                f"{where}: the pause_s of its messages are {pauses_s:g} s together; a program that ends has "
+                f"a second for the whole release, expected {RELEASE_PAUSES_S:g} s at most"
+            )
+        return self
 
 
 class AvailabilityTable(Table):

@@ -480,7 +480,7 @@ class VendorDevice(MappedDevice):
         elif self._left_at_the_end is not None:
             left = self._left_at_the_end
         else:
-            left = "it was not handed back, and may hold its last setpoint" if self.is_driven else None
+            left = self._why_not_returned()
         return f"{left}: {self._end_problem}" if left is not None and self._end_problem else left
 
     @property
@@ -590,6 +590,25 @@ class VendorDevice(MappedDevice):
 
     # -- handing it back ---------------------------------------------------------------------------
 
+    async def give_up(self) -> str | None:
+        """Hand the device back although its program goes on; it serves the next setpoint as ever.
+
+        Returns:
+            Why it may still hold its last setpoint, for people: its release is owed, and told again. None =
+            it is handed back, or was not driven.
+        """
+        if self.stopped:
+            return "an emergency stop is in force"
+        self._lease.end()
+        async with self._busy:
+            if self._is_driven or self._owes_end:
+                await self._make_safe("its adapter is replaced")
+        return self._why_not_returned()
+
+    def _why_not_returned(self) -> str | None:
+        is_owed = self.is_driven or self._owes_end
+        return "it was not handed back, and may hold its last setpoint" if is_owed else None
+
     async def _rest_at_the_end(self, *, is_alone: bool) -> None:
         await self._hand_back()
         self._tried_to_hand_back = True  # not if it was cancelled once more meanwhile
@@ -642,9 +661,12 @@ class VendorDevice(MappedDevice):
             await self.go_safe("the end")
 
     def _unanswered_end(self) -> str:
-        """Say what a device was to be told at its end and did not answer in time."""
+        """Say what a device was to be told at its end, and why that was not done in time."""
         context = self._context()
         messages = self._mapping.write(ZERO, context)[0] if self.stopped else self._mapping.release(context)
+        pauses_s = sum(message.pause_s for message in messages)
+        if pauses_s >= GOODBYE_S:  # of a stop: it waits for the rest with 0 in it, if it has taken that
+            return f"its messages wait {pauses_s:g} s between them (pause_s), and the end is {GOODBYE_S:g} s"
         writes = [w for message in messages if isinstance(message, RegisterCommand) for w in message.writes]
         names = ", ".join(dict.fromkeys(name for write in writes for name in write.names))
         silence = f"{self._link.peer} does not answer"

@@ -656,6 +656,21 @@ async def test_registers_that_could_not_be_written_at_the_end_are_named(make: An
     )
 
 
+async def test_a_stop_whose_messages_wait_longer_than_the_end_is_no_silence_of_the_device(make: Any) -> None:
+    messages = [
+        {"registers": {"mode": "forced"}},
+        {"registers": {"power": "{p}", "lease": "{t}"}, "pause_s": 2.0},
+    ]
+    site = await make(with_setpoint(messages=messages))
+    await site.gateway.ask(0.002, 30.0)
+    site.gateway.stop(True)
+    await until(lambda: site.box[11] == 0, "the 0, which comes first")
+    await site.end()
+    left = site.device.left_undone
+    assert left is not None
+    assert left.endswith("its messages wait 2 s between them (pause_s), and the end is 1 s"), left
+
+
 async def test_while_it_does_not_answer_a_setpoint_is_rejected_with_the_reason(make: Any) -> None:
     site = await make(timeout_s=0.1)
     await until(lambda: site.last, "telemetry")

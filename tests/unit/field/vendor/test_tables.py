@@ -18,6 +18,7 @@ from heron_mqtt.field.vendor.tables import (
     MessageTable,
     PayloadKeys,
     QuantityTable,
+    SetpointTable,
     TelemetryTable,
     ValueTable,
 )
@@ -261,3 +262,27 @@ def test_what_is_not_said_is_as_the_pages_say() -> None:
     read = InputTable()
     assert (read.at, read.swap_words, read.on_change, read.scale, read.offset) == (0, False, False, 1.0, 0.0)
     assert TelemetryTable.model_validate(TELEMETRY[0]).timestamp_tolerance_s == 60.0
+
+
+def test_the_pauses_of_a_release_fit_into_the_end_of_a_program() -> None:
+    def paused(*pauses_s: float) -> list[dict[str, Any]]:
+        return [{"topic": "x", "payload": "{p}", "pause_s": pause_s} for pause_s in pauses_s]
+
+    for table in (
+        {"messages": paused(5.0), "release": paused(0.0, 0.25, 0.25)},
+        {"messages": paused(0.5), "release": "zero"},
+        {"messages": paused(5.0)},
+    ):
+        SetpointTable.model_validate(table)
+    for table, where in (
+        (
+            {"messages": paused(0.0), "release": paused(0.0, 5.0)},
+            "release: the pause_s of its messages are 5 s",
+        ),
+        ({"messages": paused(0.0), "release": paused(0.3, 0.3)}, "are 0.6 s together"),
+        ({"messages": paused(0.6), "release": "zero"}, 'messages, which release = "zero" sends: the pause_s'),
+    ):
+        with pytest.raises(ValidationError) as refused:
+            SetpointTable.model_validate(table)
+        assert where in str(refused.value)
+        assert "expected 0.5 s at most" in str(refused.value)
