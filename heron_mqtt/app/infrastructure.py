@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from heron_mqtt.app.emulator_processes import SHARED, DeviceProcesses, DeviceProgram
 from heron_mqtt.app.run_plan import Devices
-from heron_mqtt.errors import BrokerUnavailable, ConfigError, NameTaken
+from heron_mqtt.errors import BrokerError, BrokerUnavailable, ConfigError, Displaced, NameTaken
 from heron_mqtt.field.gateway.succession import StateFolder, Succession, machine_run
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
@@ -54,6 +55,80 @@ class SoleName:
 THE_ENVIRONMENT = SoleName("run", "")
 
 
+class HeldNames:
+    """Names that a process holds while it starts, so that another one can displace it there, too.
+
+    Whoever stands for a name later takes it anew, with a boot of its own: it is released to that.
+
+    Args:
+        broker: Carries the messages.
+        names: What there must be one of each.
+        starter: Stamps what is published.
+        take_over: Displace another process that holds one.
+    """
+
+    def __init__(
+        self, broker: MessageBroker, names: Sequence[SoleName], starter: MessageStamper, *, take_over: bool
+    ) -> None:
+        self._displaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held = [
+            NameOwnership(
+                broker,
+                f"{name.parent}/owner",
+                starter,
+                what=f"{name.what} in environment {starter.env_id!r}".removeprefix(" in "),
+                on_displaced=self._on_displaced,
+                take_over=take_over,
+            )
+            for name in names
+        ]
+
+    async def acquire(self) -> None:
+        """Take the names; with ``take_over``, displace who holds them.
+
+        Raises:
+            NameTaken: Says of each that is held by whom; none is held then.
+        """
+        results = await asyncio.gather(*(name.acquire() for name in self._held), return_exceptions=True)
+        failed = [error for error in results if isinstance(error, BaseException)]
+        if not failed:
+            return
+        await self.release()
+        for error in failed:
+            if not isinstance(error, NameTaken):
+                raise error
+        others = f" (and {len(failed) - 1} more of {len(results)} are held)" if len(failed) > 1 else ""
+        raise NameTaken(f"{failed[0]}{others}")
+
+    async def release(self) -> None:
+        """Give the names back, where they are held still. Idempotent."""
+        for name in self._held:
+            with contextlib.suppress(BrokerError):
+                await name.release()
+
+    async def hand_over(self) -> None:
+        """Give the names to those of this process that stand for them from now on.
+
+        Raises:
+            Displaced: Other processes have taken all of them meanwhile.
+        """
+        if self._displaced.done():
+            self._displaced.result()
+        await self.release()
+
+    async def until_displaced(self) -> None:
+        """Return never, unless others take every name that is held here.
+
+        Raises:
+            Displaced: They have.
+        """
+        await asyncio.shield(self._displaced)
+
+    def _on_displaced(self, error: Displaced) -> None:
+        if not (self._displaced.done() or any(name.is_held for name in self._held)):
+            self._displaced.set_exception(error)
+
+
 @dataclass(frozen=True, slots=True)
 class Infrastructure:
     """What is there for as long as a run lasts.
@@ -66,6 +141,7 @@ class Infrastructure:
         adapters: Of the vendors' devices; None = there are none.
         successions: Earlier starts of the gateways here, by agent; empty = none are to be known.
         expect_end: Called once the run ends: what ends from then on has not ended by itself.
+        names: Held while the run starts; None = nobody else could hold them.
     """
 
     broker: MessageBroker | None = None
@@ -75,6 +151,7 @@ class Infrastructure:
     adapters: VendorAdapters | None = None
     successions: Mapping[str, Succession] = field(default_factory=dict)
     expect_end: Callable[[], None] = lambda: None
+    names: HeldNames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +219,7 @@ async def mqtt_infrastructure(
     emulated = all_emulated(scenario, agents, devices)
     async with AsyncExitStack() as stack:
         is_ours, given_url = url == "embedded", url
+        held: HeldNames | None = None
         if is_ours and state is not None and state.variable is not None:
             state = None  # a service's folder: a run with a broker of its own has no service's devices
         successions = _successions(stack, state, scenario.topic_env_id, agents, note)
@@ -178,7 +256,10 @@ async def mqtt_infrastructure(
                 accept_limits=accept_broker_limits,
                 note=note,
             )
-            await _ensure_free(mqtt, names, starter, take_over=take_over)
+            held = HeldNames(mqtt, names, starter, take_over=take_over)
+            await held.acquire()
+            stack.push_async_callback(held.release)
+            throughout.append(held.until_displaced)
         if impairment is not None:
             note(f"network: {impairment.name or 'impaired'}")
         throughout.append(lambda: until_away(mqtt, scenario.deadlines.ready_s))
@@ -196,7 +277,9 @@ async def mqtt_infrastructure(
                 note(f"vendor devices: {len(adapters)} by their own topics or registers")
         starting = (processes.until_lost,) if emulated else ()
         yield Infrastructure(
-            broker, url, starting, tuple(throughout), adapters, successions, processes.expect_end
+            *(broker, url, starting, tuple(throughout), adapters, successions),
+            expect_end=processes.expect_end,
+            names=held,
         )
 
 
@@ -241,37 +324,6 @@ def _successions(
             ", ".join(unusable),
         )
     return found
-
-
-async def _ensure_free(
-    broker: MqttBroker, names: Sequence[SoleName], starter: MessageStamper, *, take_over: bool
-) -> None:
-    """Make sure that no other process holds one of the names; with ``take_over``, displace it.
-
-    Raises:
-        NameTaken: Says of each that is held by whom.
-    """
-    results = await asyncio.gather(
-        *(
-            NameOwnership(
-                broker,
-                f"{name.parent}/owner",
-                starter,
-                what=f"{name.what} in environment {starter.env_id!r}".removeprefix(" in "),
-                on_displaced=lambda _: None,
-                take_over=take_over,
-            ).ensure_free()
-            for name in names
-        ),
-        return_exceptions=True,
-    )
-    for error in results:
-        if isinstance(error, BaseException) and not isinstance(error, NameTaken):
-            raise error
-    taken = [error for error in results if isinstance(error, NameTaken)]
-    if taken:
-        others = f" (and {len(taken) - 1} more of {len(names)} are held)" if len(taken) > 1 else ""
-        raise NameTaken(f"{taken[0]}{others}")
 
 
 def impaired(broker: MessageBroker, impairment: ImpairmentTable | None, seed: int) -> MessageBroker:

@@ -138,6 +138,8 @@ async def serve_proxies(
             event = None if recorder is None else recorder.event
             watches = [MappingWatch(loaded.source, infrastructure.adapters, note, event).run]
         try:
+            if infrastructure.names is not None:
+                await infrastructure.names.hand_over()
             await _together([proxy.start() for proxy in proxies.values()])
             for agent in agents:
                 note(f"agent {agent} online")

@@ -284,6 +284,8 @@ async def _begin(
     for note in resumed.notes if resumed is not None else ():
         progress.note(note)
     env.remember_stops(resumed.stops if resumed is not None else ())
+    if infrastructure.names is not None:
+        await infrastructure.names.hand_over()
     try:
         if resumed is None or resumed.state is None:
             observations, _ = await unless(env.reset_async(seed=plan.seed), *infrastructure.while_starting)

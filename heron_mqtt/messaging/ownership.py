@@ -117,19 +117,6 @@ class NameOwnership:
                 await self.release()  # where it was broken off, ``holds`` may have left already
             raise
 
-    async def ensure_free(self) -> None:
-        """Make sure that no other one holds the name, without taking it; with ``take_over``, displace it.
-
-        Raises:
-            NameTaken: Another one holds it; names the holder.
-        """
-        try:
-            await self._ask()
-        finally:
-            self._unsubscribe()
-        if self._rival is not None and not self._take_over:
-            raise NameTaken(self._refusal(self._rival))
-
     async def release(self) -> None:
         """Give the name back, if the broker takes it in time. Idempotent.
 
