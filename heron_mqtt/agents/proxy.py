@@ -109,7 +109,7 @@ class Proxy:
             on_displaced=self._on_displaced,
             take_over=take_over,
         )
-        self._is_displaced = False
+        self._is_displaced = self._is_closed = False
         self._home: asyncio.AbstractEventLoop | None = None
         self._presence: Announcement | None = None
         self._said: tuple[Status, int] | None = None  # of the last episode, and which that is
@@ -168,7 +168,10 @@ class Proxy:
         """
         self._inbox.close()
         try:
-            await self._hand_back()
+            if not self._is_closed:
+                self._is_closed = True
+                with contextlib.suppress(Displaced):  # meanwhile: the devices are its successor's
+                    await self._hand_back()
         finally:
             self.gateway.close()
             self._guard.close()

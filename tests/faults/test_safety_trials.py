@@ -156,8 +156,12 @@ def _unasked(observer: Observer) -> list[dict[str, Any]]:
 
 
 def _published(observer: Observer) -> list[str]:
-    """Return the topics of what the run has published, without its probes and its goodbyes."""
-    found = []
+    """Return the topics of what the run has published, without its probes and its goodbyes.
+
+    The name that it holds while it starts is free for a moment before the environment holds it: no goodbye.
+    """
+    freed = [m for m in observer.on("run/owner") if m.json.get("state") == "free" and not m.retained]
+    found = ["run/owner"] * (len(freed) - 1)
     for message in observer.seen:
         topic, told = message.topic.removeprefix("heron/small/"), message.json
         is_goodbye = told.get("state") in {"finished", "offline", "free"} or told.get("release")

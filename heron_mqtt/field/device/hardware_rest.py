@@ -10,6 +10,7 @@ from heron_mqtt.field.emergency_stop import is_at_rest, is_reactive_at_rest
 
 KW_PER_MW = 1e3
 LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told to rest, before it is told again
+FALLS_TO = 0.9  # of the power that it had a moment before: it is on its way to 0
 INSIST_S = 60.0  # the longest time between two tellings of hardware that does not go to 0
 
 
@@ -84,6 +85,7 @@ class HardwareRest:
         self._report = report
         self._monotonic = monotonic
         self._pause = GrowingPause()
+        self._rests_since = math.inf
         # Each kind of trouble that was: its power was not 0 (True), or not known (False); it refused (None).
         self._reported: set[bool | None] = set()
 
@@ -101,9 +103,12 @@ class HardwareRest:
         """Take in what was measured since it was told, MW, Mvar; None = its reactive power is not known."""
         self._p_mw, self._q_mvar = p_mw, q_mvar
         if self.is_at_rest(p_mw, q_mvar):
+            if self.seen is not PowerSeen.AT_REST:
+                self._rests_since = self._monotonic()
             self.seen, self._has_rested, self.is_set_elsewhere = PowerSeen.AT_REST, True, False
-            self._reported -= {True, False}  # that it has not taken a stop is another matter
-            self._pause.reset()
+            if self._has_rested_long:
+                self._reported -= {True, False}  # that it has not taken a stop is another matter
+                self._pause.reset()
         else:
             self.seen = PowerSeen.POWER
 
@@ -142,6 +147,22 @@ class HardwareRest:
         return self.told_at > -math.inf
 
     @property
+    def _has_rested_long(self) -> bool:
+        """Whether it stays at rest: power that hovers round the limit is one trouble, and not many."""
+        return self._monotonic() >= self._rests_since + LEAVES_POWER_S
+
+    def falls_from(self, first_mw: float | None) -> bool:
+        """Whether it had power when it was measured last, and clearly less than a moment before, MW."""
+        if first_mw is None or self._p_mw is None or not self.has_power:
+            return False
+        return abs(self._p_mw) <= FALLS_TO * abs(first_mw)
+
+    @property
+    def has_rested(self) -> bool:
+        """Whether its power was next to 0 since it was told."""
+        return self._has_rested
+
+    @property
     def p_mw(self) -> float | None:
         """What was measured last since it was told, MW, positive = injected; None = nothing that is known."""
         return self._p_mw
@@ -175,7 +196,8 @@ class HardwareRest:
         """
         now_s, settled_at = self._monotonic(), self.told_at + self.settle_s
         if self.seen is PowerSeen.AT_REST:
-            self.forget()
+            if self._has_rested_long:
+                self.forget()
             return False
         if not in_stop and self._has_rested and now_s > self.told_at + INSIST_S:
             if not self.is_set_elsewhere:

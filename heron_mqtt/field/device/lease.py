@@ -39,6 +39,10 @@ class Holder(NamedTuple):
         return f"{self.sender or 'an unnamed sender'} (boot {self.boot or 'unknown'})"
 
 
+NOT_THE_OWNER = "not the lease's owner"
+"""Why the release of another than the owner is rejected: the device follows that one."""
+
+
 class DeviceLease:
     """The lease on one device.
 

@@ -28,7 +28,6 @@ GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as 
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
 SHOWS_REST_S, LOOK_AGAIN_S = 0.6, 0.05  # then for one that had power, to show that it has none
-FALLS_TO = 0.9  # of the power that it had then: it is on its way to 0
 BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
 
 
@@ -352,8 +351,9 @@ class SafeStateDevice(PresentDevice, abc.ABC):
                     first_mw = self._rest.p_mw if first_mw is None else first_mw
                     await asyncio.sleep(LOOK_AGAIN_S)
         except TimeoutError:
-            last_mw = self._rest.p_mw
-            if first_mw is None or last_mw is None or abs(last_mw) > FALLS_TO * abs(first_mw) or self.stopped:
+            if self._rest.seen is PowerSeen.UNKNOWN:
+                return left or f"it holds no setpoint, and {self._rest.shown}"
+            if self.stopped or not self._rest.falls_from(first_mw):
                 return left
             log.warning("%s: it was told to rest, and is on its way: %s", self.label, self._rest.shown)
             return None

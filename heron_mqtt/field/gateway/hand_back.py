@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from heron_mqtt.field.device.lease import NOT_THE_OWNER
 from heron_mqtt.field.emergency_stop import is_at_rest
 from heron_mqtt.messages import Telemetry
 
@@ -91,7 +92,7 @@ class HandBack:
         self._newest = telemetry
         if is_answer:
             self._rejected, self._was_acknowledged = telemetry.rejected, telemetry.rejected is None
-            if self._rejected is not None and not self._was_followed:  # the lease is another one's
+            if self._rejected == NOT_THE_OWNER and not self._was_followed:  # it did nothing of ours
                 self.is_due = False
                 return
         if telemetry.safe is None:  # it does not say

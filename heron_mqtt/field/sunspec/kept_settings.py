@@ -46,7 +46,7 @@ class KeptSettings:
             raw, exponents = (
                 {str(path): int(number) for path, number in held[key].items()} for key in ("raw", "exponents")
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
+        except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError) as exc:
             log.warning("%s: the settings of an inverter cannot be read, and are not known: %s", file, exc)
             return None
         return OwnSettings(raw, exponents)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 RELEARN_AFTER_S = 30.0
+MOST_NOTED = 20  # other instances that are told of: anyone may publish on topics that they are learned from
 
 
 class LevelNote(NamedTuple):
@@ -77,6 +78,6 @@ class LearnedLevels:
         return True
 
     def _note(self, note: LevelNote, notes: list[LevelNote]) -> None:
-        if note.text not in self._noted:
+        if note.text not in self._noted and len(self._noted) < MOST_NOTED:
             self._noted.add(note.text)
             notes.append(note)

@@ -52,6 +52,7 @@ class StopProof:
         self._within_s = answer_within_s
         self._settle_s = 0.0 if mapping.setpoint is None else mapping.setpoint.settle_s
         self._answers_until = math.inf
+        self._released_at = -math.inf
         self._measured_at = -math.inf  # when it said its power last
         self._rested_at = -math.inf  # when it said one next to 0, or took a release, last
 
@@ -114,7 +115,12 @@ class StopProof:
 
     def note_released(self, now_s: float) -> None:
         """Take note that the device has taken its release."""
-        self._rested_at = now_s
+        self._rested_at = self._released_at = now_s
+
+    @property
+    def was_silent_since_release(self) -> bool:
+        """Whether it has not said its power since it was sent its release; it was sent one."""
+        return -math.inf < self._released_at >= self._measured_at
 
     # -- what is known -----------------------------------------------------------------------------
 

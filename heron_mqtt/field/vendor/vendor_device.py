@@ -45,7 +45,8 @@ POWER_AFTER_ANSWER_S = (
     1.0  # so long after its answer, once it has settled, a device may take to report a power
 )
 GOODBYE_S = 1.0  # how long handing the device back may take at the end; a run ends within 2 s
-CATCH_UP_S, STOP_AGAIN_S = 5.0, 1.0  # between two tries to tell a device that refuses of its end, of a stop
+MOST_LEFT = 10  # instances that a stop keeps at 0: anyone may publish on topics that they are learned from
+STOP_AGAIN_S = 1.0  # between two tries to tell a device that refuses of a stop
 
 
 class VendorDevice(MappedDevice):
@@ -138,7 +139,7 @@ class VendorDevice(MappedDevice):
         self._left_instances: list[dict[str, str]] = []  # learned before, which a stop keeps at 0
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
-        self._caught_up_at = -math.inf
+        self._caught_up_at, self._catch_up_pause = -math.inf, GrowingPause()
         self._rest.power_range_mw = power_range_mw
         self._rest.settle_s = 0.0 if mapping.setpoint is None else mapping.setpoint.settle_s
         self._stop_proof = StopProof(
@@ -327,8 +328,9 @@ class VendorDevice(MappedDevice):
         """
         while self._left_instances:  # they are at 0, as they were told
             left = replace(self._context(), learned=self._left_instances[-1])
-            await self._commander.release(left)
-            self._left_instances.pop()
+            self._left_instances.pop()  # told once: it is not read any more
+            with suppress(MessageError):
+                await self._commander.release(left)
         self._stop_proof.await_answer()
         self._report_instead(await self._commander.release(self._context()))
         self._is_end_sent = True
@@ -350,6 +352,14 @@ class VendorDevice(MappedDevice):
             return None
         return self._state.why("p_mw", now_s) or f"no power from it for {self._stale_after_s:g} s"
 
+    def _on_silence(self, why: str) -> None:
+        """Owe a release to a device that was last heard before it was sent: it may have been away by then."""
+        super()._on_silence(why)
+        is_over = self.is_safe and not (self.stopped or self.is_driven)
+        if is_over and self._mapping.registers is None and self._stop_proof.was_silent_since_release:
+            self._is_driven = self._owes_end = True
+            self._tell_holder()
+
     def _owe_rejected_release(self) -> None:
         """Owe a release that the device has rejected after it was no longer waited for."""
         if (why := self._stop_proof.rejection) is None or self.stopped or self.is_driven or not self.is_safe:
@@ -360,6 +370,8 @@ class VendorDevice(MappedDevice):
         self._tell_holder()
 
     def _has_to_tell_instance(self) -> bool:
+        if self._is_held_by_stop:
+            return not self._rest.has_rested  # it may have been away when the stop was sent
         return self._is_driven and not self._is_end_sent
 
     def _report_instead(self, instead: str | None) -> None:
@@ -522,7 +534,9 @@ class VendorDevice(MappedDevice):
         was, now_s = self._state.status(), self._monotonic()
         learned = self._state.learned
         taken = self._state.take(topic, payload, now_s, retained=retained)
-        if learned and learned != self._state.learned and self._is_held_by_stop:
+        now_learned = self._state.learned
+        is_other = learned != now_learned and learned.keys() == now_learned.keys()
+        if is_other and self._is_held_by_stop and len(self._left_instances) < MOST_LEFT:
             self._left_instances.append(learned)
         if taken is not None:
             self._take_in(topic, taken, retained, now_s)
@@ -630,22 +644,27 @@ class VendorDevice(MappedDevice):
             async with asyncio.timeout(GOODBYE_S):
                 await self._tell_of_end()
                 self._end_problem = ""
-                if self._left_at_the_end is not None:
+                if self._left_at_the_end is not None or self._is_watched:
                     await self._wait_for_rest()
         except (HeronError, TimeoutError) as exc:
             why = self._end_problem = str(exc) or self._unanswered_end()
             self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
 
     async def _wait_for_rest(self) -> None:
-        """Wait whether the device shows the 0 that it was told once more; what it shows is known then."""
+        """Wait whether the device shows the 0 that it was told; power that falls is on its way there."""
+        first_mw: float | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(SHOWS_REST_S):
                 while self._rest.seen is not PowerSeen.AT_REST:
                     if self._rest.has_power:
+                        first_mw = self._rest.p_mw if first_mw is None else first_mw
                         self._left_at_the_end = self._left_with_power()
                     await asyncio.sleep(LOOK_AGAIN_S)
                     self._see(None, has_failed=False)
                 self._left_at_the_end = None
+        if self._rest.falls_from(first_mw):
+            log.warning("%s: %s, which falls", self.label, self._left_with_power())
+            self._left_at_the_end = None
 
     def _left_with_power(self) -> str:
         return f"it was handed back with 0, and {self._rest.shown}"
@@ -708,7 +727,7 @@ class VendorDevice(MappedDevice):
     def _catch_up_soon(self) -> None:
         """Tell a device that is there of a stop or an end that did not reach it, or that it refused."""
         now_s = self._monotonic()
-        pause_s = STOP_AGAIN_S if self.stopped else CATCH_UP_S
+        pause_s = STOP_AGAIN_S if self.stopped else self._catch_up_pause.s
         is_due = self._owes_end and now_s >= self._caught_up_at + pause_s
         if is_due and (self.stopped or self._why_unheard() is None):
             self._caught_up_at = now_s
@@ -719,6 +738,10 @@ class VendorDevice(MappedDevice):
             if self._owes_end and self.is_safe:
                 log.warning("%s: it is reachable again and must be told", self.label)
                 await self._tell_to_rest("it is reachable again and must be told")
+                if self._owes_end:
+                    self._catch_up_pause.grow()
+                else:
+                    self._catch_up_pause.reset()
         if self.stopped:
             self._confirm_stop()
 

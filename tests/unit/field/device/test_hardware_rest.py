@@ -79,8 +79,9 @@ def test_hardware_that_keeps_its_power_is_told_again_at_longer_and_longer_interv
     assert pauses[:6] == [5, 10, 20, 40, 60, 60]
     assert it.reported == [NOT_0]
     assert not it.is_due(0.0, 500.0)
+    assert not it.is_due(0.0, 505.0), "it stays at rest"
     it.rest.note_told()
-    assert [now_s for now_s in range(500, 507) if it.is_due(0.004, float(now_s))] == [505]
+    assert [now_s for now_s in range(505, 512) if it.is_due(0.004, float(now_s))] == [510]
     assert it.reported == [NOT_0, NOT_0], "it was at rest in between"
 
 

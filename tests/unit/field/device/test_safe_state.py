@@ -538,3 +538,15 @@ def test_what_something_else_has_set_once_says_nothing_of_a_later_setpoint() -> 
         assert site.said["lease"][-1]["state"] == "held"
 
     serve(twice, Hardware)
+
+
+def test_power_that_hovers_round_the_limit_is_told_at_growing_intervals_and_reported_once() -> None:
+    async def hovers(site: ClockedSite) -> None:
+        site.device.stays = True
+        await ended(site, "lease")
+        for second in range(300):
+            site.device.measured = Telemetry(p_mw=0.04 if second % 3 else 0.2)
+            await asyncio.sleep(1.0)
+        assert site.device.rests < 20
+
+    serve(hovers, Hardware)

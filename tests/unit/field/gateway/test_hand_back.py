@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from heron_mqtt.field.device.lease import NOT_THE_OWNER
 from heron_mqtt.field.gateway import gateway as gateway_module
 from heron_mqtt.field.gateway.hand_back import HandBack
 from heron_mqtt.messages import Telemetry
@@ -37,11 +38,13 @@ def test_what_left_the_device_before_it_took_the_newest_setpoint_does_not_count(
 def test_one_that_follows_another_and_did_nothing_of_ours_has_nothing_to_hand_back() -> None:
     found = HandBack(NAMEPLATE_MW)
     found.note_setpoint(SETPOINT)
-    said = {"p_mw": 0.003, "safe": False, "rejected": "the lease is MG2's", "ack_boot": "b1"}
-    found.note_telemetry(Telemetry(**said, ack_seq=6))
+    said = Telemetry(p_mw=0.003, safe=False, ack_boot="b1")
+    found.note_telemetry(said.model_copy(update={"ack_seq": 6, "rejected": "the lease is MG2's"}))
     found.note_end(RELEASE)
     assert found.is_due
-    found.note_telemetry(Telemetry(**said, ack_seq=7))
+    found.note_telemetry(said.model_copy(update={"ack_seq": 7, "rejected": "locked"}))
+    assert found.is_due, "what it did may not have been heard"
+    found.note_telemetry(said.model_copy(update={"ack_seq": 7, "rejected": NOT_THE_OWNER}))
     assert not found.is_due
 
 
