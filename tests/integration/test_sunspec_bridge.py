@@ -105,6 +105,7 @@ async def test_what_100_percent_is_set_to_anew_is_noticed_while_it_is_driven(
     share = site.box[held]
     site.box[point] *= 2
     await until(lambda: site.box[held] in {share // 2, share // 2 + 1}, "half the share of twice the power")
+    await until(lambda: len(site.box.writes()) % 3 == 0, "three writes each time: timer, share, switch")
     written, measured = len(site.box.writes()), len(site.gateway.telemetry)
     await until(lambda: len(site.gateway.telemetry) >= measured + 3, "telemetry")
     assert len(site.box.writes()) == written, "it was told once"

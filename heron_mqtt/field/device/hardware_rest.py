@@ -99,6 +99,10 @@ class HardwareRest:
         self.see_nothing()
         self._had_power = had_power
 
+    def assume_power(self) -> None:
+        """Take note that it had power when it was told: it has it until it is measured."""
+        self._had_power = True
+
     def see(self, p_mw: float, q_mvar: float | None = None) -> None:
         """Take in what was measured since it was told, MW, Mvar; None = its reactive power is not known."""
         self._p_mw, self._q_mvar = p_mw, q_mvar

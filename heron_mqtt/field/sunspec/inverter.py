@@ -114,6 +114,7 @@ class Inverter:
         self._models: dict[int, Place] = {}
         self._control: Control | None = None
         self._operation: DerControl | None = None
+        self._has_own_back = False  # it was released, shows its own settings, and was told nothing since
         self._lasting: tuple[type[Control], OwnSettings] | None = None  # of the control that read it
         self._kept = kept
         self._from_before: OwnSettings | None = None  # kept by a bridge that has not handed it back
@@ -453,6 +454,8 @@ class Inverter:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
         await self._make_sure_it_is_the_same()
         control = self._needed_control()
+        if self._has_own_back:  # what it would be told now is not known any more, and not wanted
+            return
         with self._noticing_moves():
             await control.release(self._own_settings(control))
 
@@ -463,6 +466,8 @@ class Inverter:
             SunSpecError: It is built otherwise than it was.
             ModbusFault: It could not be asked.
         """
+        if self._has_own_back:
+            return None
         control = self._needed_control()
         with self._noticing_moves():
             still = await control.not_released(self._own_settings(control))
@@ -483,6 +488,7 @@ class Inverter:
         self._from_before = None
         if ours is not None and now is not None and now.at(control.layout) == ours.at(control.layout):
             self._lasting = None
+            self._has_own_back = True
 
     def _own_settings(self, control: Control) -> OwnSettings | None:
         """Return the inverter's own settings, from before the first of ours; None = not known."""
@@ -495,6 +501,7 @@ class Inverter:
 
     async def _remember(self, control: Control, *, fresh: bool) -> None:
         """Remember the inverter's own settings before the first of ours; later it only has ours."""
+        self._has_own_back = False
         if self._lasting is None:
             own = self._own_before(control, await control.lasting(fresh=fresh))
             self._lasting = (type(control), own)

@@ -67,27 +67,36 @@ class AnswerReader:
                     name, part, table.format, at_part, "number", tolerant=table.tolerant
                 )
 
-    def may_answer(self, sent: Mapping[str, RenderedValue]) -> bool:
-        """Whether a message can be told to be about this: it names the id of what was sent, or none."""
-        return self._id_of is None or self._id_of in sent
-
-    def read(self, topic: str, payload: bytes, sent: Mapping[str, RenderedValue]) -> SetpointAnswer | None:
+    def read(
+        self,
+        topic: str,
+        payload: bytes,
+        sent: Mapping[str, RenderedValue],
+        before: Mapping[str, RenderedValue] | None = None,
+    ) -> SetpointAnswer | None:
         """Return what a message says of the setpoint that was sent; None if it is not about that.
 
         Args:
             topic: Where it arrived.
             payload: As it arrived.
             sent: The values of the setpoint, or of a release, which may have none.
+            before: The values of the setpoint before a release: where that has an id that is no value, as a
+                counter, any id but the one of that setpoint is taken for its own. None = it is no release.
 
         Raises:
             MessageError: It cannot be read.
         """
-        if not (self.may_answer(sent) and self._is_about(topic, sent)):
+        if not self._is_about(topic, sent):
             return None
         document = parse(payload, self.table)
         if self._id_of is not None:
             found = self._value("id", document)
-            if found is None or not _same(found, sent[self._id_of]):
+            if found is None:
+                return None
+            if self._id_of in sent:
+                if not _same(found, sent[self._id_of]):
+                    return None
+            elif before is None or (self._id_of in before and _same(found, before[self._id_of])):
                 return None
         error = self._value("error", document)
         if self.table.success is not None:

@@ -168,6 +168,8 @@ class Commander:
         self._on_unsent = on_unsent
         self._taken = 0  # commands to registers of what is being sent, so far
         self._zero: ZeroMessages | None = None  # the last stop that could be computed
+        self.values_before: Mapping[str, RenderedValue] = {}
+        """The values of the last setpoint, once it was forgotten."""
         self.sendings = 0
         """How often something was sent: what is late knows by it whether something newer was."""
         self.parts = 0
@@ -296,7 +298,7 @@ class Commander:
             return None
         instead: str | None = None
         try:
-            zero = self._mapping.stop(context)[0]
+            zero, self.values = self._mapping.stop(context)
         except MessageError as exc:
             zero, instead = self._instead_of_zero(context, exc, with_release=False)
         is_again = len(zero.then) > 0 and _writes(zero.at_once) <= _writes(zero.then)
@@ -340,6 +342,7 @@ class Commander:
 
     def forget(self) -> None:
         """Know of no setpoint that the device holds: the next one is sent in full."""
+        self.values_before = self.values or self.values_before
         self.note_absence()
         self.values = {}
 

@@ -127,7 +127,13 @@ class Confirmation:
             self._settled.clear()
 
     def take_answer(
-        self, topic: str, payload: bytes, values: Mapping[str, RenderedValue], at_s: float
+        self,
+        topic: str,
+        payload: bytes,
+        values: Mapping[str, RenderedValue],
+        at_s: float,
+        *,
+        before: Mapping[str, RenderedValue] | None = None,
     ) -> None:
         """Take in what may be an answer; the first rejection counts, else the last answer.
 
@@ -136,12 +142,13 @@ class Confirmation:
             payload: As it came.
             values: What the device was told.
             at_s: When it came; of a power that came in the same message too.
+            before: As with ``AnswerReader.read``, of a release.
         """
         if not self.is_awaited:
             return
         for reader in self._mapping.answers:
             try:
-                answer = reader.read(topic, payload, values)
+                answer = reader.read(topic, payload, values, before)
             except MessageError as exc:
                 self._count_problem(topic, f"{topic}: {exc}")
                 continue

@@ -142,7 +142,12 @@ class SetpointWriter:
             with contextlib.suppress(MessageError):
                 told[p_mw] = self._effects(ZERO.model_copy(update={"p_mw": p_mw}), context)
         zero = told.pop(0.0, None)
-        return [] if zero is None else list(confusions(told, zero))
+        if zero is None:
+            return []
+        rendered = self.values.render(ZERO, context)
+        numbers = [rendered[name].json for name in self._powers if self.values[name].table.words is not None]
+        is_number = any(not isinstance(n, bool | str) and n for n in numbers)
+        return list(confusions(told, zero, zero_is_number=is_number))
 
     def _effects(self, setpoint: Setpoint, context: MessageContext) -> dict[Any, Any]:
         values = self.values.render(setpoint, context)

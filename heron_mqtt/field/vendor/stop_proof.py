@@ -58,24 +58,27 @@ class StopProof:
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def await_answer(self) -> None:
-        """Take in an answer that comes from now on, to what the device is about to be sent."""
+    def await_answer(self, until_s: float = math.inf) -> None:
+        """Take in an answer that comes from now on, to what the device is about to be sent.
+
+        Args:
+            until_s: An answer that comes later is to someone else's command; infinity: it is a stop.
+        """
         self._reply.begin(None, math.inf)
-        self._answers_until = math.inf
+        self._answers_until = until_s
 
     def begin(self) -> None:
         """Take note that the device is being told of the stop: what counts comes from now on."""
         self.await_answer()
         self._rest.note_told()
 
-    async def refusal(self, now_s: float) -> str | None:
+    async def refusal(self) -> str | None:
         """Wait for what the device answers to the release that it is sent; returns why it rejects it.
 
         None = not for now: many answer setpoints only, and one may answer later than it can be waited for.
         Of several messages any may be answered last.
         """
-        self._answers_until = now_s + self._within_s
-        if self._answers and any(a.may_answer(self._commander.values) for a in self._mapping.answers):
+        if self._answers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(REFUSAL_S, self._within_s)):
                     await self._reply.wait_for_end(of_several=self._commander.parts > 1)
@@ -109,9 +112,11 @@ class StopProof:
         if at_s > self._answers_until:  # what the device answers then is of someone else's command
             self._reply.end()
             return False
-        before = self._reply.answer
-        self._reply.take_answer(topic, payload, values, at_s)
-        return self._reply.answer is not before
+        known = self._reply.answer
+        released = self._answers_until < math.inf
+        before = self._commander.values_before if released else None
+        self._reply.take_answer(topic, payload, values, at_s, before=before)
+        return self._reply.answer is not known
 
     def note_released(self, now_s: float) -> None:
         """Take note that the device has taken its release."""

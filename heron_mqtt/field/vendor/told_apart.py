@@ -26,15 +26,22 @@ def powers_to_try(range_mw: tuple[float, float]) -> list[float]:
     return found
 
 
-def confusions(told: Mapping[float, Effects], zero: Effects) -> Iterator[str]:
+def confusions(told: Mapping[float, Effects], zero: Effects, *, zero_is_number: bool) -> Iterator[str]:
     """Return what a device cannot tell apart, for people; a power that it is told as 0 is none.
 
-    A device keeps what no later message sets, so 0 has to change what it holds after any two setpoints.
+    A device keeps what no later message sets, so 0 has to change what it holds after any two setpoints. What
+    holds the size of a power has to be set by 0, too, unless a mode that no power has says that it is over.
 
     Args:
         told: What each power sets, by MW, positive = injected.
         zero: What a power of 0 sets.
+        zero_is_number: Whether a word in that is a number, and not 0.
     """
+    if zero_is_number:
+        for p_mw in (min(told, default=0.0), max(told, default=0.0)):
+            if p_mw and told[p_mw] == zero:
+                yield f"0 MW would tell the device the same as {p_mw:g} MW"
+                return
     driving = {p_mw: effects for p_mw, effects in told.items() if effects != zero}
     by_effect = {frozenset(effects.items()): p_mw for p_mw, effects in driving.items() if p_mw > 0.0}
     for p_mw, effects in driving.items():
@@ -50,3 +57,27 @@ def confusions(told: Mapping[float, Effects], zero: Effects) -> Iterator[str]:
         if left is not None:
             yield f"0 MW would leave the device as {left:g} MW does: a message for 0 has to clear it"
             return
+    sizes = _sizes(driving)
+    says_its_own = any(
+        place not in sizes and all(effects.get(place) != content for effects in driving.values())
+        for place, content in zero.items()
+    )
+    if not says_its_own and (kept := sizes - zero.keys()):
+        yield f"0 MW would leave a power standing ({min(map(_named, kept))}): let a message for 0 clear it"
+
+
+def _sizes(driving: Mapping[float, Effects]) -> frozenset[Any]:
+    """Return the places that hold the size of a power: more than one content on one side of 0."""
+    found: set[Any] = set()
+    for side in (1.0, -1.0):
+        contents: dict[Any, set[Any]] = {}
+        for p_mw, effects in driving.items():
+            if p_mw * side > 0.0:
+                for place, content in effects.items():
+                    contents.setdefault(place, set()).add(content)
+        found |= {place for place, several in contents.items() if len(several) > 2}
+    return frozenset(found)
+
+
+def _named(place: Any) -> str:
+    return " ".join(map(str, place)) if isinstance(place, tuple) else str(place)

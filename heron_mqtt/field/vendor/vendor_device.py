@@ -136,6 +136,7 @@ class VendorDevice(MappedDevice):
         self._end_problem = ""  # why it was not told of the end, for people
         self._is_driven = False
         self._is_end_sent = False  # of the setpoint that it holds: its broker has taken it
+        self._looks_at_release = False
         self._left_instances: list[dict[str, str]] = []  # learned before, which a stop keeps at 0
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
@@ -315,6 +316,9 @@ class VendorDevice(MappedDevice):
                 await self._release()
                 self._rests_at_zero = self._mapping.releases_to_zero(self._context())
                 self._rest.note_told()
+                p_mw = self._p_mw_now()
+                if self._rests_at_zero and p_mw is not None and not self._rest.is_at_rest(p_mw):
+                    self._rest.assume_power()
             self._is_driven = self._is_held_by_stop = self._owes_end = False
             if self._claim is not None and not self._is_ours:
                 self._claim.close()  # it is only watched from now on: another one may drive it
@@ -331,10 +335,21 @@ class VendorDevice(MappedDevice):
             self._left_instances.pop()  # told once: it is not read any more
             with suppress(MessageError):
                 await self._commander.release(left)
-        self._stop_proof.await_answer()
+        self._stop_proof.await_answer(self._monotonic() + 2.0 * self._within_s)  # sent within one of them
         self._report_instead(await self._commander.release(self._context()))
         self._is_end_sent = True
-        if (why := await self._stop_proof.refusal(self._monotonic())) is not None:
+        await self._see_release_taken()
+
+    async def _see_release_taken(self) -> None:
+        """Wait a moment for what is against the release that it was sent just now.
+
+        Raises:
+            NotTaken: As with ``_release``.
+        """
+        self._looks_at_release = True  # until that is known: what breaks it off may look again
+        why = await self._stop_proof.refusal()
+        self._looks_at_release = False
+        if why is not None:
             raise NotTaken(f"its release was rejected by the device: {why}")
         if (why := self._why_unheard()) is not None:
             raise NotTaken(f"its release was sent while it was not there: {why}", was_heard=False)
@@ -630,10 +645,12 @@ class VendorDevice(MappedDevice):
     async def _hand_back(self) -> None:
         """Hand the device back at the end: no lease is renewed any more. In a stop it stays where it is."""
         is_held = self._is_held_by_stop and self.stopped and not self._owes_end
-        if self._left_rest or (self._is_watched and self._rest.is_in_trouble):
+        if self._is_watched and (self._rest.has_power or self._rest.is_in_trouble):
             self._left_at_the_end = self._left_with_power()
         is_at_hand = self._is_driven or (self._is_held_by_stop and not is_held)
         if not (is_at_hand or self._owes_end or self._left_at_the_end is not None):
+            if self._left_rest:  # told a moment ago, and not measured since
+                await self._wait_for_rest()
             return
         if not (self._link.connected or self._link.connects_to_send):
             self._end_problem = f"no connection to {self._link.peer}"
@@ -642,7 +659,11 @@ class VendorDevice(MappedDevice):
             return
         try:
             async with asyncio.timeout(GOODBYE_S):
-                await self._tell_of_end()
+                if self._looks_at_release and not self.stopped:
+                    await self._see_release_taken()
+                    self._is_driven = self._owes_end = False
+                else:
+                    await self._tell_of_end()
                 self._end_problem = ""
                 if self._left_at_the_end is not None or self._is_watched:
                     await self._wait_for_rest()
@@ -662,6 +683,8 @@ class VendorDevice(MappedDevice):
                     await asyncio.sleep(LOOK_AGAIN_S)
                     self._see(None, has_failed=False)
                 self._left_at_the_end = None
+        if self._rest.seen is PowerSeen.NOTHING:
+            self._rest.see_nothing()  # it has taken its release; how fast it gets there is its own
         if self._rest.falls_from(first_mw):
             log.warning("%s: %s, which falls", self.label, self._left_with_power())
             self._left_at_the_end = None

@@ -19,7 +19,9 @@ class Reader:
 
     table = SimpleNamespace(topic="box/answer")
 
-    def read(self, topic: str, payload: bytes, values: dict[str, Any]) -> SetpointAnswer | None:
+    def read(
+        self, topic: str, payload: bytes, values: dict[str, Any], before: dict[str, Any] | None = None
+    ) -> SetpointAnswer | None:
         if topic != self.table.topic:
             return None
         if payload not in {b"yes", b"no"}:

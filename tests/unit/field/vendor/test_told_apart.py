@@ -122,3 +122,27 @@ def test_powers_to_try_are_within_the_range_and_have_its_ends(low: float, high: 
     for side in (-1.0, 1.0):
         sizes = sorted(abs(p) for p in powers if p * side > 0.0)
         assert all(b <= 2.5 * a * (1 + 1e-9) for a, b in pairwise(sizes))
+
+
+WORDS = "words = [{ word = -3000 }, { word = 3000, from = -100.0 }]"
+SHOWN = """
+[setpoint.values.shown]
+formula = "p_mw * 1000"
+[[setpoint.messages]]
+topic = "b/set"
+payload = "{p}"
+when = "p != 0"
+[[setpoint.messages]]
+topic = "b/shown"
+payload = "{shown}"
+"""
+
+
+def test_a_0_that_is_sent_as_the_number_of_a_power_is_refused() -> None:
+    assert "0 MW would tell the device the same as 0.005 MW" in refusal(f"{WORDS}\n{VALUE}")
+    assert refusal("table = [[-5000, 0], [5000, 100]]\n" + VALUE) == ""
+
+
+def test_a_0_that_leaves_the_size_of_a_power_where_it_is_is_refused() -> None:
+    assert "0 MW would leave a power standing" in refusal(SHOWN)
+    assert refusal(SHOWN.replace('when = "p != 0"', "")) == ""

@@ -1128,6 +1128,25 @@ async def test_a_release_that_the_box_rejects_is_owed(make: Any, says: dict[str,
     await until(lambda: site.telemetry[-1].get("safe") is safe and site.leases[-1]["state"] == state, state)
 
 
+async def test_a_rejected_release_is_owed_also_where_its_id_is_a_counter(make: Any) -> None:
+    answer = {"topic": "box/answer", "id": {"path": "id"}, "error": {"path": "error"}}
+    release = {"topic": "box/mode", "payload": {"auto": 1, "id": "{counter}"}}
+    values = {**PLAIN["setpoint"]["values"], "id": {"quantity": "seq"}}
+    messages = [{"topic": "box/set", "payload": {"p": "{p}", "t": "{t}", "id": "{id}"}}]
+    setpoint = {"values": values, "messages": messages, "release": [release], "answers": [answer]}
+    site = await make({**PLAIN, "setpoint": setpoint})
+    site.wire.says("box/state", {"p": 0})
+    seq = site.send(0.003, lease_s=0.6)
+    await until(lambda: site.wire.sent, "the setpoint")
+    site.wire.says("box/answer", {"id": seq, "error": None})
+    await site.answered(seq)
+    await until(lambda: any(topic == "box/mode" for topic, _ in site.wire.sent), "the release")
+    site.wire.says("box/answer", {"id": seq, "error": None})  # once more, of the setpoint
+    number = json.loads(site.wire.sent[-1][1])["id"]
+    site.wire.says("box/answer", {"id": number, "error": "locked"})
+    await until(lambda: site.leases[-1]["state"] == "held" and site.device.owes_safe_state, "owed")
+
+
 async def test_an_answer_long_after_its_release_is_of_another_ones_command(make: Any) -> None:
     answers = [{"topic": "box/answer", "error": {"path": "error"}}]
     setpoint = {**RELEASED["setpoint"], "confirm": "answer", "answers": answers, "answer_within_s": 0.2}
