@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from heron_mqtt.cancellation import end_tasks, unless_cancelled
+from heron_mqtt.cancellation import unless_cancelled
 from heron_mqtt.errors import BrokerError, HeronError, MessageError
 from heron_mqtt.field.state_directory import state_directory, write_whole
 from heron_mqtt.field.steady_clock import steady_s
@@ -37,7 +36,7 @@ class NotSent(HeronError):
 
 
 class SentLater(NotSent):
-    """A setpoint waits until the device takes the next write, and is sent then.
+    """A setpoint is not sent yet: it has to be told again once the device takes the next write.
 
     Args:
         text: For people.
@@ -127,13 +126,9 @@ class Commander:
     Args:
         mapping: What is sent, and how often.
         publish: Sends one message; what it returns is done when the broker, or the device, has it.
-        within_s: How long the broker may take.
+        within_s: How long the broker may take to acknowledge.
         budget: Counts writes; None = no limit.
-        lease_runs: Whether a setpoint that has waited may still be sent: its lease is not over.
         monotonic: For intervals, s.
-        label: For messages.
-        on_part: Told why, where a setpoint that waited or was on its way turns out to be taken in part.
-        on_unsent: Told why, where one that waited is not sent.
     """
 
     def __init__(
@@ -142,36 +137,26 @@ class Commander:
         publish: SendCommand,
         *,
         within_s: float,
-        lease_runs: Callable[[], bool],
-        label: str = "",
-        on_part: Callable[[str], None] = lambda why: None,
-        on_unsent: Callable[[str], None] = lambda why: None,
         budget: WriteBudget | None = None,
         monotonic: Callable[[], float] = steady_s,
     ) -> None:
         self.values: Mapping[str, RenderedValue] = {}
-        """Of the setpoint that was sent, or is being sent; empty while none holds."""
+        """Of the setpoint that is being sent, or was and is not refused; empty while none holds."""
         self.deferred = 0
         self.moved_at = float("-inf")
         """When a power that is not 0 was sent last."""
         self._mapping = mapping
         self._publish = publish
         self._within_s = within_s
-        self._lease_runs = lease_runs
-        self._label = label
         self._budget = budget
         self._monotonic = monotonic
         self._told: frozenset[tuple[Any, ...]] = frozenset()
         self._last_at = float("-inf")
-        self._later: asyncio.Task[None] | None = None
-        self._on_part = on_part
-        self._on_unsent = on_unsent
+        self._values_before: Mapping[str, RenderedValue] = {}
         self._taken = 0  # commands to registers of what is being sent, so far
         self._zero: ZeroMessages | None = None  # the last stop that could be computed
-        self.values_before: Mapping[str, RenderedValue] = {}
+        self.forgotten_values: Mapping[str, RenderedValue] = {}
         """The values of the last setpoint, once it was forgotten."""
-        self.sendings = 0
-        """How often something was sent: what is late knows by it whether something newer was."""
         self.parts = 0
         """How many messages the last setpoint went out in."""
 
@@ -179,22 +164,17 @@ class Commander:
         """Send a setpoint, or as much of it as is new; returns whether anything was sent.
 
         Raises:
-            NotSent: It is not sent (now), says why.
+            SentLater: It is not sent yet, says when it can be.
+            NotSent: It is not sent, says why.
             PartlyTaken: The device holds a part of it, or may.
             MessageError: Something that the messages need is not known.
             BrokerError: The broker refused it.
-            NotTaken: The device refused it, or does not answer.
+            NotTaken: The device refused it, or it or the broker does not answer.
         """
         table = self._mapping.setpoint
         assert table is not None
         if renewal and table.send == "setpoint":
             return False
-        await self._end_later()
-        return await self._tell(setpoint, context)
-
-    async def _tell(self, setpoint: Setpoint, context: MessageContext) -> bool:
-        table = self._mapping.setpoint
-        assert table is not None
         messages, values = self._mapping.write(setpoint, context)
         if self._mapping.stop_needs:
             self._remember_zero(context)
@@ -207,21 +187,22 @@ class Commander:
         wait_s = self._last_at + table.min_interval_s - self._monotonic()
         if wait_s > 0.0:
             self.deferred += 1
-            self._later = asyncio.create_task(
-                self._tell_later(wait_s, setpoint, context), name=f"later {self._label}"
-            )
             raise SentLater(
                 f"the device takes a write every {table.min_interval_s:g} s: sent in {wait_s:.0f} s",
                 wait_s,
             )
         self._check_budget(len(messages))
-        self.values = values
+        self._values_before, self.values = self.values, values
         self.parts = len(messages)
         moves = setpoint.p_mw != 0.0
         try:
             await self._send_whole(messages)
         except PartlyTaken:
             moves = True  # the mode of this one may have put an old power in force
+            self.note_refusal()
+            raise
+        except (BrokerError, NotTaken):
+            self.note_refusal()
             raise
         finally:  # what failed may have reached the device
             if moves:
@@ -257,7 +238,6 @@ class Commander:
             BrokerError: The broker refused it.
             NotTaken: The device refused it, or does not answer.
         """
-        await self._end_later()
         instead: str | None = None
         try:
             zero, self.values = self._mapping.stop(context)
@@ -285,7 +265,6 @@ class Commander:
             BrokerError: The broker refused it.
             NotTaken: The device refused it, or does not answer.
         """
-        await self._end_later()
         self.forget()
         if self._mapping.releases_by_messages:
             messages, self.values = self._mapping.write_release(context)
@@ -342,18 +321,21 @@ class Commander:
 
     def forget(self) -> None:
         """Know of no setpoint that the device holds: the next one is sent in full."""
-        self.values_before = self.values or self.values_before
+        self.forgotten_values = self.values or self.forgotten_values
         self.note_absence()
-        self.values = {}
+        self.values = self._values_before = {}
 
     def note_absence(self) -> None:
         """Send everything of the next setpoint: the device may have forgotten what it was told."""
         self._told = frozenset()
 
-    def close(self) -> None:
-        """Send nothing later."""
-        if self._later is not None:
-            self._later.cancel()
+    def note_refusal(self) -> None:
+        """Count the setpoint that was sent last as not taken, though it may have reached the device.
+
+        Keepalives carry the one before, and the next one is sent in full.
+        """
+        self.note_absence()
+        self.values = self._values_before
 
     def _releasing(self, message: DeviceCommand) -> DeviceCommand:
         """Return a message of a release; of registers it is looked at whether they show it."""
@@ -394,7 +376,7 @@ class Commander:
             raise
 
     async def _send(self, messages: list[DeviceCommand], *, is_end: bool = False) -> None:
-        """Send messages; of an end, the broker has to acknowledge each."""
+        """Send messages; those of an end so that the broker acknowledges each, whatever the mapping says."""
         self._begin_sending(len(messages))
         sending: list[asyncio.Future[None]] = []
         for message in messages:
@@ -406,7 +388,7 @@ class Commander:
                 self._taken += 1
             else:
                 sending.append(self._publish(_acknowledged(message) if is_end else message))
-        await self._wait_for_broker(sending, is_end=is_end)
+        await self._wait_for_broker(sending)
 
     async def _send_to_the_end(self, given: Iterable[DeviceCommand]) -> None:
         """Send messages of a stop or a release: one that is refused does not keep back the next.
@@ -431,57 +413,24 @@ class Commander:
                 if not exc.was_heard:
                     raise
                 refusal = refusal or exc
-        await self._wait_for_broker(sending, is_end=True)
+        await self._wait_for_broker(sending)
         if refusal is not None:
             raise refusal
 
     def _begin_sending(self, writes: int) -> None:
-        self.sendings += 1
         self._taken = 0
         self._last_at = self._monotonic()
         if self._budget is not None and writes:
             self._budget.add(writes)
 
-    async def _wait_for_broker(self, sending: list[asyncio.Future[None]], *, is_end: bool) -> None:
+    async def _wait_for_broker(self, sending: list[asyncio.Future[None]]) -> None:
         if not sending:
             return
         done, pending = await asyncio.wait(sending, timeout=self._within_s)
         for each in done:
             each.result()
-        if is_end and pending:  # the connection may be gone without a sign
+        if pending:  # the connection may be gone without a sign
             raise NotTaken(f"the broker has not acknowledged it within {self._within_s:g} s", was_heard=False)
-        if len(sending) > 1:
-            for each in pending:
-                each.add_done_callback(partial(self._came_late, self.sendings))
-
-    def _came_late(self, sending: int, sent: asyncio.Future[None]) -> None:
-        """Notice that a message of a setpoint did not arrive, whose others did."""
-        if sending == self.sendings and not sent.cancelled() and (exc := sent.exception()) is not None:
-            self._on_part(str(exc))
-
-    async def _tell_later(self, wait_s: float, setpoint: Setpoint, context: MessageContext) -> None:
-        try:
-            await asyncio.sleep(wait_s)
-            if not self._lease_runs():  # it went on while the machine slept, and this timer did not
-                self._on_unsent("its lease is over")
-                return
-            await self._tell(setpoint, context)
-        except SentLater:
-            pass  # the timer was early: it waits on
-        except PartlyTaken as exc:
-            log.warning("%s: a setpoint that waited was taken in part: %s", self._label, exc)
-            self._on_part(str(exc))
-        except HeronError as exc:
-            self._on_unsent(str(exc))
-        finally:
-            if self._later is asyncio.current_task():
-                self._later = None
-
-    async def _end_later(self) -> None:
-        """End what waits to be sent, or is being sent: nothing of it may follow what is sent next."""
-        later, self._later = self._later, None
-        if later is not None:
-            await end_tasks([later])
 
 
 def _acknowledged(message: Outgoing) -> Outgoing:

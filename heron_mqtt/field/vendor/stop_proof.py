@@ -114,7 +114,7 @@ class StopProof:
             return False
         known = self._reply.answer
         released = self._answers_until < math.inf
-        before = self._commander.values_before if released else None
+        before = self._commander.forgotten_values if released else None
         self._reply.take_answer(topic, payload, values, at_s, before=before)
         return self._reply.answer is not known
 

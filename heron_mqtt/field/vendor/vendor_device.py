@@ -123,11 +123,7 @@ class VendorDevice(MappedDevice):
             mapping,
             self._send,
             within_s=self._within_s,
-            lease_runs=lambda: self._lease.is_running,
-            label=self.label,
             budget=budget,
-            on_part=self._take_back_soon,
-            on_unsent=self._not_sent_later,
             monotonic=self._monotonic,
         )
         self._confirmation = Confirmation(mapping, self._count_problem)
@@ -158,11 +154,14 @@ class VendorDevice(MappedDevice):
         self._rises = False  # to a level that sends, once its gates pass
         self._keepalives = KeepaliveTimers(mapping.keepalives, self._send_keepalive, self.label)
         self._settling: asyncio.TimerHandle | None = None
+        self._waiting: Setpoint | None = None  # until the device takes the next write; a renewal, too
+        self._waits_until: asyncio.TimerHandle | None = None
 
     # -- the device --------------------------------------------------------------------------------
 
     async def apply(self, setpoint: Setpoint) -> None:
         """Send it to the device, and wait for what confirms it."""
+        self._drop_waiting()
         if not self._mapping.sets:
             return  # it can only be read: what it measures is the answer
         self._check_reachable()
@@ -188,7 +187,7 @@ class VendorDevice(MappedDevice):
         """Send a setpoint; returns whether anything was to be sent.
 
         Raises:
-            SetpointDeferred: It is sent later.
+            SetpointDeferred: It is done later.
             SetpointRejected: It is not sent.
             BrokerError: The broker refused it.
         """
@@ -205,6 +204,7 @@ class VendorDevice(MappedDevice):
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
         except SentLater as exc:
+            self._do_later(setpoint, exc.within_s)
             raise SetpointDeferred(str(exc), exc.within_s) from None
         except PartlyTaken as exc:
             # A renewal without an answer says the same as before: the device holds the one or the other.
@@ -231,19 +231,52 @@ class VendorDevice(MappedDevice):
         done = f"{how} could not be sent and is sent again" if self._owes_end else f"it was sent {how}"
         return f"{why}; it may have taken a part of the setpoint: {done}"
 
-    def _not_sent_later(self, why: str) -> None:
-        """Note that a setpoint that waited will not be sent: the device has the one before, or none."""
-        self._count_problem("setpoint", f"a setpoint that waited was not sent: {why}")
-        self._undo()
+    def _do_later(self, setpoint: Setpoint, wait_s: float) -> None:
+        """Do a setpoint, or a renewal, when the device takes it, unless something else comes first."""
+        self._waiting = setpoint
+        loop = asyncio.get_running_loop()
+        self._waits_until = loop.call_later(wait_s, lambda: self._spawn(self._do_waiting(setpoint)))
 
-    def _take_back_soon(self, why: str) -> None:
-        self._spawn(self._take_back_later(why, self._commander.sendings))
+    def _drop_waiting(self) -> None:
+        self._waiting = None
+        if self._waits_until is not None:
+            self._waits_until.cancel()
+            self._waits_until = None
 
-    async def _take_back_later(self, why: str, sending: int) -> None:
-        async with self._busy:  # for which a newer setpoint may have waited, too
-            if self._is_driven and not self.stopped and self._commander.sendings == sending:
-                done = await self._take_back(why)
-                self._broker.stats.report("device", self.label, done)
+    async def _do_waiting(self, setpoint: Setpoint) -> None:
+        """Do what has waited as if it came now; something newer, or an end, may have come first."""
+        async with self._busy:
+            if self._waiting is not setpoint or self._lease.holder is None:
+                return
+            self._drop_waiting()
+            try:
+                await (self._renew_late if setpoint.renewal else self._follow_late)(setpoint)
+            except Exception as exc:
+                if not setpoint.renewal:
+                    self._undo()
+                self._failed("renew" if setpoint.renewal else "apply", exc)
+
+    async def _renew_late(self, renewal: Setpoint) -> None:
+        if self._lease.is_running:
+            await self.renew(renewal)
+
+    async def _follow_late(self, setpoint: Setpoint) -> None:
+        """Do a setpoint that has waited; if it is not done the device has the one before, or none."""
+        try:
+            if not self._lease.is_running:  # it went on while the machine slept, and the timer did not
+                raise SetpointRejected("its lease is over")
+            await self._apply(setpoint)
+        except SetpointDeferred:
+            return  # the timer was early: it waits on
+        except (SetpointRejected, HeronError) as exc:
+            self._count_problem("setpoint", f"a setpoint that waited was not done: {exc}")
+            self._undo()
+        else:
+            self._held = setpoint
+        await self._publish_telemetry()
+        if self._owes_end and not self.is_safe:  # its lease would put off what is still owed
+            self._lease.end()
+            await self._make_safe("a setpoint that waited was rejected, and an end is still owed")
 
     def _clipped(self, setpoint: Setpoint) -> Setpoint:
         """Return a setpoint within the nameplate; the device itself may know no bounds."""
@@ -280,11 +313,13 @@ class VendorDevice(MappedDevice):
 
         Of several messages the answer may be to one, and another taken.
         """
+        self._commander.note_refusal()
         is_of_several = self.confirm == "answer" and self._commander.parts > 1
         return await self._take_back(why) if is_of_several else why
 
     async def renew(self, setpoint: Setpoint) -> None:
         """Send it again, so that a timer in the device begins anew."""
+        self._drop_waiting()
         if self._mapping.sets and self._link.connected and not self._offline():
             try:
                 await self._tell(setpoint, renewal=True)
@@ -538,7 +573,7 @@ class VendorDevice(MappedDevice):
                 self._settling.cancel()
             for end in endings:
                 end()
-            self._commander.close()
+            self._drop_waiting()
             if not self._tried_to_hand_back:
                 await self._hand_back()
             self._tell_end_in_stop()

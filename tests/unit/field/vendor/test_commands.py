@@ -16,6 +16,7 @@ from heron_mqtt.field.vendor.commands import (
     Commander,
     NotSent,
     PartlyTaken,
+    SentLater,
     WriteBudget,
     budget_of,
 )
@@ -52,23 +53,17 @@ class Rig:
             ],
         }
         self.now = 0.0
-        self.lease_runs = True
         self.sent: list[str] = []
         self.sent_at: list[float] = []  # by the loop's clock
         self.fails: dict[str, Exception] = {}
         self.held: set[str] = set()
         self.waiting: list[asyncio.Future[None]] = []
-        self.parts: list[str] = []
-        self.unsent: list[str] = []
         self.mapping = load_mapping(table, agent="MG1", device="ess", source="test")
         self.commander = Commander(
             self.mapping,
             self._publish,
             within_s=1.0,
-            lease_runs=lambda: self.lease_runs,
             budget=budget,
-            on_part=self.parts.append,
-            on_unsent=self.unsent.append,
             monotonic=lambda: self.now,
         )
         self.context = MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id"))
@@ -166,63 +161,19 @@ async def test_counts_that_cannot_be_read_or_kept_are_told_and_stop_nothing(
     ]
 
 
-async def test_a_write_that_comes_too_soon_waits_and_only_the_newest_is_sent() -> None:
-    rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=0.05)
-    await rig.tell(1)
-    for watts in (2, 3):
-        with pytest.raises(NotSent, match=r"takes a write every 0.05 s"):
-            await rig.tell(watts)
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert (rig.sent, rig.commander.deferred) == (["1"], 2)
-    rig.now = 1.0
-    await asyncio.sleep(0.1)
-    assert rig.sent == ["1", "3"]
-    assert rig.commander.deferred == 2
-
-
-async def test_what_waited_beyond_the_end_of_its_lease_is_not_sent_and_named() -> None:
-    rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=0.02)
-    await rig.tell(1)
-    with pytest.raises(NotSent):
-        await rig.tell(2)
-    rig.now, rig.lease_runs = 7200.0, False  # the machine has slept
-    await asyncio.sleep(0.05)
-    assert rig.sent == ["1"]
-    assert rig.unsent == ["its lease is over"]
-    rig.lease_runs = True
-    await rig.tell(3)
-    assert rig.sent == ["1", "3"]
-
-
-async def test_what_waits_is_dropped_by_an_end_a_stop_and_a_setpoint_that_the_device_holds_already() -> None:
-    rigs = []
-    for _ in range(4):
-        rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=0.02, release="zero", send="change")
-        await rig.tell(1)
-        with pytest.raises(NotSent):
-            await rig.tell(2)
-        rigs.append(rig)
-    await rigs[0].commander.release(rigs[0].context)
-    await rigs[1].commander.stop(rigs[1].context)
-    rigs[2].commander.close()
-    assert not await rigs[3].tell(1)
-    for rig in rigs:
-        rig.now = 1.0
-    await asyncio.sleep(0.05)
-    assert [rig.sent for rig in rigs] == [["1", "0"], ["1", "0"], ["1"], ["1"]]
-
-
-async def test_a_setpoint_that_could_be_sent_again_is_not_the_one_that_waited() -> None:
+async def test_a_write_that_comes_too_soon_is_not_sent_and_says_when_it_can_be() -> None:
     rig = Rig([{"topic": "p", "payload": "{w}"}], min_interval_s=10.0)
     await rig.tell(1)
     rig.now = 9.0
-    with pytest.raises(NotSent, match=r"^the device takes a write every 10 s: sent in 1 s$"):
-        await rig.tell(2)
+    for watts in (2, 3):
+        with pytest.raises(SentLater, match=r"^the device takes a write every 10 s: sent in 1 s$") as late:
+            await rig.tell(watts)
+        assert late.value.within_s == 1.0
+    assert (rig.sent, rig.commander.deferred) == (["1"], 2)
+    assert rig.commander.values["w"].json == 1, "keepalives carry the one that was sent"
     rig.now = 10.0
     assert await rig.tell(3)
-    assert rig.sent == ["1", "3"]
-    rig.commander.close()
+    assert (rig.sent, rig.commander.deferred) == (["1", "3"], 2)
 
 
 async def test_a_stop_is_a_setpoint_of_zero_for_one_second() -> None:
@@ -343,19 +294,31 @@ async def test_of_several_messages_one_that_the_broker_refuses_leaves_a_part_and
         await alone.tell(5)
 
 
-async def test_a_message_that_is_known_to_be_lost_only_later_leaves_a_part_too() -> None:
-    rig = Rig([{"topic": "p", "payload": "mode"}, {"topic": "p", "payload": "{w}"}], release="zero")
+@pytest.mark.parametrize("is_alone", [False, True])
+async def test_what_the_broker_does_not_acknowledge_is_not_taken_and_of_several_in_part(
+    is_alone: bool,
+) -> None:
+    messages = [{"topic": "p", "payload": "mode"}, {"topic": "p", "payload": "{w}"}]
+    rig = Rig(messages[is_alone:], release="zero")
+    await rig.tell(4)
     rig.commander._within_s = 0.01
     rig.held = {"5"}
-    await rig.tell(5)
-    rig.waiting.pop().set_exception(BrokerError("too late"))
-    await asyncio.sleep(0)
-    assert rig.parts == ["too late"]
-    await rig.tell(5, 1)
-    await rig.tell(6, 2)
-    rig.waiting.pop().set_exception(BrokerError("of an older one"))
-    await asyncio.sleep(0)
-    assert rig.parts == ["too late"]
+    with pytest.raises(
+        NotTaken if is_alone else PartlyTaken, match=r"has not acknowledged it within 0\.01 s"
+    ):
+        await rig.tell(5)
+    assert rig.commander.values["w"].json == 4, "keepalives carry the one before"
+
+
+async def test_after_one_that_was_not_taken_the_same_as_before_is_sent_again() -> None:
+    """It may have arrived all the same, or be refused without a trace."""
+    rig = Rig([{"topic": "p", "payload": "{w}"}], release="zero", send="change")
+    await rig.tell(4)
+    rig.fails = {"5": BrokerError("refused")}
+    with pytest.raises(BrokerError):
+        await rig.tell(5)
+    assert await rig.tell(4)
+    assert rig.sent == ["4", "5", "4"]
 
 
 @pytest.mark.parametrize(
@@ -413,7 +376,7 @@ class Box:
             },
         }
         mapping = load_mapping(table, agent="MG1", device="ess", source="test")
-        self.commander = Commander(mapping, self._put, within_s=1.0, lease_runs=lambda: True)
+        self.commander = Commander(mapping, self._put, within_s=1.0)
         self.context = MessageContext(BuiltIns(lambda: 1_700_000_000.0, lambda: "id"))
 
     def _put(self, message: Any) -> asyncio.Future[None]:
@@ -520,7 +483,7 @@ async def test_of_unchanged_messages_those_are_sent_whose_register_was_overwritt
     }
     box = Box(set())
     mapping = load_mapping(table, agent="MG1", device="ess", source="test")
-    commander = Commander(mapping, box._put, within_s=1.0, lease_runs=lambda: True)
+    commander = Commander(mapping, box._put, within_s=1.0)
     for p_mw, written in (
         (0.001, ["size 0", "way 0", "size 1000"]),
         (0.003, ["size 3000"]),

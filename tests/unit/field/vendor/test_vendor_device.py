@@ -1053,6 +1053,132 @@ async def test_a_setpoint_that_waited_in_vain_gives_the_one_before_no_more_time(
     assert site.wire.set_to() == [1000]
 
 
+ONLINE = [{"topic": "box/status", "online": ["on"], "offline": ["off"]}]
+WAITING: dict[str, Any] = {**RELEASED["setpoint"], "min_interval_s": 0.3}
+
+
+async def waiting_site(make: Any, lease_s: float = 0.9, **more: Any) -> Site:
+    """Return a site whose box holds 1 kW, and for which 9 kW waits."""
+    site: Site = await make({**RELEASED, "setpoint": {**WAITING, **more}, "availability": ONLINE})
+    site.wire.says("box/status", "on")
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001, lease_s))
+    assert "sent in" in (await site.answered(site.send(0.009, 40.0)))["rejected"]
+    return site
+
+
+async def test_a_setpoint_that_waits_is_not_sent_to_a_box_that_is_away_when_it_is_due(make: Any) -> None:
+    site = await waiting_site(make)
+    rejected = site.broker.stats.rejected
+    site.wire.says("box/status", "off")
+    await until(lambda: site.broker.stats.rejected > rejected, "it is counted")
+    site.send(0.009, 40.0, renewal=True)
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "the end of the first one's lease")
+    assert site.wire.set_to() == [1000]
+
+
+@pytest.mark.parametrize("says", [{"error": "locked"}, None])
+async def test_a_setpoint_that_waited_and_is_not_accepted_gives_the_one_before_no_more_time(
+    make: Any, says: dict[str, Any] | None
+) -> None:
+    answers = [{"topic": "box/answer", "error": {"path": "error"}}]
+    setpoint = {**WAITING, "confirm": "answer", "answers": answers}
+    site = await make({**RELEASED, "setpoint": setpoint})
+    site.wire.says("box/state", {"p": 0})
+    site.wire.answer = lambda topic, payload: site.wire.says("box/answer", {"error": None})
+    await site.answered(site.send(0.001, 1.2))
+    assert "sent in" in (await site.answered(site.send(0.009, 40.0)))["rejected"]
+    rejected = site.broker.stats.rejected
+    site.wire.answer = None
+    if says is not None:
+        site.wire.answer = lambda topic, payload: site.wire.says("box/answer", says)
+    await until(lambda: site.broker.stats.rejected > rejected, "it is counted")
+    site.send(0.009, 40.0, renewal=True)
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "the end of the first one's lease")
+    assert site.wire.set_to() == [1000, 9000]
+
+
+async def test_a_setpoint_that_waited_and_is_taken_in_part_is_taken_back(make: Any) -> None:
+    mode = {"topic": "box/mode", "payload": "remote"}
+    site = await waiting_site(make, messages=[mode, *RELEASED["setpoint"]["messages"]], lease_s=30.0)
+    half_open(site)
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "its release")
+    assert site.wire.set_to() == [1000, 9000]
+
+
+async def test_a_setpoint_that_waited_is_renewed_as_any_other(make: Any) -> None:
+    site = await waiting_site(make)
+    await until(lambda: site.wire.set_to() == [1000, 9000], "the one that waited")
+    await site.settled()
+    site.send(0.009, 40.0, renewal=True)
+    await until(lambda: site.wire.set_to() == [1000, 9000, 9000], "its renewal, which waits, too")
+    await asyncio.sleep(0.6)
+    assert ("box/mode", "auto") not in site.wire.sent, "it has its own lease"
+
+
+@pytest.mark.parametrize("comes", ["setpoint", "stop", "release", "shadow", "end"])
+async def test_what_waits_is_replaced_by_what_comes_first(make: Any, comes: str) -> None:
+    site = await waiting_site(make, lease_s=30.0)
+    if comes == "setpoint":
+        site.send(0.002)
+    elif comes == "stop":
+        site.stop()
+    elif comes == "release":
+        release = Setpoint(p_mw=0.0, lease_s=1.0, release=True)
+        site.publish(topics.device("MG1", "ess", "setpoint"), release)
+    elif comes == "shadow":
+        site.level("shadow")
+    else:
+        await site.end()
+    await asyncio.sleep(0.5)
+    assert 9000 not in site.wire.set_to()
+    assert len(site.wire.sent) == 2, "the one that came first"
+
+
+async def test_one_that_waits_while_an_end_is_owed_does_not_put_it_off_when_it_fails(make: Any) -> None:
+    site = await make({**RELEASED, "setpoint": {**WAITING, "min_interval_s": 0.6}, "availability": ONLINE})
+    site.wire.says("box/status", "on")
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001, 0.7))
+    site.wire.delivers = False
+    await until(lambda: site.device.is_safe and site.device.owes_safe_state, "an end that it was not told of")
+    site.wire.delivers = True
+    assert "sent in" in (await site.answered(site.send(0.009, 40.0)))["rejected"]
+    site.wire.says("box/status", "off")
+    await until(lambda: site.device.is_safe, "its lease is over")
+    site.wire.says("box/status", "on")
+    site.wire.says("box/state", {"p": 1000})
+    await until(lambda: not site.device.owes_safe_state, "the end that is owed")
+    assert site.wire.sent[-1] == ("box/mode", "auto")
+    assert site.wire.set_to() == [1000]
+
+
+async def test_a_setpoint_that_was_rejected_is_sent_again_on_change_and_carried_by_no_keepalive(
+    make: Any,
+) -> None:
+    setpoint = {
+        **ANSWERING["setpoint"],
+        "send": "change",
+        "release": [{"topic": "box/mode", "payload": "auto"}],
+    }
+    setpoint["answers"] = [{"topic": "box/answer", "error": {"path": "error"}}]
+    hold = {"topic": "box/hold", "payload": "{p}", "period_s": 0.1, "while": "driven"}
+    site = await make({**PLAIN, "setpoint": setpoint, "keepalive": [hold]})
+    site.wire.says("box/state", {"p": 0})
+
+    def answering(error: str | None) -> Callable[[str, str], None]:
+        return lambda topic, payload: site.wire.says("box/answer", {"error": error})
+
+    site.wire.answer = answering(None)
+    await site.answered(site.send(0.001))
+    site.wire.answer = answering("locked")
+    assert "locked" in (await site.answered(site.send(0.009)))["rejected"]
+    before = len(site.wire.sent)
+    await until(lambda: len(site.wire.sent) > before + 1, "keepalives")
+    assert {float(payload) for topic, payload in site.wire.sent[before:]} == {1000.0}
+    assert "locked" in (await site.answered(site.send(0.009)))["rejected"], "it is not held already"
+
+
 async def test_a_release_to_a_box_that_is_away_is_owed_until_it_is_there(make: Any) -> None:
     online = {"topic": "box/status", "online": ["on"], "offline": ["off"]}
     site = await make({**RELEASED, "availability": [online]})
@@ -1225,30 +1351,56 @@ async def test_in_shadow_a_box_that_was_handed_back_with_0_is_left_to_who_drives
     assert site.device.left_undone is None
 
 
-async def test_a_message_that_is_lost_late_takes_back_no_newer_setpoint(make: Any) -> None:
-    mode = {"topic": "box/mode", "payload": "remote"}
-    messages = [mode, RELEASED["setpoint"]["messages"][0]]
+def half_open(site: Site) -> None:
+    """Let the connection to the box's broker be gone without a sign: what is sent is never acknowledged."""
+
+    def unacknowledged(topic: str, payload: bytes, **options: Any) -> asyncio.Future[None]:
+        site.wire.sent.append((topic, payload.decode()))
+        return asyncio.get_running_loop().create_future()
+
+    site.wire.publish_raw = unacknowledged
+
+
+async def test_a_setpoint_that_its_broker_does_not_acknowledge_gives_the_one_before_no_more_time(
+    make: Any,
+) -> None:
+    site = await make(RELEASED)
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001, 0.6))
+    half_open(site)
+    rejected = (await site.answered(site.send(0.009, 40.0)))["rejected"]
+    assert rejected == "the broker has not acknowledged it within 0.1 s"
+    site.send(0.009, 40.0, renewal=True)
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "the end of the first one's lease")
+    assert site.wire.set_to() == [1000, 9000]
+
+
+async def test_of_several_messages_that_its_broker_does_not_acknowledge_a_part_is_taken_back(
+    make: Any,
+) -> None:
+    messages = [{"topic": "box/mode", "payload": "remote"}, *RELEASED["setpoint"]["messages"]]
     site = await make({**RELEASED, "setpoint": {**RELEASED["setpoint"], "messages": messages}})
-    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    publish = site.wire.publish_raw
-
-    def first_is_lost(topic: str, payload: bytes, **options: Any) -> asyncio.Future[None]:
-        done = publish(topic, payload, **options)
-        return lost if len(site.wire.sent) == 1 else done
-
-    site.wire.publish_raw = first_is_lost
     site.wire.says("box/state", {"p": 0})
     await site.answered(site.send(0.001))
-    async with site.device._busy:  # as while it measures
-        newer = site.send(0.002)
-        await asyncio.sleep(0.01)
-        lost.set_exception(MessageExpired("not acknowledged in time"))
-        await asyncio.sleep(0.01)
-    site.wire.says("box/state", {"p": 2000})
-    await site.answered(newer)
+    half_open(site)
+    rejected = (await site.answered(site.send(0.009)))["rejected"]
+    assert rejected.startswith("the broker has not acknowledged it within 0.1 s; it may have taken a part")
+    assert site.wire.sent[-1] == ("box/mode", "auto")
+
+
+async def test_a_renewal_that_its_broker_does_not_acknowledge_takes_nothing_back(make: Any) -> None:
+    messages = [{"topic": "box/mode", "payload": "remote"}, *RELEASED["setpoint"]["messages"]]
+    site = await make({**RELEASED, "setpoint": {**RELEASED["setpoint"], "messages": messages}})
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    half_open(site)
+    site.send(0.001, renewal=True)
+    await until(lambda: len(site.wire.sent) == 4, "the renewal")
     await site.settled()
-    assert site.wire.set_to() == [1000, 2000]
+    await asyncio.sleep(0.15)
+    await site.settled()
     assert ("box/mode", "auto") not in site.wire.sent
+    assert not site.device.is_safe
 
 
 async def test_a_keepalive_carries_no_setpoint_that_was_not_sent(make: Any) -> None:
