@@ -66,6 +66,7 @@ class DeviceLease:
         self._before: tuple[Holder | None, float, float | None, float] | None = (
             None  # the last setpoint was done
         )
+        self._is_deferred = False  # it was not yet
 
     # -- what this device says -----------------------------------------------------------------------
 
@@ -124,8 +125,10 @@ class DeviceLease:
     def hold(self, setpoint: Setpoint) -> None:
         """Let the sender of a setpoint that is not refused hold the lease, or hold it for longer."""
         if not setpoint.renewal:
-            held = (self.holder, self._ends_at, self.lease_s, self._heard_at)
-            self._before = held if self.is_running else None
+            if not (self._is_deferred and self.is_running):  # else what was done before it is still held
+                held = (self.holder, self._ends_at, self.lease_s, self._heard_at)
+                self._before = held if self.is_running else None
+            self._is_deferred = False
         now = self._monotonic()
         begins_at = self._begin(setpoint, now)
         assert not isinstance(begins_at, str), "ask refusal() first"
@@ -135,6 +138,14 @@ class DeviceLease:
         self._heard_at = now
         self.holder = Holder.of(setpoint)
         self.lease_s = setpoint.lease_s
+
+    def defer(self) -> None:
+        """Note that the last setpoint waits: the one that replaces it follows on what was done before it."""
+        self._is_deferred = True
+
+    def note_done(self) -> None:
+        """Note that the last setpoint, which waited, was done."""
+        self._is_deferred = False
 
     def lasts_before(self, within_s: float) -> bool:
         """Whether what was done before the last setpoint holds for so long, s; also where nothing was."""
@@ -150,6 +161,7 @@ class DeviceLease:
         """
         if self._before is None or not self.is_running:
             return False
+        self._is_deferred = False
         ends_at = self._ends_at
         self.holder, self._ends_at, self.lease_s, self._heard_at = self._before
         self._ends_at = min(ends_at, self._ends_at)

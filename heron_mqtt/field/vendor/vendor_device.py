@@ -234,6 +234,8 @@ class VendorDevice(MappedDevice):
     def _do_later(self, setpoint: Setpoint, wait_s: float) -> None:
         """Do a setpoint, or a renewal, when the device takes it, unless something else comes first."""
         self._waiting = setpoint
+        if not setpoint.renewal:
+            self._lease.defer()
         loop = asyncio.get_running_loop()
         self._waits_until = loop.call_later(wait_s, lambda: self._spawn(self._do_waiting(setpoint)))
 
@@ -273,6 +275,7 @@ class VendorDevice(MappedDevice):
             self._undo()
         else:
             self._held = setpoint
+            self._lease.note_done()
         await self._publish_telemetry()
         if self._owes_end and not self.is_safe:  # its lease would put off what is still owed
             self._lease.end()

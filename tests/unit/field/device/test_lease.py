@@ -245,3 +245,46 @@ def test_a_device_that_goes_on_in_one_boot_remembers_all_that_it_said(clock: Clo
     lease.published("d1", 1)
     assert lease.refusal(told(**echo(0))) is None
     assert lease.refusal(told(**echo(1))) is None
+
+
+def test_one_that_replaces_a_deferred_one_follows_on_what_was_done_before(clock: Clock) -> None:
+    """The device never had what waited: its lease is nobody's once it is replaced."""
+    lease = DeviceLease(clock)
+    lease.hold(told(6.0))
+    for _ in range(3):
+        clock.now_s += 1.0
+        lease.hold(told(40.0))
+        lease.defer()
+        assert not lease.lasts_before(6.0)
+    lease.hold(told(40.0))
+    assert lease.give_back_to_before()
+    assert lease.ends_at == 56.0
+
+
+def test_a_deferred_one_that_was_done_or_undone_is_what_the_next_one_follows_on(clock: Clock) -> None:
+    done = DeviceLease(clock)
+    done.hold(told(6.0))
+    done.hold(told(40.0))
+    done.defer()
+    done.note_done()
+    done.hold(told(60.0))
+    assert done.give_back_to_before()
+    assert done.ends_at == 90.0
+    undone = DeviceLease(clock)
+    undone.hold(told(6.0))
+    undone.hold(told(40.0))
+    undone.defer()
+    assert undone.give_back_to_before()
+    undone.hold(told(5.0, take_over=True, sender="ann"))
+    assert undone.give_back_to_before()
+    assert (undone.holder, undone.ends_at) == (Holder("MG1", "g1"), 55.0)
+
+
+def test_what_was_deferred_in_a_lease_that_is_over_counts_no_more(clock: Clock) -> None:
+    lease = DeviceLease(clock)
+    lease.hold(told(6.0))
+    lease.hold(told(40.0))
+    lease.defer()
+    lease.end()
+    lease.hold(told(40.0))
+    assert not lease.give_back_to_before(), "nothing was done before it"

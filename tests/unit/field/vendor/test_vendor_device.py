@@ -1135,6 +1135,15 @@ async def test_what_waits_is_replaced_by_what_comes_first(make: Any, comes: str)
     assert len(site.wire.sent) == 2, "the one that came first"
 
 
+async def test_setpoints_that_replace_one_that_waits_do_not_prolong_what_the_box_holds(make: Any) -> None:
+    site = await waiting_site(make)
+    for _ in range(2):
+        assert "sent in" in (await site.answered(site.send(0.009, 40.0)))["rejected"]
+    site.wire.says("box/status", "off")
+    await until(lambda: ("box/mode", "auto") in site.wire.sent, "the end of the first one's lease")
+    assert site.wire.set_to() == [1000]
+
+
 async def test_one_that_waits_while_an_end_is_owed_does_not_put_it_off_when_it_fails(make: Any) -> None:
     site = await make({**RELEASED, "setpoint": {**WAITING, "min_interval_s": 0.6}, "availability": ONLINE})
     site.wire.says("box/status", "on")
