@@ -1135,6 +1135,28 @@ async def test_what_waits_is_replaced_by_what_comes_first(make: Any, comes: str)
     assert len(site.wire.sent) == 2, "the one that came first"
 
 
+async def test_a_newer_setpoint_replaces_one_that_waits_also_where_it_is_rejected(make: Any) -> None:
+    site = await waiting_site(make, lease_s=30.0)
+    site.wire.says("box/status", "off")
+    assert "offline" in (await site.answered(site.send(0.002)))["rejected"]
+    site.wire.says("box/status", "on")
+    site.wire.says("box/state", {"p": 1000})
+    await asyncio.sleep(0.5)
+    assert site.wire.set_to() == [1000]
+
+
+async def test_one_whose_timer_is_early_waits_on(make: Any, sleep: Sleep) -> None:
+    site = await make({**RELEASED, "setpoint": WAITING}, monotonic=sleep.now_s)
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    assert "sent in" in (await site.answered(site.send(0.009)))["rejected"]
+    sleep.slept_s = -0.1  # its clock is behind the loop's
+    rejected = site.broker.stats.rejected
+    await until(lambda: site.wire.set_to() == [1000, 9000], "the one that waited")
+    assert site.device._commander.deferred == 2, "once more"
+    assert site.broker.stats.rejected == rejected
+
+
 async def test_setpoints_that_replace_one_that_waits_do_not_prolong_what_the_box_holds(make: Any) -> None:
     site = await waiting_site(make)
     for _ in range(2):
