@@ -25,6 +25,7 @@ from heron_mqtt.messaging.mqtt.options import read_options
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.record.reader import RecordFile
 from powergrid.scenario import load_scenario
+from support.forced_box import FORCED_BOX, TO_AUTO
 from support.heron_command import heron, until
 from support.modbus_box import ModbusBox
 from support.mosquitto_server import Mosquitto
@@ -294,29 +295,7 @@ async def test_during_a_stop_nothing_is_exchanged(mosquitto: Mosquitto, env_id: 
             await until_async(lambda: site.unit() == "kW", "the change")
 
 
-MODBUS = """
-name = "box"
-
-[registers]
-power = { address = 0, type = "int16" }
-mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
-watts = { address = 20, type = "int16" }
-
-[quantities.p_mw]
-formula = "power"
-unit = "W"
-
-[setpoint.values.p]
-quantity = "p_mw"
-unit = "W"
-decimals = 0
-
-[[setpoint.messages]]
-registers = { watts = "{p}", mode = "forced" }
-
-[[setpoint.release]]
-registers = { mode = "auto" }
-"""
+MODBUS = FORCED_BOX + TO_AUTO
 MOVED = MODBUS.replace("address = 10", "address = 30").replace("address = 20", "address = 40")
 
 

@@ -23,6 +23,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from powergrid.emulators import modbus_bridge
 from powergrid.scenario import load_scenario
 from support import waiting
+from support.forced_box import FORCED_BOX, TO_AUTO, TO_ZERO
 from support.heron_command import heron, run_heron, until
 from support.modbus_box import BoxThread, ModbusBox, f32
 from support.mosquitto_server import Mosquitto
@@ -205,30 +206,7 @@ def test_the_program_serves_a_device_of_a_scenario_and_hands_it_back_when_termin
     assert [box[13049], box[13050], box[13051]] == [0, 0xCC, 0]
 
 
-SIMPLE = """
-name = "box"
-
-[modbus]
-period_s = 0.1
-
-[registers]
-power = { address = 0, type = "int16" }
-mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
-watts = { address = 20, type = "int16" }
-
-[quantities.p_mw]
-formula = "power"
-unit = "W"
-
-[setpoint.values.p]
-quantity = "p_mw"
-unit = "W"
-decimals = 0
-
-[[setpoint.messages]]
-registers = { watts = "{p}", mode = "forced" }
-"""
-TO_ZERO, TO_AUTO = '[setpoint]\nrelease = "zero"\n', '[[setpoint.release]]\nregisters = { mode = "auto" }\n'
+SIMPLE = FORCED_BOX + "\n[modbus]\nperiod_s = 0.1\n"
 
 
 class Simple:

@@ -31,6 +31,7 @@ from heron_mqtt.field.vendor.keepalives import Keepalive, KeepaliveTimers
 from heron_mqtt.field.vendor.link import NotTaken, RegisterPoll, VendorLink
 from heron_mqtt.field.vendor.mapped_device import MappedDevice
 from heron_mqtt.field.vendor.outgoing import RegisterCommand
+from heron_mqtt.field.vendor.release_doubt import ReleaseDoubt
 from heron_mqtt.field.vendor.setpoint_writer import ZERO
 from heron_mqtt.field.vendor.stop_proof import StopProof
 from heron_mqtt.field.vendor.vendor_state import StateUpdate
@@ -133,6 +134,7 @@ class VendorDevice(MappedDevice):
         self._is_driven = False
         self._is_end_sent = False  # of the setpoint that it holds: its broker has taken it
         self._looks_at_release = False
+        self._release_doubt = ReleaseDoubt()
         self._left_instances: list[dict[str, str]] = []  # learned before, which a stop keeps at 0
         self._is_held_by_stop = False
         self._owes_end = False  # it was not told of a stop or an end: caught up when it answers again
@@ -200,7 +202,9 @@ class VendorDevice(MappedDevice):
             self._is_driven, self._is_end_sent = True, False  # also where sending fails half way
             self._rests_at_zero = False
             self._rest.see_nothing()
-            told = await self._commander.tell(self._clipped(setpoint), self._context(), renewal=renewal)
+            clipped = self._clipped(setpoint)
+            self._release_doubt.note_setpoint(clipped.p_mw)
+            told = await self._commander.tell(clipped, self._context(), renewal=renewal)
             self._owes_end = False  # it holds a newer setpoint, which has an end of its own
             return told
         except SentLater as exc:
@@ -339,6 +343,7 @@ class VendorDevice(MappedDevice):
         if self.stopped:
             if self._is_driven or self._is_held_by_stop or self._obeys_stops:
                 self._owes_end = True
+                self._release_doubt.end()
                 self._stop_proof.begin()  # what it says at once may come before we know it
                 # Also where it is another one's.
                 p_mw = self._p_mw_now()
@@ -392,6 +397,18 @@ class VendorDevice(MappedDevice):
         if (why := self._why_unheard()) is not None:
             raise NotTaken(f"its release was sent while it was not there: {why}", was_heard=False)
         self._stop_proof.note_released(self._monotonic())
+        if self._mapping.registers is None and self._mapping.releases_by_messages:
+            self._release_doubt.note_release(self._monotonic())
+
+    async def _release_once_more(self) -> None:
+        """Send its release again to a device that goes on as before; another's is left alone."""
+        async with self._busy:
+            if self._is_ours and not (self.stopped or self.is_driven or self._owes_end):
+                log.warning(
+                    "%s: its power is that of its last setpoint: its release is sent again", self.label
+                )
+                with suppress(HeronError):
+                    await self._commander.release(self._context())
 
     def _why_unheard(self) -> str | None:
         """Return why a device that a broker leads to has not heard what was sent just now, for people."""
@@ -642,7 +659,10 @@ class VendorDevice(MappedDevice):
                 self._broker.stats.report("device", self.label, note.text)
         measured = not retained and "p_mw" in taken.fields
         if measured:
-            self._stop_proof.take_power(float(taken.fields["p_mw"]), came_at)
+            p_mw = float(taken.fields["p_mw"])
+            self._stop_proof.take_power(p_mw, came_at)
+            if self._release_doubt.is_due(p_mw, came_at):
+                self._spawn(self._release_once_more())
             self._silence_watch.heard()
             self._condition.speaks()
             self._watch_rest()

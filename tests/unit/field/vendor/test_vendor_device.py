@@ -1230,6 +1230,37 @@ async def test_a_release_to_a_box_that_is_away_is_owed_until_it_is_there(make: A
     assert site.device.left_undone is None
 
 
+async def test_a_box_that_goes_on_after_its_release_is_sent_it_once_more(make: Any, clock: Clock) -> None:
+    site = await make(RELEASED, monotonic=clock)
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.003, lease_s=3.0))
+
+    async def auto(at_s: float, p_w: float) -> int:
+        clock.now_s = 1000.0 + at_s
+        site.wire.says("box/state", {"p": p_w})
+        await site.settled()
+        return [topic for topic, _ in site.wire.sent].count("box/mode")
+
+    site.publish(
+        topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.0, lease_s=1.0, release=True, sender="MG1")
+    )
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+    await site.settled()
+    assert await auto(0.9, 3000) == 1, "what it says may be of before"
+    assert await auto(1.0, 2900) == 2, "it was away for a moment"
+    assert await auto(1.5, 2900) == 2
+    assert await auto(5.0, 2900) == 3
+    assert await auto(60.0, 2900) == 3, "its own control wants the same"
+    await site.answered(site.send(0.003, lease_s=3.0))
+    site.publish(
+        topics.device("MG1", "ess", "setpoint"), Setpoint(p_mw=0.0, lease_s=1.0, release=True, sender="MG1")
+    )
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the second release")
+    await site.settled()
+    assert await auto(61.5, 500) == 4, "it has heard it"
+    assert await auto(70.0, 3000) == 4
+
+
 async def test_a_box_that_fell_silent_before_its_release_is_told_again_when_it_is_heard(make: Any) -> None:
     site = await make(RELEASED, stale_after_s=1.0)
     site.wire.says("box/state", {"p": 0})
