@@ -29,8 +29,12 @@ class FaultState:
     _ends: int = 0
 
     def begin(self, fault: Fault) -> None:
-        """Let a fault begin with the next step; it replaces one in force."""
-        self.active, self._ends = fault, self.step + 1 + fault.steps
+        """Let a fault begin with its step, or the next one if it names none; it replaces one in force.
+
+        A run names it: its step may have been heard of before the fault, or after it.
+        """
+        first = self.step + 1 if fault.step is None else fault.step
+        self.active, self._ends = fault, first + fault.steps
 
     @property
     def kind(self) -> FaultKind | None:

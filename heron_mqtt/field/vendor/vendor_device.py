@@ -730,7 +730,11 @@ class VendorDevice(MappedDevice):
             self._broker.stats.report("device", self.label, f"it is not sure that it was handed back: {why}")
 
     async def _wait_for_rest(self) -> None:
-        """Wait whether the device shows the 0 that it was told; power that falls is on its way there."""
+        """Wait whether the device shows the 0 that it was told; power that falls is on its way there.
+
+        One that was driven until now may only be slow: that it has power is said, and its lease stays held.
+        """
+        was_told_before = self._left_at_the_end is not None
         first_mw: float | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(SHOWS_REST_S):
@@ -745,6 +749,9 @@ class VendorDevice(MappedDevice):
             self._rest.see_nothing()  # it has taken its release; how fast it gets there is its own
         if self._rest.falls_from(first_mw):
             log.warning("%s: %s, which falls", self.label, self._left_with_power())
+            self._left_at_the_end = None
+        elif not was_told_before and self._left_at_the_end is not None:
+            self._broker.stats.report("device", self.label, f"not known to be at 0: {self._left_at_the_end}")
             self._left_at_the_end = None
 
     def _left_with_power(self) -> str:

@@ -93,3 +93,17 @@ def test_without_a_run_every_setpoint_counts_as_a_step() -> None:
         state.on_step(None)
         kinds.append(state.kind)
     assert kinds == [None, "silence", "silence", None, None]
+
+
+@pytest.mark.parametrize("heard_first", [True, False])
+def test_a_fault_that_names_its_step_lasts_from_that_on_whatever_was_heard_first(heard_first: bool) -> None:
+    faults = FaultState()
+    faults.on_step(5)
+    told = Fault(kind="frozen", steps=3, step=6)
+    if heard_first:
+        faults.on_step(6)
+        faults.begin(told)
+    else:
+        faults.begin(told)
+        faults.on_step(6)
+    assert [faults.on_step(step) for step in (7, 8, 9)] == [False, False, True]
