@@ -158,7 +158,7 @@ def test_a_box_in_shadow_is_written_nothing_and_confirms_no_stop_while_it_has_po
         bench.says(stopped=True, safe=False)
         assert not any(bench.confirmed())
         bench.box.put(0, 0, area="input")
-        until(lambda: bench.confirmed()[-1], "it is at 0 by itself")
+        until(lambda: bench.confirmed()[-1:] == [True], "it is at 0 by itself")
         assert bench.box.writes() == []
 
 

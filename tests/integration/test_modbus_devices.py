@@ -351,12 +351,13 @@ async def test_another_mapping_takes_the_place_of_one_in_force_and_the_device_is
             assert [box[13049], box[13051]] == [2, 2000]
             other = tomllib.loads(QUICK.replace("period_s = 0.1", "period_s = 0.1\nmax_gap = 30"))
             where = {"agent": "MG1", "device": "ess", "source": "test", "find": loaded.path}
+            accepted = box.accepted  # a busy machine may have lost the first one
             await adapters.replace(("MG1", "ess"), load_mapping(other, **where))
             assert [box[13049], box[13051]] == [0, 0]
             box.requests.clear()
             await waiting.until(lambda: len(box.requests) > 3, "more readings")
             assert set(box.reads()) == {("input", 13000, 23)}  # the former reads no more
-    assert box.accepted == 1
+            assert box.accepted == accepted, "both read over one connection"
 
 
 def test_what_stands_in_unknown_registers_is_shown_as_every_type() -> None:
