@@ -29,7 +29,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.proxy")
 
-HAND_BACK_S, RELEASES = 0.8, 3  # for devices to show that they were let go; a run ends within 2 s
+LET_GO_S, RELEASES = 0.8, 3  # for devices to show that they were let go; a run ends within 2 s
 READY_SHARE = 0.9  # of ready_s: what lacks must be said before the environment gives up
 
 
@@ -163,7 +163,7 @@ class Proxy:
     async def close(self) -> None:
         """Release the devices, say ``offline`` and unsubscribe. Idempotent.
 
-        Waits up to ``HAND_BACK_S`` for the devices to show that they were let go; ``gateway.unreturned`` says
+        Waits up to ``LET_GO_S`` for the devices to show that they were let go; ``gateway.unreturned`` says
         afterwards which did not.
         """
         self._inbox.close()
@@ -189,7 +189,7 @@ class Proxy:
         if self._is_displaced or not is_heard:
             return
         for _ in range(RELEASES):
-            if await self._wakeup.until(gateway.is_handed_back, HAND_BACK_S / RELEASES):
+            if await self._wakeup.until(gateway.is_handed_back, LET_GO_S / RELEASES):
                 return
             await gateway.hear_leases()
             gateway.release_again()

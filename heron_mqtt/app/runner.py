@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from heron_mqtt.agents.proxy import HAND_BACK_S
+from heron_mqtt.agents.proxy import LET_GO_S
 from heron_mqtt.app.daemon_thread import in_daemon_thread
 from heron_mqtt.app.fault_plan import FaultPlan
 from heron_mqtt.app.gc_freeze import frozen_gc
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from powergrid.envs.microgrid_environment import MicrogridEnvironment
     from powergrid.scenario import Scenario
 
-GOODBYE_S = HAND_BACK_S + 0.8  # for devices, proxies and operator to leave; a run must end within 2 s
+GOODBYE_S = LET_GO_S + 0.8  # for devices, proxies and operator to leave; a run must end within 2 s
 
 
 class Progress(Protocol):

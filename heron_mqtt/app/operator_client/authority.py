@@ -9,10 +9,10 @@ from heron_mqtt.app.operator_client.observer import Observer
 from heron_mqtt.app.operator_client.requests import Person, ask_gateway, split_device
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.field.gateway.authority import RULES
+from heron_mqtt.field.gateway.hand_back import HAND_BACK_S
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level
 from heron_mqtt.messaging import topics
 
-HAND_BACK_S = 5.0  # for a device that was demoted to show that it was let go
 LOOK_EVERY_S = 0.05
 
 

@@ -19,7 +19,7 @@ from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band, SetpointLimits
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
-from heron_mqtt.field.gateway.hand_back import Unreturned
+from heron_mqtt.field.gateway.hand_back import HAND_BACK_S, Unreturned
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.step_outcome import StepOutcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
@@ -35,7 +35,6 @@ log = logging.getLogger("heron_mqtt.gateway")
 
 ESTOP = "emergency stop"
 NOT_HANDED_BACK = "let go, and does not show it"
-HAND_BACK_S = 5.0  # for a device to show that it was let go, while its gateway goes on
 REAL_AFTER_ALL = "a real device answers where an emulator is expected: set external = true"
 
 

@@ -9,6 +9,7 @@ from heron_mqtt.field.emergency_stop import is_at_rest
 from heron_mqtt.messages import Telemetry
 
 KW_PER_MW = 1e3
+HAND_BACK_S = 5.0  # for a device to show that it was let go, while its gateway goes on
 
 
 class Unreturned(NamedTuple):

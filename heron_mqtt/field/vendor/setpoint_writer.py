@@ -140,7 +140,7 @@ class SetpointWriter:
         told: dict[float, dict[Any, Any]] = {}
         for p_mw in (0.0, *powers_to_try(range_mw)):
             with contextlib.suppress(MessageError):
-                told[p_mw] = self._effects(ZERO.model_copy(update={"p_mw": p_mw}), context)
+                told[p_mw] = self._sets(ZERO.model_copy(update={"p_mw": p_mw}), context)
         zero = told.pop(0.0, None)
         if zero is None:
             return []
@@ -149,7 +149,7 @@ class SetpointWriter:
         is_number = any(not isinstance(n, bool | str) and n for n in numbers)
         return list(confusions(told, zero, zero_is_number=is_number))
 
-    def _effects(self, setpoint: Setpoint, context: MessageContext) -> dict[Any, Any]:
+    def _sets(self, setpoint: Setpoint, context: MessageContext) -> dict[Any, Any]:
         values = self.values.render(setpoint, context)
         applying = [m for m in self._messages if m.applies(values, setpoint)]
         self._check_bounds(applying, values, setpoint, context)

@@ -67,7 +67,7 @@ def confusions(told: Mapping[float, Effects], zero: Effects, *, zero_is_number: 
 
 
 def _sizes(driving: Mapping[float, Effects]) -> frozenset[Any]:
-    """Return the places that hold the size of a power: more than one content on one side of 0."""
+    """Return the places that hold the size of a power: on one side of 0 more than two contents (off, on)."""
     found: set[Any] = set()
     for side in (1.0, -1.0):
         contents: dict[Any, set[Any]] = {}

@@ -602,12 +602,10 @@ class VendorDevice(MappedDevice):
 
     def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
         was, now_s = self._state.status(), self._monotonic()
-        learned = self._state.learned
+        held = self._state.learned if self._is_held_by_stop else {}
         taken = self._state.take(topic, payload, now_s, retained=retained)
-        now_learned = self._state.learned
-        is_other = learned != now_learned and learned.keys() == now_learned.keys()
-        if is_other and self._is_held_by_stop and len(self._left_instances) < MOST_LEFT:
-            self._left_instances.append(learned)
+        if held:
+            self._note_left_instance(held)
         if taken is not None:
             self._take_in(topic, taken, retained, now_s)
             if not retained:
@@ -620,6 +618,12 @@ class VendorDevice(MappedDevice):
                 self._watch_rest()
                 self._catch_up_soon()
         self._after_news(was)
+
+    def _note_left_instance(self, held: dict[str, str]) -> None:
+        """Remember the instance that a stop keeps at 0, if another one was learned in its place just now."""
+        now = self._state.learned
+        if now != held and now.keys() == held.keys() and len(self._left_instances) < MOST_LEFT:
+            self._left_instances.append(held)
 
     def _on_poll(self, poll: RegisterPoll) -> None:
         was = self._state.status()

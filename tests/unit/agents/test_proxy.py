@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.agents import Deadlines, Proxy
-from heron_mqtt.agents.proxy import HAND_BACK_S, RELEASES
+from heron_mqtt.agents.proxy import LET_GO_S, RELEASES
 from heron_mqtt.errors import Displaced, NameTaken
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
@@ -639,9 +639,9 @@ def test_at_its_end_a_proxy_waits_for_its_devices_and_releases_them_again(
         left = proxy.gateway.unreturned()
         if ends == "answered":
             assert (len(released), left) == (2, {})
-            assert 0.0 < took_s < HAND_BACK_S
+            assert 0.0 < took_s < LET_GO_S
         elif ends == "unanswered":
-            assert took_s == pytest.approx(HAND_BACK_S)
+            assert took_s == pytest.approx(LET_GO_S)
             assert len(released) == 1 + RELEASES
             assert left["ess"].why == "it has said nothing since"
             assert "MG1/ess: let go, and does not show it: it has said nothing since" in caplog.text
