@@ -146,8 +146,9 @@ def test_one_core_is_given_back() -> None:
 @pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 async def test_the_suite_fills_every_row() -> None:
     report = await suite.run_suite(TINY, None, silent)
-    assert not report.skipped
-    named = " | ".join(row.what for row in report.rows)
+    # So few steps of two agents may take less than what starting them varies by, and then no row says so.
+    assert all("a process each" in reason for reason in report.skipped)
+    named = " | ".join((*(row.what for row in report.rows), *report.skipped))
     for what in (
         "N = 2 over mosquitto",
         "N = 4 over",
@@ -164,7 +165,7 @@ async def test_the_suite_fills_every_row() -> None:
         assert what in named or any(row.unit == what for row in report.rows), what
     for row in report.rows:
         assert all(math.isfinite(x) for x in (row.value, row.low, row.high, *row.raw.values())), row
-        assert row.unit != "x" or "a process each" in row.what or row.value > 0.0  # a difference of few steps
+        assert row.unit != "x" or row.value > 0.0
         assert row.low <= row.value <= row.high
 
 

@@ -63,10 +63,10 @@ def main() -> int:
 def run_event_loop(main_task: Callable[[], Coroutine[None, None, None]]) -> None:
     """Run a coroutine in an event loop, uvloop's if it is installed."""
     try:
-        from uvloop import new_event_loop  # type: ignore[import-not-found,unused-ignore]
+        from uvloop import new_event_loop as new_loop  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        new_event_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop  # type: ignore[no-redef]
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main_task())
 
 
