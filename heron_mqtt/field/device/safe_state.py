@@ -13,6 +13,7 @@ from heron_mqtt.errors import HeronError, NotReady
 from heron_mqtt.field.device.device_lock import DeviceLock
 from heron_mqtt.field.device.device_thread import DeviceThread
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
+from heron_mqtt.field.device.last_look import LastLook, last_look
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.lease_notice import LeaseNotice
 from heron_mqtt.field.device.presence import PresentDevice
@@ -27,8 +28,7 @@ log = logging.getLogger("heron_mqtt.device")
 GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
-SHOWS_REST_S, LOOK_AGAIN_S = 0.6, 0.05  # then for one that had power, to show that it has none
-BREAK_OFF_S = 0.3  # before that, for what is being done to end; a run ends within 2 s
+BREAK_OFF_S = 0.3  # before that, for what is being done to end
 
 
 class SafeStateDevice(PresentDevice, abc.ABC):
@@ -337,29 +337,28 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         """
         if self._tells_again:
             return left
-        first_mw: float | None = None
+
+        async def look() -> None:
+            nonlocal left
+            measured = self.measure()
+            if inspect.isawaitable(measured):
+                measured = await measured
+            self._see(measured, has_failed=False)
+            left = self._left_with() or left
+
         try:
-            async with asyncio.timeout(SHOWS_REST_S):
-                while True:
-                    measured = self.measure()
-                    if inspect.isawaitable(measured):
-                        measured = await measured
-                    self._see(measured, has_failed=False)
-                    if self._rest.seen is PowerSeen.AT_REST:
-                        return None
-                    left = self._left_with() or left
-                    first_mw = self._rest.p_mw if first_mw is None else first_mw
-                    await asyncio.sleep(LOOK_AGAIN_S)
-        except TimeoutError:
-            if self._rest.seen is PowerSeen.UNKNOWN:
-                return left or f"it holds no setpoint, and {self._rest.shown}"
-            if self.stopped or not self._rest.falls_from(first_mw):
-                return left
-            log.warning("%s: it was told to rest, and is on its way: %s", self.label, self._rest.shown)
-            return None
+            shown = await last_look(self._rest, look)
         except Exception as exc:
             log.error("%s: could not be measured at the end: %s", self.label, exc)
             return left
+        if shown is LastLook.AT_REST:
+            return None
+        if self._rest.seen is PowerSeen.UNKNOWN:
+            return left or f"it holds no setpoint, and {self._rest.shown}"
+        if self.stopped or shown is not LastLook.FALLS:
+            return left
+        log.warning("%s: it was told to rest, and is on its way: %s", self.label, self._rest.shown)
+        return None
 
     def _left_with(self) -> str | None:
         """Return what its power says against its being at rest, for people; None = nothing."""

@@ -1,10 +1,11 @@
-"""What is known of a vendor's device, and said of it: its state, its presence, its silence."""
+"""What a vendor's device says, and what is known and said of it: its state, its presence, its silence."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from heron_mqtt.field.device import FieldDevice
@@ -12,13 +13,15 @@ from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.condition import DeviceCondition
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.link import VendorLink
+from heron_mqtt.field.vendor.link import RegisterPoll, VendorLink
 from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing
 from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.silence_watch import SilenceWatch
 from heron_mqtt.field.vendor.sparkplug_payload import encode
-from heron_mqtt.field.vendor.vendor_state import VendorState
+from heron_mqtt.field.vendor.vendor_state import StateUpdate, VendorState
 from heron_mqtt.messages import Status
+
+log = logging.getLogger("heron_mqtt.vendor")
 
 SEND_WITHIN_S = 2.0
 SAME_PROBLEM_S = 60.0  # a problem that comes with every payload is reported so often, and counted always
@@ -61,6 +64,7 @@ class MappedDevice(FieldDevice):
         )
         self._pause: PauseDetector  # of the loop that it runs in
         self._condition = DeviceCondition(mapping, self._state, kind)
+        self._settling: asyncio.TimerHandle | None = None
         self._trouble: Status | None = None
         self._is_born = False
         self._reported: dict[str, float] = {}
@@ -97,6 +101,103 @@ class MappedDevice(FieldDevice):
         """Return the power that it said last, MW, positive = injected; None = it is not known now."""
         telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
         return None if telemetry is None else telemetry.p_mw
+
+    # -- what it says --------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        *,
+        duration_s: float | None = None,
+        once: bool = False,
+        on_online: Callable[[], None] | None = None,
+    ) -> None:
+        """Listen to the device, and serve; see ``FieldDevice.run``."""
+        endings = self._listen()
+        self._pause = PauseDetector.of_running_loop()
+        self._pause.start()
+        watching = asyncio.create_task(self._silence_watch.run(self._pause), name=f"silence {self.label}")
+        try:
+            await super().run(duration_s=duration_s, once=once, on_online=on_online)
+        finally:
+            watching.cancel()
+            self._pause.stop()
+            if self._settling is not None:
+                self._settling.cancel()
+            for end in endings:
+                end()
+
+    def _listen(self) -> list[Callable[[], None]]:
+        """Begin to listen; returns what ends it."""
+        endings = self._link.listen(self._mapping.topic_filters(), self._on_raw, self._on_poll)
+        return [*endings, self._link.on_return(self._returned)]
+
+    def _returned(self) -> None:
+        """Take note that the connection was away."""
+        self._state.reconnected(self._monotonic())
+        self._ask_for_births()
+
+    def _on_raw(self, topic: str, payload: bytes, retained: bool) -> None:
+        was, now_s = self._state.status(), self._monotonic()
+        taken = self._state.take(topic, payload, now_s, retained=retained)
+        if taken is not None:
+            self._take_in(topic, taken, retained, now_s)
+            if not retained:
+                self._prove_life()
+                self._tell_trouble()
+        if not retained:
+            self._take_answer(topic, payload, now_s)
+        self._after_news(was)
+
+    def _on_poll(self, poll: RegisterPoll) -> None:
+        was = self._state.status()
+        taken = self._state.take_document(
+            poll.source, poll.values, poll.at_s, shown=poll.shown, unread=poll.unread
+        )
+        if taken is not None:
+            self._take_in(poll.source, taken, False, poll.at_s)
+        self._after_news(was)
+
+    def _after_news(self, was: Status | None) -> None:
+        """Do what follows from what the device said, given its status before."""
+        now = self._state.status()
+        if was is not None and was.state == "offline" and now is not None and now.state != "offline":
+            self._came_back()
+        self._ask_for_births()
+        if (due_s := self._state.due_s) is not None and self._settling is None:
+            wait_s = max(0.0, due_s - self._monotonic())
+            self._settling = asyncio.get_running_loop().call_later(wait_s, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        now_s = self._monotonic()
+        self._take_in("", self._state.settle(now_s), False, now_s)
+
+    def _take_in(self, topic: str, taken: StateUpdate, retained: bool, came_at: float) -> None:
+        for problem in taken.problems:
+            self._count_problem(topic, problem)
+        for note in taken.notes:
+            log.log(logging.WARNING if note.is_change else logging.INFO, "%s: %s", self.label, note.text)
+            if note.is_change:
+                self._report(note.text)
+        is_measured = not retained and "p_mw" in taken.fields
+        if is_measured:
+            self._take_power(float(taken.fields["p_mw"]), came_at)
+        self._take_fields(taken.fields, came_at, is_measured=is_measured)
+
+    def _take_power(self, p_mw: float, came_at: float) -> None:
+        """Take in a power that it has measured, MW, positive = injected."""
+        self._silence_watch.heard()
+        self._condition.speaks()
+
+    def _take_fields(self, fields: Mapping[str, Any], came_at: float, *, is_measured: bool) -> None:
+        """Take in what it reports, by field of ``Telemetry``."""
+        self._tell_trouble()
+
+    def _take_answer(self, topic: str, payload: bytes, at_s: float) -> None:
+        """Take in a message that may be an answer to what it was told."""
+
+    def _came_back(self) -> None:
+        """Take note that it was offline, and is not any more."""
 
     # -- how it is spoken to -------------------------------------------------------------------------
 

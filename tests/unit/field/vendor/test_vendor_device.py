@@ -898,7 +898,7 @@ async def test_power_of_before_a_setpoint_or_a_stop_confirms_no_stop(make: Any) 
 async def test_a_stop_that_the_device_answers_is_taken_only_once_it_has_accepted_it(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.STOP_AGAIN_S", 0.0)
+    monkeypatch.setattr("heron_mqtt.field.vendor.device_release.STOP_AGAIN_S", 0.0)
     answers = [{"topic": "box/ack", "error": {"path": "error"}}]
     site = await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "answers": answers}})
     confirmed: list[dict[str, Any]] = []
@@ -2018,7 +2018,7 @@ async def test_after_a_new_connection_or_an_absence_the_stop_is_said_again(make:
         back()
     site.wire.says("box/state", {"p": 0})
     await until(lambda: site.wire.set_to() == [1000, 0, 0], "zero again")
-    site.device._caught_up_at = -1e9  # a second ago
+    site.device._release._tried_at = -1e9  # a second ago
     site.wire.says("box/lwt", "off")
     site.wire.says("box/lwt", "on")
     site.wire.says("box/state", {"p": 0})
@@ -2075,7 +2075,7 @@ async def test_a_lease_that_is_told_live_or_of_a_device_that_is_only_read_leaves
 async def test_a_device_that_does_not_answer_at_the_end_is_told_of(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.vendor.vendor_device.GOODBYE_S", 0.02)
+    monkeypatch.setattr("heron_mqtt.field.vendor.release_at_end.GOODBYE_S", 0.02)
     site = await make(RELEASED, answer_within_s=10.0)
     site.wire.says("box/state", {"p": 0})
     site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 1000})

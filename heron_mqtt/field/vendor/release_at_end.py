@@ -1,0 +1,180 @@
+"""How a vendor's device is handed back when the program that drives it ends, and what is left undone then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from heron_mqtt.errors import HeronError
+from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
+from heron_mqtt.field.device.last_look import LastLook, last_look
+from heron_mqtt.field.device.safe_state import GOODBYE_S
+from heron_mqtt.field.emergency_stop import StopRegister
+from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.device_release import DeviceRelease
+from heron_mqtt.field.vendor.link import NotTaken, VendorLink
+from heron_mqtt.field.vendor.outgoing import RegisterCommand
+from heron_mqtt.field.vendor.payload_filling import MessageContext
+from heron_mqtt.field.vendor.setpoint_writer import ZERO
+
+log = logging.getLogger("heron_mqtt.vendor")
+
+
+class ReleaseAtEnd:
+    """Hands one device back within ``GOODBYE_S``, or leaves it where a stop keeps it.
+
+    Args:
+        label: The device, for people.
+        mapping: How it speaks.
+        link: What leads to it.
+        release: What it holds, and is told.
+        rest: Watches its power.
+        stop: The emergency stop.
+        go_safe: Tells it of a stop, or of its end; given a reason for people.
+        context: Returns what messages need.
+        report: Told in words for people what is wrong.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        mapping: DeviceMapping,
+        link: VendorLink,
+        release: DeviceRelease,
+        rest: HardwareRest,
+        stop: StopRegister,
+        *,
+        go_safe: Callable[[str], Awaitable[None]],
+        context: Callable[[], MessageContext],
+        report: Callable[[str], None],
+    ) -> None:
+        self.is_tried = False
+        """Whether it was tried to the end: the end is short, and may be cancelled."""
+        self.left_with_power: str | None = None
+        """Of one that was handed back with 0: that it has power, for people; None = not that is known."""
+        self._label = label
+        self._mapping = mapping
+        self._link = link
+        self._release = release
+        self._rest = rest
+        self._stop = stop
+        self._go_safe = go_safe
+        self._context = context
+        self._report = report
+        self._problem = ""  # why it was not told of the end, for people
+
+    async def hand_back(self) -> None:
+        """Hand the device back: no lease is renewed any more. In a stop it stays where it is."""
+        await self._hand_back()
+        self.is_tried = True
+
+    async def _hand_back(self) -> None:
+        release = self._release
+        is_held = release.is_held_by_stop and self._stop.is_active and not release.is_owed
+        if release.is_watched and (self._rest.has_power or self._rest.is_in_trouble):
+            self.left_with_power = self._shown_power()
+        is_at_hand = release.holds_setpoint or (release.is_held_by_stop and not is_held)
+        if not (is_at_hand or release.is_owed or self.left_with_power is not None):
+            if release.left_rest:  # told a moment ago, and not measured since
+                await self._wait_for_rest()
+            return
+        if not (self._link.connected or self._link.connects_to_send):
+            self._problem = f"no connection to {self._link.peer}"
+            log.warning("%s: the device was not handed back: there is %s", self._label, self._problem)
+            self._report(f"not handed back: {self._problem}")
+            return
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                if release.is_unproven and not self._stop.is_active:
+                    await release.prove()
+                else:
+                    await self._tell()
+                self._problem = ""
+                if self.left_with_power is not None or release.is_watched:
+                    await self._wait_for_rest()
+        except (HeronError, TimeoutError) as exc:
+            why = self._problem = str(exc) or self._unanswered()
+            self._report(f"it is not sure that it was handed back: {why}")
+
+    async def _wait_for_rest(self) -> None:
+        """Wait whether the device shows the 0 that it was told; power that falls is on its way there.
+
+        One that was driven until now may only be slow: that it has power is said, and its lease stays held.
+        """
+        was_told_before = self.left_with_power is not None
+
+        def look() -> None:
+            self._release.look_after_lease()
+            if self._rest.has_power:
+                self.left_with_power = self._shown_power()
+
+        shown = await last_look(self._rest, look)
+        if self._rest.seen is PowerSeen.NOTHING:
+            self._rest.see_nothing()  # it has taken its release; how fast it gets there is its own
+        if shown is LastLook.AT_REST:
+            self.left_with_power = None
+        elif shown is LastLook.FALLS:
+            log.warning("%s: %s, which falls", self._label, self._shown_power())
+            self.left_with_power = None
+        elif not was_told_before and self.left_with_power is not None:
+            self._report(f"not known to be at 0: {self.left_with_power}")
+            self.left_with_power = None
+
+    def _shown_power(self) -> str:
+        return f"it was handed back with 0, and {self._rest.shown}"
+
+    async def _tell(self) -> None:
+        """Hand the device back; once more, over a new connection, where the first was lost with it."""
+        try:
+            await self._go_safe("the end")
+        except NotTaken as exc:
+            if exc.was_heard or not self._link.connects_to_send:
+                raise
+            log.warning("%s: at its end: %s; it is tried once more over a new connection", self._label, exc)
+            await self._go_safe("the end")
+
+    def _unanswered(self) -> str:
+        """Say what a device was to be told at its end, and why that was not done in time."""
+        in_stop, context = self._stop.is_active, self._context()
+        messages = self._mapping.write(ZERO, context)[0] if in_stop else self._mapping.release(context)
+        pauses_s = sum(message.pause_s for message in messages)
+        if pauses_s >= GOODBYE_S:  # of a stop: it waits for the rest with 0 in it, if it has taken that
+            return f"its messages wait {pauses_s:g} s between them (pause_s), and the end is {GOODBYE_S:g} s"
+        writes = [w for message in messages if isinstance(message, RegisterCommand) for w in message.writes]
+        names = ", ".join(dict.fromkeys(name for write in writes for name in write.names))
+        silence = f"{self._link.peer} does not answer"
+        return f"{names}: {silence}" if names else silence
+
+    # -- what is left ------------------------------------------------------------------------------
+
+    @property
+    def _is_left_in_stop(self) -> bool:
+        """Whether a stop is to keep it at 0 after the end."""
+        return self._stop.is_active and (self._release.is_held_by_stop or self._release.is_owed)
+
+    @property
+    def unreturned(self) -> str | None:
+        """Return that it was not handed back, for people; None = it was, or held nothing."""
+        is_owed = self._release.is_driven or self._release.is_owed
+        return "it was not handed back, and may hold its last setpoint" if is_owed else None
+
+    @property
+    def left_undone(self) -> str | None:
+        """What is wrong, for people, where the program ends now; None = nothing."""
+        if self._is_left_in_stop:
+            left = self._release.left_in_stop()
+        elif self.left_with_power is not None:
+            left = self.left_with_power
+        else:
+            left = self.unreturned
+        return f"{left}: {self._problem}" if left is not None and self._problem else left
+
+    def tell_in_stop(self) -> None:
+        """Say what is known of a device that a stop is to keep at 0."""
+        if not self._is_left_in_stop:
+            return
+        if (left := self.left_undone) is not None:
+            self._report(f"nothing watches it any more: {left}")
+        else:
+            log.warning("%s: %s", self._label, self._rest.kept)
