@@ -9,6 +9,7 @@ from datetime import datetime
 
 from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
+from heron_mqtt.end_times import LAST_MESSAGE_S
 from heron_mqtt.errors import BrokerError, Displaced, NotReady
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
@@ -36,7 +37,6 @@ from heron_mqtt.messaging.subscription_group import SubscriptionGroup
 log = logging.getLogger("heron_mqtt.operator")
 
 TOLD_WITHIN_S = 1.0  # what the broker has kept comes at once after a connection
-GOODBYE_S = 1.0  # how long the last message may take; the will says as much
 
 
 class SystemOperator:
@@ -173,7 +173,7 @@ class SystemOperator:
         """Say that the run has ended, and unsubscribe. Idempotent."""
         self._unsubscribe()
         try:
-            async with asyncio.timeout(GOODBYE_S):
+            async with asyncio.timeout(LAST_MESSAGE_S):
                 await self._say_finished()
                 await self._ownership.release()
         except (BrokerError, TimeoutError) as exc:

@@ -11,6 +11,7 @@ from heron_mqtt.agents.base import Agent, StepReport, each_simulated
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
+from heron_mqtt.end_times import LET_GO_S
 from heron_mqtt.errors import BrokerClosed, BrokerError, Displaced
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
@@ -29,7 +30,7 @@ from heron_mqtt.messaging.stamping import MessageStamper
 
 log = logging.getLogger("heron_mqtt.proxy")
 
-LET_GO_S, RELEASES = 0.8, 3  # for devices to show that they were let go; a run ends within 2 s
+RELEASES = 3  # while devices are waited for to show that they were let go
 READY_SHARE = 0.9  # of ready_s: what lacks must be said before the environment gives up
 
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from heron_mqtt.agents.proxy import LET_GO_S
 from heron_mqtt.app.daemon_thread import in_daemon_thread
 from heron_mqtt.app.fault_plan import FaultPlan
 from heron_mqtt.app.gc_freeze import frozen_gc
@@ -33,6 +32,7 @@ from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.app.step_clock import StepClock
+from heron_mqtt.end_times import LEAVE_S
 from heron_mqtt.errors import BrokerError, HeronError, NotReady
 from heron_mqtt.importing import importing
 from heron_mqtt.messages import RecordHead
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from heron_mqtt.app.mapping_watch import MappingWatch
     from powergrid.envs.microgrid_environment import MicrogridEnvironment
     from powergrid.scenario import Scenario
-
-GOODBYE_S = LET_GO_S + 0.8  # for devices, proxies and operator to leave; a run must end within 2 s
 
 
 class Progress(Protocol):
@@ -226,7 +224,7 @@ async def _run_in(
             if plan.impairment is not None:
                 summary.impairment = _impairment_told(infrastructure.broker)
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
-            async with asyncio.timeout(GOODBYE_S):
+            async with asyncio.timeout(LEAVE_S):
                 await env.close_async()
         summary.unreturned = env.unreturned()
         if infrastructure.adapters is not None:
@@ -265,7 +263,7 @@ async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mappi
     stamped = MessageStamper(scenario.operator_id, scenario.topic_env_id).presence(head)
     retain = {"retain": True} if broker.features.retain else {}
     with contextlib.suppress(TimeoutError, BrokerError):  # it stands in the summary as well
-        async with asyncio.timeout(GOODBYE_S):
+        async with asyncio.timeout(LEAVE_S):
             await broker.publish(topics.RUN_RECORD, stamped, **retain)
 
 

@@ -91,15 +91,16 @@ def device_mapping(loaded: LoadedScenario, agent: str, name: str) -> DeviceMappi
             problems += [f"{where}.broker: {problem}" for problem in exc.problems]
     try:
         mapping = load_mapping(
-            table.mapping, agent=agent, device=name, source=f"{where}.mapping", find=loaded.path
+            table.mapping,
+            agent=agent,
+            device=name,
+            source=f"{where}.mapping",
+            find=loaded.path,
+            power_range_mw=table.spec.power_range_mw,
         )
     except ConfigError as exc:
         raise ConfigError(*problems, *exc.problems) from None
     problems += place_problems(where, mapping, table)
-    try:
-        mapping.check_range(table.spec.power_range_mw)
-    except ConfigError as exc:
-        problems += exc.problems
     if mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}:
         # left open: shadow
         problems.append(

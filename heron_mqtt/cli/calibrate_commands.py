@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.units import KW_PER_MW
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +83,7 @@ def _print_device(console: Console, found: Calibration) -> None:
             console.print(f"{e.name}: not determined: {e.note}", soft_wrap=True)
         elif e.note:
             console.print(f"{e.name}: {e.note}", soft_wrap=True)
-    better = f"{found.before_mw * 1e3:.4g} kW before, {found.after_mw * 1e3:.4g} kW after"
+    better = f"{found.before_mw * KW_PER_MW:.4g} kW before, {found.after_mw * KW_PER_MW:.4g} kW after"
     console.print(f"the twin leaves unexplained (root mean square): {better}\n", soft_wrap=True)
 
 

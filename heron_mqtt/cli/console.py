@@ -16,6 +16,7 @@ from rich.table import Table
 
 from heron_mqtt.app.run_summary import Summary, told
 from heron_mqtt.cli.live_table import LiveTable
+from heron_mqtt.units import KW_PER_MW
 
 FILE_WIDTH = 120  # columns of an output of unknown width: a file, a pipe, a log
 UNBOUNDED = 10_000  # columns: wider than any table
@@ -213,7 +214,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def _kw(mw: float | None) -> str:
-    return "-" if mw is None else f"{mw * 1e3:.3f}"
+    return "-" if mw is None else f"{mw * KW_PER_MW:.3f}"
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:

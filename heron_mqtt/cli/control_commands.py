@@ -10,6 +10,7 @@ import typer
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
+from heron_mqtt.units import KW_PER_MW
 
 if TYPE_CHECKING:
     from heron_mqtt.app.operator_client import StopReport
@@ -148,7 +149,6 @@ def take(
     was asked; 1: refused, no gateway answered, or the answer says something else; 2: wrong arguments.
     """
     from heron_mqtt.app.operator_client import Person, take_device
-    from heron_mqtt.app.operator_client.environments import KW_PER_MW
     from heron_mqtt.app.operator_client.take import parse_duration, parse_power
 
     person = Person.checked(who, why)

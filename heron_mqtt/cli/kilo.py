@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from heron_mqtt.units import KW_PER_MW
+
 DIGITS = 4
 MAX_DECIMALS = 6
 MOST = 1e12
@@ -12,7 +14,7 @@ MOST = 1e12
 
 def kilo(mega: float, *, signed: bool = False) -> str:
     """Return MW as kW (Mvar as kvar, MWh as kWh): 4 digits, and all of those before the point."""
-    value = mega * 1e3
+    value = mega * KW_PER_MW
     size = abs(value)
     if size >= MOST:
         return f"{value:{'+' if signed else ''}.3g}"

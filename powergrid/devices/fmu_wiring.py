@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.units import KW_PER_MW, W_PER_MW
 from powergrid.devices.fmu_file import FmuFile, FmuVariable, fmu_file
 from powergrid.devices.fmu_nameplate import FmuNameplate
 
 __all__ = ["FmuWiring"]
 
-PER_MW = {"W": 1e6, "kW": 1e3, "MW": 1.0}
+PER_MW = {"W": W_PER_MW, "kW": KW_PER_MW, "MW": 1.0}
 PER_MVAR = {"var": 1e6, "kvar": 1e3, "Mvar": 1.0}
 PER_ONE = {"percent": 100.0, "fraction": 1.0}
 SPELLINGS = {"%": "percent", "1": "fraction", "kVAr": "kvar", "VAr": "var", "Var": "var", "MVAr": "Mvar"}

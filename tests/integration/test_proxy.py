@@ -331,7 +331,7 @@ async def test_reset_and_close_are_bounded_when_the_broker_has_died(
     own_mosquitto: Callable[..., Mosquitto], env_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, bound in [  # each is a second
-        (operator, "GOODBYE_S"),
+        (operator, "LAST_MESSAGE_S"),
         (ownership, "RELEASE_S"),
         (announcements, "CLOSE_S"),
         (session_broker, "CLOSE_S"),

@@ -140,7 +140,7 @@ def test_rows_that_are_missing_in_the_record_are_no_success(
 ) -> None:
     """A disk without room, here a limit of the size of a file; the run goes on, its last line says it.
 
-    Quick counterparts: test_run_summary.py, test_run_commands.py.
+    Quick counterparts: test_run_summary.py, test_run_to_end.py.
     """
     path = write_scenario(tmp_path, {})
     run = [HERON, "run", str(path), "--centralized", "--record-messages", "--steps", "40", *options]

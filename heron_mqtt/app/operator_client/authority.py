@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from heron_mqtt.app.operator_client.environments import KW_PER_MW, DeviceSeen, Environments
+from heron_mqtt.app.operator_client.environments import DeviceSeen, Environments
 from heron_mqtt.app.operator_client.observer import Observer
 from heron_mqtt.app.operator_client.requests import Person, ask_gateway, split_device
 from heron_mqtt.app.operator_client.text import printable
@@ -12,6 +12,7 @@ from heron_mqtt.field.gateway.authority import RULES
 from heron_mqtt.field.gateway.hand_back import HAND_BACK_S
 from heron_mqtt.messages import AuthorityRequest, AuthorityState, Level
 from heron_mqtt.messaging import topics
+from heron_mqtt.units import KW_PER_MW
 
 LOOK_EVERY_S = 0.05
 

@@ -27,12 +27,12 @@ from heron_mqtt.messages import (
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.core.subscription import Received
 from heron_mqtt.messaging.fields_reader import FieldsReader
+from heron_mqtt.units import KW_PER_MW
 
 MAX_NAMES = 10_000  # environments, agents and devices come from the network: what is kept stays bounded
 MAX_OUTBOXES = 1_000
 PRESENT = {"online", "fault"}
 GOING = {"reset", "running"}
-KW_PER_MW = 1e3
 
 TELEMETRY = FieldsReader(Telemetry)
 """Most of what is heard is telemetry."""

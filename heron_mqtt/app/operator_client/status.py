@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from heron_mqtt.app.operator_client.environments import (
     GOING,
-    KW_PER_MW,
     AgentSeen,
     DeviceSeen,
     Environments,
@@ -19,6 +18,7 @@ from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import Message, Owner
 from heron_mqtt.messaging import topics
+from heron_mqtt.units import KW_PER_MW
 
 CHANNELS = (
     *PRESENCE,

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, field
 
 from heron_mqtt.app.operator_client.environments import (
-    KW_PER_MW,
     AgentSeen,
     DeviceSeen,
     Environments,
@@ -28,6 +27,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.codec import Json, encode
 from heron_mqtt.messaging.mqtt.options import MqttOptions
 from heron_mqtt.messaging.stamping import MessageStamper, new_boot
+from heron_mqtt.units import KW_PER_MW
 
 CHANNELS = (
     *PRESENCE,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from heron_mqtt.app.operator_client.environments import KW_PER_MW
 from heron_mqtt.app.operator_client.requests import Person, ask_gateway
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messages import MAX_LEASE_S, AuthorityState, Take
+from heron_mqtt.units import KW_PER_MW, W_PER_MW
 
-PER_MW = {"W": 1e6, "kW": KW_PER_MW, "MW": 1.0}
+PER_MW = {"W": W_PER_MW, "kW": KW_PER_MW, "MW": 1.0}
 _POWER = re.compile(r"([+-]?(\d+(?:\.\d*)?|\.\d+))\s*(W|kW|MW)")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)min|(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")

@@ -163,6 +163,7 @@ class SetpointTrial:
         beyond = mapping.beyond(Setpoint(p_mw=order.send_mw, lease_s=LEASE_S))
         if beyond:
             raise ConfigError(*(f"{mapping.source}: --send {kw(order.send_mw)}: {why}" for why in beyond))
+        mapping.check_range((-order.max_mw, order.max_mw))
         self._mapping, self._order, self._say = mapping, order, say
         self._table = mapping.setpoint
         agent, _, name = label.partition("/")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from heron_mqtt.app.probe.step_response import LEAST_SAMPLES, PowerSample, StepResponse, known_factor
 from heron_mqtt.field.vendor.tables import SetpointTable
+from heron_mqtt.units import KW_PER_MW, W_PER_MW
 
 FACTOR_TOLERANCE = 0.1  # how far the power may be from the setpoint: losses, a meter's error
 
@@ -48,7 +49,7 @@ def kw(p_mw: float) -> str:
     size = abs(p_mw)
     if size >= 10.0:
         return f"{p_mw:.4g} MW"
-    return f"{p_mw * 1e3:.4g} kW" if size >= 1e-3 or size == 0.0 else f"{p_mw * 1e6:.3g} W"
+    return f"{p_mw * KW_PER_MW:.4g} kW" if size >= 1e-3 or size == 0.0 else f"{p_mw * W_PER_MW:.3g} W"
 
 
 def judge(

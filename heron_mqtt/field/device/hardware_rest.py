@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from heron_mqtt.field.emergency_stop import is_at_rest, is_reactive_at_rest
+from heron_mqtt.units import KW_PER_MW
 
-KW_PER_MW = 1e3
 LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told to rest, before it is told again
 FALLS_TO = 0.9  # of the power that it had a moment before: it is on its way to 0
 INSIST_S = 60.0  # the longest time between two tellings of hardware that does not go to 0

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 
+from heron_mqtt.end_times import SHOWS_REST_S
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
 
-SHOWS_REST_S, LOOK_AGAIN_S = 0.6, 0.05  # for hardware that was told for the last time; a run ends within 2 s
+LOOK_AGAIN_S = 0.05
 
 
 class LastLook(Enum):

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
+from heron_mqtt.end_times import BREAK_OFF_S, TELL_END_S
 from heron_mqtt.errors import HeronError, NotReady
 from heron_mqtt.field.device.device_lock import DeviceLock
 from heron_mqtt.field.device.device_thread import DeviceThread
@@ -27,8 +28,6 @@ log = logging.getLogger("heron_mqtt.device")
 
 GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
-GOODBYE_S = 1.0  # for hardware to be put into its safe state at the end
-BREAK_OFF_S = 0.3  # before that, for what is being done to end
 
 
 class SafeStateDevice(PresentDevice, abc.ABC):
@@ -308,13 +307,13 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._rest.is_taken = False
         self._rest.note_told()
         try:
-            async with asyncio.timeout(GOODBYE_S) as bound:
+            async with asyncio.timeout(TELL_END_S) as bound:
                 done = self.go_safe("the program ends")
                 if inspect.isawaitable(done):
                     await done
         except Exception as exc:
             is_late = isinstance(exc, TimeoutError) and bound.expired()
-            why = f"it took longer than {GOODBYE_S:g} s" if is_late else str(exc)
+            why = f"it took longer than {TELL_END_S:g} s" if is_late else str(exc)
             is_bug = not is_late and not isinstance(exc, HeronError)
             log.error(
                 "%s: could not go to the safe state at the end: %s",

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from heron_mqtt.field.device.lease import NOT_THE_OWNER
 from heron_mqtt.field.emergency_stop import is_at_rest
 from heron_mqtt.messages import Telemetry
+from heron_mqtt.units import KW_PER_MW
 
-KW_PER_MW = 1e3
 HAND_BACK_S = 5.0  # for a device to show that it was let go, while its gateway goes on
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from heron_mqtt.units import KW_PER_MW
+
 IN_A_ROW = 3  # once is noise, twice a coincidence
 LEAST_SHARE = 0.02  # of the nameplate: smaller setpoints prove nothing
 AGREEMENT = 0.15  # how far the measured value may lie from the suspected one, as a share of it
@@ -40,6 +42,6 @@ class MappingHint:
             return None
         self._row.clear()
         return (
-            f"setpoint {told_mw * 1e3:.4g} kW, measured {measured_mw * 1e3:.4g} kW, "
+            f"setpoint {told_mw * KW_PER_MW:.4g} kW, measured {measured_mw * KW_PER_MW:.4g} kW, "
             f"{IN_A_ROW} times in a row: is it {suspect}? positive = injected into the grid"
         )

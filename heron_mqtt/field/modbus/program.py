@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told, until_input_ends
+from heron_mqtt.end_times import BRIDGE_TELLS_END_S
 from heron_mqtt.errors import ConfigError, HeronError, NotHandedBack, told_at_the_end
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
@@ -41,7 +42,6 @@ from heron_mqtt.service_manager import THE_SERVICE
 log = logging.getLogger("heron_mqtt.modbus")
 
 GOODBYE_PAUSE_S = 0.2
-GOODBYE_S = 2.0  # how long handing control back may take when the bridge ends
 SAY_S = 0.1  # of it, to say what was read at its very end
 
 D = TypeVar("D", bound=FieldDevice)
@@ -307,10 +307,10 @@ async def _handed_back(device: D, hand_back: Callable[[D, float], Awaitable[None
     Raises:
         NotHandedBack: It was not.
     """
-    why = f"no answer within {GOODBYE_S:g} s"
-    by = asyncio.get_running_loop().time() + GOODBYE_S - SAY_S
+    why = f"no answer within {BRIDGE_TELLS_END_S:g} s"
+    by = asyncio.get_running_loop().time() + BRIDGE_TELLS_END_S - SAY_S
     try:
-        async with asyncio.timeout(GOODBYE_S):
+        async with asyncio.timeout(BRIDGE_TELLS_END_S):
             while True:
                 try:
                     await hand_back(device, by)

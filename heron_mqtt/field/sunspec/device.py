@@ -13,8 +13,9 @@ from heron_mqtt.field.device.hardware_rest import GrowingPause, PowerSeen
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec.block import SunSpecError
 from heron_mqtt.field.sunspec.controls import Left
-from heron_mqtt.field.sunspec.inverter import W_PER_MW, Inverter, NotControllable
+from heron_mqtt.field.sunspec.inverter import Inverter, NotControllable
 from heron_mqtt.messages import Setpoint, Telemetry
+from heron_mqtt.units import W_PER_MW
 
 SafeState = Literal["zero", "release"]
 

@@ -37,10 +37,10 @@ from heron_mqtt.field.sunspec.nameplate import (
 )
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
 from heron_mqtt.messages import Telemetry, parse_known_fields
+from heron_mqtt.units import W_PER_MW
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
-W_PER_MW = 1e6
 SAME_WITHIN_S = 5.0  # one that answered so lately is no other one, if it was lost and found in between
 IN_PLACE_S = 0.5  # a stop waits so long to be told that its registers are where they were
 _FOUND = ("_models", "_static", "nameplate", "_has_timer", "_control", "_operation")  # by one look at it

@@ -25,6 +25,7 @@ def load_mapping(
     device: str,
     source: str,
     find: Callable[[str], Path] | None = None,
+    power_range_mw: tuple[float, float] | None = None,
 ) -> DeviceMapping:
     """Return the mapping that a scenario gives for a device.
 
@@ -35,6 +36,8 @@ def load_mapping(
         device: Fills ``{device}``, likewise.
         source: File and key of the mapping, for errors.
         find: Finds a profile file; by default among the shipped ones.
+        power_range_mw: Nameplate of the device, MW, positive = injected, all of which the mapping has to tell
+            apart; None = it is not known here: ``DeviceMapping.check_range`` is called before it is driven.
 
     Raises:
         ConfigError: One line for each mistake: source, key and what was expected.
@@ -76,7 +79,10 @@ def load_mapping(
     )
     problems.raise_if_any()
     filled = {**fill(data, {**values, **built_in}), "parameters": values}
-    return DeviceMapping(validate(MappingTable, filled, source), source, learned)
+    mapping = DeviceMapping(validate(MappingTable, filled, source), source, learned)
+    if power_range_mw is not None:
+        mapping.check_range(power_range_mw)
+    return mapping
 
 
 def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None) -> Path:

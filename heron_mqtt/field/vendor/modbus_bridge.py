@@ -146,7 +146,9 @@ def _parameter(text: str) -> tuple[str, Any]:
     return name, {"true": True, "false": False}.get(value, value)
 
 
-def _mapping(options: argparse.Namespace, name: str) -> DeviceMapping:
+def _mapping(
+    options: argparse.Namespace, name: str, power_range_mw: tuple[float, float] | None = None
+) -> DeviceMapping:
     path = Path(options.mapping)
     given: dict[str, Any] = read_toml(path) if is_file(path) else {"profile": options.mapping}
     if options.set:
@@ -159,6 +161,7 @@ def _mapping(options: argparse.Namespace, name: str) -> DeviceMapping:
         device=name,
         source=f"--mapping {options.mapping}",
         find=lambda profile: Path(profile) if is_file(Path(profile)) else _shipped(profile),
+        power_range_mw=power_range_mw,
     )
     if mapping.registers is None:
         raise ConfigError(f"--mapping {options.mapping}: it has no [registers]: {mapping.name} is on MQTT")
@@ -173,9 +176,11 @@ def _shipped(profile: str) -> Path:
 
 async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScenario) -> None:
     units = [BridgedUnit(options.name, options.unit), *options.also]
-    serving = [(unit, _mapping(options, unit.name), _place(options, unit, scenario)) for unit in units]
-    for _, mapping, place in serving:
-        mapping.check_range(place.power_range_mw)
+    places = [_place(options, unit, scenario) for unit in units]
+    mappings = [
+        _mapping(options, unit.name, place.power_range_mw) for unit, place in zip(units, places, strict=True)
+    ]
+    serving = list(zip(units, mappings, places, strict=True))
     online = UnitsOnline(options.agent, units)
     unreached: list[str] = []
     with contextlib.ExitStack() as stack:

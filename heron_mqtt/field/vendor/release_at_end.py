@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from heron_mqtt.end_times import TELL_END_S
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
 from heron_mqtt.field.device.last_look import LastLook, last_look
-from heron_mqtt.field.device.safe_state import GOODBYE_S
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.device_release import DeviceRelease
@@ -22,7 +22,7 @@ log = logging.getLogger("heron_mqtt.vendor")
 
 
 class ReleaseAtEnd:
-    """Hands one device back within ``GOODBYE_S``, or leaves it where a stop keeps it.
+    """Hands one device back within ``TELL_END_S``, or leaves it where a stop keeps it.
 
     Args:
         label: The device, for people.
@@ -85,7 +85,7 @@ class ReleaseAtEnd:
             self._report(f"not handed back: {self._problem}")
             return
         try:
-            async with asyncio.timeout(GOODBYE_S):
+            async with asyncio.timeout(TELL_END_S):
                 if release.is_unproven and not self._stop.is_active:
                     await release.prove()
                 else:
@@ -139,8 +139,8 @@ class ReleaseAtEnd:
         in_stop, context = self._stop.is_active, self._context()
         messages = self._mapping.write(ZERO, context)[0] if in_stop else self._mapping.release(context)
         pauses_s = sum(message.pause_s for message in messages)
-        if pauses_s >= GOODBYE_S:  # of a stop: it waits for the rest with 0 in it, if it has taken that
-            return f"its messages wait {pauses_s:g} s between them (pause_s), and the end is {GOODBYE_S:g} s"
+        if pauses_s >= TELL_END_S:  # of a stop: it waits for the rest with 0 in it, if it has taken that
+            return f"its messages wait {pauses_s:g} s between them (pause_s), and the end is {TELL_END_S:g} s"
         writes = [w for message in messages if isinstance(message, RegisterCommand) for w in message.writes]
         names = ", ".join(dict.fromkeys(name for write in writes for name in write.names))
         silence = f"{self._link.peer} does not answer"

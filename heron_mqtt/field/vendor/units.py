@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from heron_mqtt.config import Table
+from heron_mqtt.units import KW_PER_MW, W_PER_MW
 
 PER_SI: dict[str, dict[str, float]] = {
-    "p_mw": {"W": 1e6, "kW": 1e3, "MW": 1.0},
-    "q_mvar": {"var": 1e6, "kvar": 1e3, "Mvar": 1.0},
+    "p_mw": {"W": W_PER_MW, "kW": KW_PER_MW, "MW": 1.0},
+    "q_mvar": {"var": W_PER_MW, "kvar": KW_PER_MW, "Mvar": 1.0},
     "soc": {"percent": 100.0, "fraction": 1.0},
     "vm_pu": {"pu": 1.0},
     "lease_s": {"ms": 1e3, "s": 1.0, "min": 1.0 / 60.0},

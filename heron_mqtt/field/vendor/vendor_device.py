@@ -58,7 +58,7 @@ class VendorDevice(ReleasableDevice):
     - A device with availability topics is offline until one of them says otherwise, or power is heard.
 
     Args:
-        mapping: How the device speaks.
+        mapping: How the device speaks, and tells all powers of the nameplate apart.
         link: What leads to it.
         kind: What it is: battery, generator, pv, load.
         power_range_mw: Nameplate, MW, positive = injected.
@@ -91,7 +91,6 @@ class VendorDevice(ReleasableDevice):
         new_id: Callable[[], str] | None = None,
         **kwargs: Any,
     ) -> None:
-        mapping.check_range(power_range_mw)
         super().__init__(
             mapping,
             link,

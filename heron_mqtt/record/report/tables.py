@@ -9,6 +9,7 @@ from typing import Any
 
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.verify.finding import Finding
+from heron_mqtt.units import KW_PER_MW
 
 MAX_EVENTS = 500
 SHOWN = "kind NOT IN ('summary')"
@@ -106,7 +107,7 @@ def devices(record: RecordFile) -> ReportTable:
                 _quantiles(record, "round_trip_s", row["agent"], row["device"]),
                 *(number(said.get(key)) for key in ("lost", "duplicated", "late")),
                 number(row["fallbacks"]),
-                number(None if tracking_mw is None else tracking_mw * 1e3),
+                number(None if tracking_mw is None else tracking_mw * KW_PER_MW),
                 number(row["residual"]),
                 number(said.get("time_to_safe_s") or row["safe"]),
                 number(row["p"] * record.step_s / 3600.0 if row["p"] is not None else None),

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from heron_mqtt.agents import Deadlines, Proxy
-from heron_mqtt.agents.proxy import LET_GO_S, RELEASES
+from heron_mqtt.agents.proxy import RELEASES
+from heron_mqtt.end_times import LET_GO_S
 from heron_mqtt.errors import Displaced, NameTaken
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable

@@ -275,7 +275,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept.append(for_s)
         await really(0)
 
-    assert program.GOODBYE_S == 2.0
+    assert program.BRIDGE_TELLS_END_S == 2.0
     names = ("timeout", "wait", "create_task", "get_running_loop")
     fake = SimpleNamespace(**{name: getattr(asyncio, name) for name in names})
     fake.sleep, fake.FIRST_EXCEPTION = sleep, asyncio.FIRST_EXCEPTION
@@ -307,7 +307,7 @@ async def test_handing_back_is_tried_again_until_it_succeeds(clock: list[float])
 async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "GOODBYE_S", 0.05)
+    monkeypatch.setattr(program, "BRIDGE_TELLS_END_S", 0.05)
 
     async def busy(device: Any, by: float) -> None:
         raise HeronError("it is busy")

@@ -2075,7 +2075,7 @@ async def test_a_lease_that_is_told_live_or_of_a_device_that_is_only_read_leaves
 async def test_a_device_that_does_not_answer_at_the_end_is_told_of(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heron_mqtt.field.vendor.release_at_end.GOODBYE_S", 0.02)
+    monkeypatch.setattr("heron_mqtt.field.vendor.release_at_end.TELL_END_S", 0.02)
     site = await make(RELEASED, answer_within_s=10.0)
     site.wire.says("box/state", {"p": 0})
     site.wire.answer = lambda topic, text: site.wire.says("box/state", {"p": 1000})

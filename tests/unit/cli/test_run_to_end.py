@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from heron_mqtt.app.run_summary import Summary
-from heron_mqtt.cli.run_commands import _missing_rows
+from heron_mqtt.cli.run_to_end import _missing_rows
 
 
 def test_rows_that_are_missing_are_an_error_where_the_user_has_named_the_file() -> None:

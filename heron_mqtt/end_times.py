@@ -1,0 +1,20 @@
+"""How long the parts of an end may take, s: a run ends within 2 s, whatever does not answer."""
+
+from __future__ import annotations
+
+LAST_MESSAGE_S = 1.0
+"""For the last message of an operator; the will says as much."""
+LET_GO_S = 0.8
+"""For devices to show that they were let go."""
+LEAVE_S = LET_GO_S + 0.8
+"""For devices, proxies and operator of a run to leave."""
+
+BREAK_OFF_S = 0.3
+"""For what a device is doing to end."""
+TELL_END_S = 1.0
+"""After that, for its hardware to be told of the safe state, or of its release."""
+SHOWS_REST_S = 0.6
+"""After that, for hardware that had power to show that it has none."""
+
+BRIDGE_TELLS_END_S = 2.0
+"""For the device behind a bridge to be told of its release: it is tried again meanwhile."""
