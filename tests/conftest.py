@@ -278,6 +278,7 @@ MAY_BE_MISSING = (
     "micropython",
     "network namespaces cannot be made here",
     "no image localhost/heron-mqtt",
+    "real-time priorities cannot be had here",
     "pip install 'heron-mqtt[rl]'",
     "pip install 'heron-mqtt[rllib]'",
     "pip install 'heron-mqtt[torchrl]'",

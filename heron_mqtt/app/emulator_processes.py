@@ -86,6 +86,12 @@ class DeviceProcesses:
             env=module_environment(inherited(os.environ)),
         )
 
+    @property
+    def group(self) -> int:
+        """Id of the process group of the program and of its devices, once it is open."""
+        assert self._process is not None, "open() comes first"
+        return self._process.pid
+
     def start(self, devices: Sequence[DeviceProgram], environment: Mapping[str, str]) -> None:
         """Start the devices; once, after ``open``.
 

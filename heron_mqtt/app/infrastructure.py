@@ -142,6 +142,7 @@ class Infrastructure:
         successions: Earlier starts of the gateways here, by agent; empty = none are to be known.
         expect_end: Called once the run ends: what ends from then on has not ended by itself.
         names: Held while the run starts; None = nobody else could hold them.
+        groups: Ids of the process groups of programs that were started for it: a step waits for each.
     """
 
     broker: MessageBroker | None = None
@@ -152,6 +153,7 @@ class Infrastructure:
     successions: Mapping[str, Succession] = field(default_factory=dict)
     expect_end: Callable[[], None] = lambda: None
     names: HeldNames | None = None
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +227,14 @@ async def mqtt_infrastructure(
         successions = _successions(stack, state, scenario.topic_env_id, agents, note)
         processes = DeviceProcesses(forks.emulators)
         throughout: list[WatchTask] = []
+        groups: list[int] = []
         if emulated:  # first of all: devices import while the broker starts
             stack.push_async_callback(processes.close)
             await processes.open()
+            groups.append(processes.group)
         if is_ours:
             prefix = topics_begin(scenario.broker.topic_prefix)
-            url = await _start_embedded(stack, throughout, prefix, forks.broker)
+            url = await _start_embedded(stack, throughout, groups, prefix, forks.broker)
         mqtt = open_broker(
             url, env_id=scenario.topic_env_id, at_address=True, defaults=loaded.broker_settings()
         )
@@ -280,6 +284,7 @@ async def mqtt_infrastructure(
             *(broker, url, starting, tuple(throughout), adapters, successions),
             expect_end=processes.expect_end,
             names=held,
+            groups=tuple(groups),
         )
 
 
@@ -374,7 +379,11 @@ async def unless(work: Coroutine[Any, Any, T], *watches: WatchTask) -> T:
 
 
 async def _start_embedded(
-    stack: AsyncExitStack, throughout: list[WatchTask], topic_prefix: str, child: ForkedProgram | None
+    stack: AsyncExitStack,
+    throughout: list[WatchTask],
+    groups: list[int],
+    topic_prefix: str,
+    child: ForkedProgram | None,
 ) -> str:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = await stack.enter_async_context(
@@ -385,6 +394,8 @@ async def _start_embedded(
         raise BrokerUnavailable(await asyncio.shield(ended))
 
     throughout.append(until_ended)
+    if server.pid is not None:  # it leads a process group
+        groups.append(server.pid)
     return server.url
 
 

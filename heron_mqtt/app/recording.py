@@ -179,6 +179,7 @@ def _recorder(plan: RunPlan, note: Callable[[str], None]) -> RunRecorder | None:
             "network": options.network,
             "impairment": impairment,
             "policy": options.policy,
+            "priority": options.priority,
         },
     )
     if plan.resumed is not None:

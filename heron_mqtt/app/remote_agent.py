@@ -16,6 +16,7 @@ from heron_mqtt.errors import ConfigError, Displaced, NotHandedBack
 from heron_mqtt.field.gateway.gateway import NOT_HANDED_BACK
 from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.messaging import topics
+from heron_mqtt.scheduling import real_time_priority, require_priority
 from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.agents.proxies import make_proxy
 
@@ -70,6 +71,7 @@ async def serve_proxies(
     record: str | None = None,
     watch: bool = False,
     state: StateFolder | None = None,
+    priority: int | None = None,
 ) -> None:
     """Serve one run after another, each agent by itself, until cancelled.
 
@@ -87,15 +89,17 @@ async def serve_proxies(
         record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
         watch: Read mappings anew that are changed meanwhile.
         state: Folder that tells a later start which leases were ours; None = it waits until they are over.
+        priority: Real-time priority once the agents are online, of their emulated devices, too; None = none.
 
     Raises:
-        ConfigError: There is no mapping to watch.
+        ConfigError: There is no mapping to watch, or the system does not allow the priority.
         NameTaken: Another proxy of one of them lives, or may: nothing was begun.
         Displaced: Every one was taken over.
         NotHandedBack: At the end a device in a fault did not show that it was let go.
         BrokerError: The broker is not there, or refuses.
     """
     scenario = loaded.scenario
+    require_priority(priority)
     if watch and (problems := watch_problems(loaded, agents)):
         raise ConfigError(*problems)
     async with mqtt_infrastructure(
@@ -127,7 +131,13 @@ async def serve_proxies(
         }
         recorder = None
         if record is not None:
-            facts = run_facts(loaded, role=", ".join(agents), broker="mqtt", devices=devices)
+            facts = run_facts(
+                loaded,
+                role=", ".join(agents),
+                broker="mqtt",
+                devices=devices,
+                options={"priority": priority},
+            )
             recorder = open_record(record, facts, note, keeps_messages=True)
         if recorder is not None:
             recorder.attach(infrastructure.broker, proxies.values())
@@ -144,7 +154,7 @@ async def serve_proxies(
             for agent in agents:
                 note(f"agent {agent} online")
             THE_SERVICE.tell_ready(f"online: {', '.join(agents)}")
-            with frozen_gc():
+            with real_time_priority(priority, infrastructure.groups), frozen_gc():
                 await unless(_run_each(proxies, infrastructure.successions, note), *watches)
         finally:
             infrastructure.expect_end()

@@ -15,6 +15,7 @@ from heron_mqtt.input_files import is_file
 from heron_mqtt.messaging.impairment import ImpairmentTable, load_impairment
 from heron_mqtt.messaging.schemes import BrokerScheme, open_broker, scheme_of, without_login
 from heron_mqtt.messaging.settings import EVERYWHERE
+from heron_mqtt.scheduling import priority_problem
 
 if TYPE_CHECKING:
     from heron_mqtt.app.resumption import Resumption
@@ -44,6 +45,8 @@ class RunOptions:
         start: Simulated time of the first step, ISO 8601; None = the scenario's ``profiles.start_row``.
         until: Simulated time at which the run ends, ISO 8601; in place of ``steps``.
         watch: Read mappings anew that are changed while it goes on.
+        priority: Real-time priority while it takes steps, of the programs that it starts for them, too (see
+            ``real_time_priority``); None = none.
     """
 
     steps: int | None = None
@@ -65,6 +68,7 @@ class RunOptions:
     csv: str | None = None
     policy: str | None = None
     watch: bool = False
+    priority: int | None = None
 
     @property
     def url(self) -> str:
@@ -134,6 +138,8 @@ class RunOptions:
                 else f"nothing can connect to --broker {self.url}{self._because}"
             )
             found.append(f"--devices emulated: {why}; leave it out, or use --broker embedded")
+        if self.priority is not None and (problem := priority_problem(self.priority)) is not None:
+            found.append(problem)
         return found
 
 
@@ -245,6 +251,12 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
             loaded, [agent for agent in loaded.scenario.microgrids if agent not in remote], options
         )
     problems += _mapping_problems(loaded)
+    realtime_s = options.realtime_s or loaded.scenario.realtime_s
+    if options.priority is not None and realtime_s is None:
+        problems.append(
+            f"--priority {options.priority}: a run without a clock never waits, and would leave nothing of "
+            "the machine to others; give --realtime SECONDS_PER_STEP with it"
+        )
     steps = options.steps or loaded.scenario.steps
     try:
         loaded, steps = chosen_time(loaded, options.start, options.until, options.days, steps)
@@ -264,7 +276,6 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
         raise ConfigError(*problems)
     devices = options.devices or ("emulated" if options.is_reachable else "simulated")
     seed = loaded.scenario.seed if options.seed is None else options.seed
-    realtime_s = options.realtime_s or loaded.scenario.realtime_s
     return RunPlan(loaded, options, devices, steps, seed, realtime_s, impairment)
 
 

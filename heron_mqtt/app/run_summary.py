@@ -10,6 +10,7 @@ from typing import Any
 from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.messages import EmergencyStop
 from heron_mqtt.record.run_part import RunPart
+from heron_mqtt.scheduling import SUGGESTED_PRIORITY, is_possible_here
 
 MESSAGE_COUNTS = ("published", "received", "duplicated", "rejected", "lost")
 
@@ -53,6 +54,10 @@ class Summary:
     deadline_misses: int = 0
     fallbacks: int = 0
     overruns: int = 0
+    realtime_s: float | None = None
+    """Wall-clock length of a step, s; None = as fast as it went."""
+    priority: int | None = None
+    """Real-time priority that it had while it took steps; None = none."""
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
     record: dict[str, Any] | None = None
     """The record of the run, where there is one: file, head (its hash), rows, lost."""
@@ -157,6 +162,20 @@ class Summary:
         return {name: count for name, count in found.items() if count}
 
     @property
+    def overruns_told(self) -> str:
+        """How many steps began late, and what can be done about it, where something can be said."""
+        text = f"{self.overruns} steps began late"
+        median_ms = self.percentile_ms(0.5)
+        if not self.overruns or self.realtime_s is None or median_ms is None:
+            return text
+        if median_ms >= self.realtime_s * 1e3:
+            return f"{text}: a step takes {median_ms:.1f} ms here, and has {self.realtime_s * 1e3:g} ms"
+        waited = self.deadline_misses or self.fallbacks  # for messages: no processor was missing
+        if self.priority is not None or waited or not is_possible_here():
+            return text
+        return f"{text}: beside other programs --priority {SUGGESTED_PRIORITY} may help"
+
+    @property
     def lost_rows(self) -> int:
         """Rows that are missing in the record, those of earlier parts of a resumed run included."""
         return self.earlier_lost_rows + (0 if self.record is None else self.record["lost"])
@@ -217,6 +236,7 @@ class Summary:
             "deadline_misses": self.deadline_misses,
             "fallbacks": self.fallbacks,
             "overruns": self.overruns,
+            "priority": self.priority,
             "devices": self.devices,
             "not_handed_back": {name: left.why for name, left in self.unreturned.items()},
             "estop": self.estop,

@@ -41,6 +41,7 @@ from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.mqtt.session_broker import SessionBroker
 from heron_mqtt.messaging.schemes import open_broker, without_login
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.scheduling import real_time_priority
 from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def new_summary(plan: RunPlan) -> Summary:
         seed=plan.seed,
         step_s=scenario.step_s,
         agents={agent: AgentTotals() for agent in scenario.microgrids},
+        realtime_s=plan.realtime_s,
+        priority=plan.options.priority,
     )
     if plan.resumed is not None:
         for rewards, infos, step_ms in plan.resumed.finished:
@@ -209,7 +212,9 @@ async def _run_in(
             THE_SERVICE.tell_ready(f"{summary.scenario}: every agent and device is ready")
             faults = FaultPlan(plan.loaded.scenario, infrastructure.broker)
             in_step = None if mappings is None else mappings.between_steps
-            with frozen_gc():  # the devices, too, that are here by now
+            # Only now: what is imported and built before would hold others up, and threads inherit it.
+            prior = real_time_priority(plan.options.priority, infrastructure.groups)
+            with prior, frozen_gc():  # the devices, too, that are here by now
                 await _steps(
                     env, faults, plan, progress, summary, in_step, policy=policy, first=first, modules=modules
                 )

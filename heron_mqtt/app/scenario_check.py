@@ -12,6 +12,7 @@ from heron_mqtt.app.vendor_adapters import load_mappings, mapping_notes
 from heron_mqtt.errors import ConfigError, PowerFlowDiverged
 from heron_mqtt.messaging.settings import topics_begin
 from heron_mqtt.messaging.topics import TopicMap
+from heron_mqtt.scheduling import SUGGESTED_PRIORITY, priority_problem
 from powergrid.agents.proxies import emulated_devices
 from powergrid.scenario import LoadedScenario
 
@@ -53,6 +54,7 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
     )
     yield f"profiles    {loaded.path(scenario.profiles.file)}, {simulation.series.n_rows} rows"
     yield f"prices      {loaded.path(scenario.profiles.price_file)}, column {scenario.profiles.price_column}"
+    yield from _real_time(scenario.realtime_s)
     before = topics_begin(scenario.broker.topic_prefix)
     yield f"topics      {before}{TopicMap(scenario.topic_env_id).prefix}#, operator {scenario.operator_id}"
     yield f"protocols   price and setpoint, {scenario.protocol.horizontal} between the microgrids"
@@ -80,6 +82,14 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
                 yield from (f"            {note}" for note in mapping_notes(mappings[agent, name]))
     for text in surprises(simulation):
         yield f"SURPRISE    {text}"
+
+
+def _real_time(realtime_s: float | None) -> Iterator[str]:
+    """Say how fast steps follow, and whether this user may give them a priority on this machine."""
+    if realtime_s is not None:
+        why_not = priority_problem(SUGGESTED_PRIORITY)
+        prior = f"--priority {SUGGESTED_PRIORITY}: possible here" if why_not is None else why_not
+        yield f"real time   a step each {realtime_s:g} s; {prior}"
 
 
 def _require_fixed_point(loaded: LoadedScenario, simulation: GridSimulation) -> None:

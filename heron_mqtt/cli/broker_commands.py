@@ -14,6 +14,7 @@ from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
 from heron_mqtt.messaging.settings import SETTINGS, topic_prefix_of, topics_begin
+from heron_mqtt.scheduling import PRIORITY_MEANS, real_time_priority
 
 UsersFile = Annotated[Path, typer.Option("--users", metavar="FILE", help="Users file.")]
 AclFile = Annotated[Path, typer.Option("--acl", metavar="FILE", help="Access control file.")]
@@ -68,26 +69,28 @@ def broker(
         ),
     ] = "acknowledge",
     topic_prefix: TopicPrefix = None,
+    priority: Annotated[int | None, typer.Option(metavar="N", help=PRIORITY_MEANS)] = None,
 ) -> None:
     """Run the embedded broker alone until Ctrl-C; prints its address when it is ready."""
     from heron_mqtt.messaging.embedded.process.foreground import run_broker, run_in_foreground
 
     try:
-        run_in_foreground(
-            lambda: run_broker(
-                host,
-                port,
-                tls_cert=tls_cert,
-                tls_key=tls_key,
-                client_ca=client_ca,
-                users_file=users,
-                acl_file=acl,
-                websocket_port=websocket,
-                allow_remote_anonymous=allow_remote_anonymous,
-                denied=denied,
-                topic_prefix=topic_prefix,
+        with real_time_priority(priority):
+            run_in_foreground(
+                lambda: run_broker(
+                    host,
+                    port,
+                    tls_cert=tls_cert,
+                    tls_key=tls_key,
+                    client_ca=client_ca,
+                    users_file=users,
+                    acl_file=acl,
+                    websocket_port=websocket,
+                    allow_remote_anonymous=allow_remote_anonymous,
+                    denied=denied,
+                    topic_prefix=topic_prefix,
+                )
             )
-        )
     except ConfigError as exc:
         raise ConfigError(*map(_by_options, exc.problems)) from None
 

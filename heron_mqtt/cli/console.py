@@ -242,7 +242,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.undisturbed is not None:
         facts.append(("disturbance", _against(summary.undisturbed, summary.as_dict())))
     if summary.overruns:
-        facts.append(("real time", f"{summary.overruns} steps began late"))
+        facts.append(("real time", summary.overruns_told))
     if summary.record is not None:
         file, head = summary.record["file"], summary.record["head"]
         facts.append(("record", f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"))

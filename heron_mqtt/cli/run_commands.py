@@ -33,6 +33,7 @@ from heron_mqtt.cli.watch_commands import add_watch_commands
 from heron_mqtt.end_signals import run_until_told
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.importing import importing
+from heron_mqtt.scheduling import PRIORITY_MEANS
 
 if TYPE_CHECKING:
     from heron_mqtt.field.gateway.succession import StateFolder
@@ -96,6 +97,8 @@ Watch = Annotated[
     bool,
     typer.Option("--watch", help="Read mappings of vendors' devices anew when their files change."),
 ]
+
+Priority = Annotated[int | None, typer.Option(metavar="N", help=PRIORITY_MEANS)]
 
 AcceptLimits = Annotated[
     bool,
@@ -164,6 +167,7 @@ def run(
     realtime: Annotated[
         float | None, typer.Option(metavar="SECONDS_PER_STEP", help="Run on a clock, not as fast as it goes.")
     ] = None,
+    priority: Priority = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -244,6 +248,7 @@ def run(
         state=_state(state),
         watch=watch,
         accept_broker_limits=accept_broker_limits,
+        priority=priority,
     )
     if max_fallbacks is not None and max_fallbacks < 0:
         raise ConfigError(f"--max-fallbacks {max_fallbacks}: expected a number of at least 0")
@@ -347,6 +352,7 @@ def proxy(
     state: State = None,
     watch: Watch = False,
     accept_broker_limits: AcceptLimits = False,
+    priority: Priority = None,
     record: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Record this side in this file instead of one in runs/."),
@@ -374,6 +380,7 @@ def proxy(
             accept_broker_limits=accept_broker_limits,
             record=_where(record, no_record),
             watch=watch,
+            priority=priority,
         )
     )
 

@@ -17,6 +17,7 @@ from heron_mqtt.end_signals import run_until_told, until_input_ends
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.embedded.auth.credentials import DEFAULT_ACL_FILE, DEFAULT_USERS_FILE
+from heron_mqtt.scheduling import ordinary_scheduling
 
 if TYPE_CHECKING:
     import ssl
@@ -118,6 +119,7 @@ def _say_where(url: str) -> None:
 
 async def _until_input_ends(serving: Coroutine[Any, Any, None]) -> None:
     """Serve until standard input ends, as it does with the run that has started us; the run comes first."""
+    ordinary_scheduling()
     os.nice(NICENESS)
     await until_input_ends(asyncio.create_task(serving, name="dashboard"))
 

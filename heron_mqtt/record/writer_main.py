@@ -16,6 +16,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.messaging.codec import decode
 from heron_mqtt.record.schema import TABLES
 from heron_mqtt.record.writer import RecordLimits, RecordWriter
+from heron_mqtt.scheduling import ordinary_scheduling
 
 CLOSE_S = 60.0  # for a slow disk to take what waits; no other process waits for it
 
@@ -28,6 +29,7 @@ def main() -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    ordinary_scheduling()  # a run with a real-time priority waits for no record
     path, source, max_bytes = sys.argv[1:]
 
     def report(text: str) -> None:

@@ -28,6 +28,7 @@ from heron_mqtt.messaging.settings import (
 )
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.program_arguments import ProgramArguments, period
+from heron_mqtt.scheduling import add_priority_option, real_time_priority
 from heron_mqtt.service_manager import THE_SERVICE
 from powergrid.devices import Device
 from powergrid.devices.registry import kind_of
@@ -50,8 +51,10 @@ def main(device: type[Device], script: str, argv: Sequence[str] | None) -> int:
     _log_to_stderr()
     options = _parser(device, script).parse_args(argv)
     try:
-        serving = _serving(device, options, load_scenario)()
-        run_until_told(_until_input_ends(serving) if options.supervised else serving)
+        serve = _serving(device, options, load_scenario)
+        with real_time_priority(options.priority):
+            serving = serve()
+            run_until_told(_until_input_ends(serving) if options.supervised else serving)
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:
@@ -218,6 +221,7 @@ def _parser(device: type[Device], script: str) -> ProgramArguments:
     )
     parser.add_argument("--take-over", action="store_true", help="displace another device of this name")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
+    add_priority_option(parser)
     add_options(parser)
     return parser
 

@@ -40,7 +40,12 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.service_manager": "program",
         "heron_mqtt.cancellation": "program",
     },
-    {"heron_mqtt.messages": "messages", "heron_mqtt.config": "config", "heron_mqtt.registry": "config"},
+    {
+        "heron_mqtt.messages": "messages",
+        "heron_mqtt.config": "config",
+        "heron_mqtt.registry": "config",
+        "heron_mqtt.scheduling": "scheduling",
+    },
     {"heron_mqtt.messaging": "messaging", "heron_mqtt.protocols": "protocols"},
     {"heron_mqtt.field": "field"},
     {"heron_mqtt.agents": "agents", "heron_mqtt.record": "record"},

@@ -37,6 +37,7 @@ from heron_mqtt.messaging.settings import add_options, env_id_argument, use_opti
 from heron_mqtt.messaging.stamping import MessageStamper
 from heron_mqtt.messaging.urls import parse_url, without_login
 from heron_mqtt.program_arguments import ProgramArguments, period
+from heron_mqtt.scheduling import add_priority_option, real_time_priority
 from heron_mqtt.service_manager import THE_SERVICE
 
 log = logging.getLogger("heron_mqtt.modbus")
@@ -108,6 +109,7 @@ def bridge_parser(prog: str, description: str, epilog: str) -> ProgramArguments:
     parser.add_argument("--once", action="store_true", help="end after the first answered setpoint")
     parser.add_argument("--duration", type=positive, metavar="S", help="end after this time, s")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
+    add_priority_option(parser)
     return parser
 
 
@@ -143,7 +145,8 @@ def run_bridge(
     try:
         use_options(vars(options))
         env_id = env_id_of(options.scenario) if options.env_id is None else options.env_id
-        run_until_told(serve(options, env_id))
+        with real_time_priority(options.priority):
+            run_until_told(serve(options, env_id))
     except AskedToEnd as asked:
         return exit_code(asked)
     except HeronError as exc:

@@ -14,6 +14,7 @@ from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.field.gateway.hand_back import Unreturned
 from heron_mqtt.protocols.p2p import SettledTrade
 from heron_mqtt.record.run_part import RunPart
+from heron_mqtt.scheduling import is_possible_here
 
 QUARTER_S = 900.0
 
@@ -185,3 +186,21 @@ def test_rows_that_are_missing_count_those_of_earlier_parts() -> None:
     (line,) = summary(csv={"file": "day.csv", "lost": 2}).over_budget(strict=True, max_fallbacks=None)
     assert line == "--strict: 2 rows missing in the CSV file"
     assert summary(record={"file": "day.heron", "lost": 0}).shortfalls == {}
+
+
+def test_late_steps_are_told_with_what_helps_and_with_nothing_where_nothing_does() -> None:
+    """Only where a processor was missing: steps that take longer or wait for messages stay late with any."""
+
+    def late(took_ms: float, **fields: Any) -> str:
+        return summary(
+            **{"overruns": 2, "realtime_s": 0.01, "step_ms": [took_ms] * 3, **fields}
+        ).overruns_told
+
+    helps = "2 steps began late: beside other programs --priority 40 may help"
+    assert late(9.9) == (helps if is_possible_here() else "2 steps began late")
+    assert late(10.0) == "2 steps began late: a step takes 10.0 ms here, and has 10 ms"
+    for nothing in ({"priority": 40}, {"deadline_misses": 1}, {"fallbacks": 1}, {"realtime_s": None}):
+        assert late(5.0, **nothing) == "2 steps began late", nothing
+    assert late(20.0, priority=40) == "2 steps began late: a step takes 20.0 ms here, and has 10 ms"
+    assert summary(overruns=2, realtime_s=0.01).overruns_told == "2 steps began late", "no step was timed"
+    assert summary(priority=7).as_dict()["priority"] == 7

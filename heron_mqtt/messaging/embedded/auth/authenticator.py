@@ -21,6 +21,7 @@ from heron_mqtt.messaging.embedded.auth.users import load_users, password_matche
 from heron_mqtt.messaging.embedded.options import is_loopback
 from heron_mqtt.messaging.embedded.protocol import packets
 from heron_mqtt.messaging.topics import user_problem
+from heron_mqtt.scheduling import ordinary_scheduling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,12 @@ class Authenticator:
         # One, so that a flood of logins takes one core at most.
         self._turns = Turns(MAX_WAITING_LOGINS)
         self._checking: dict[bytes, asyncio.Task[bool]] = {}  # many processes may share one login
-        self._hashing = ThreadPoolExecutor(1, "argon2") if options.users_file is not None else None
+        # Without a real-time priority, should the broker have one: that is for messages.
+        self._hashing = (
+            None
+            if options.users_file is None
+            else ThreadPoolExecutor(1, "argon2", initializer=ordinary_scheduling)
+        )
 
     def close(self) -> None:
         """Stop checking passwords."""
