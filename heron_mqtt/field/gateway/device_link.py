@@ -651,3 +651,4 @@ class DeviceLink:
         self._arrived_at = None
         self._echo = None
         self.forget_setpoint()
+        self.hand_back.note_restart()

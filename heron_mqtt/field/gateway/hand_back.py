@@ -10,6 +10,7 @@ from heron_mqtt.messages import Telemetry
 from heron_mqtt.units import KW_PER_MW
 
 HAND_BACK_S = 5.0  # for a device to show that it was let go, while its gateway goes on
+SPEAKS = 2  # messages without an answer, until one is taken to be of after the setpoint that it does not name
 
 
 class Unreturned(NamedTuple):
@@ -40,6 +41,7 @@ class HandBack:
         "_rejected",
         "_releases",
         "_setpoint",
+        "_unanswered",
         "_was_acknowledged",
         "_was_followed",
         "is_due",
@@ -56,9 +58,14 @@ class HandBack:
         self._newest: Telemetry | None = None  # since it was let go
         self._rejected: str | None = None
         self._was_acknowledged = False
+        # Messages that acknowledge nothing, since it is driven; None = one of them is of after the newest
+        # setpoint, because that was answered before or cannot have reached it.
+        self._unanswered: int | None = 0
 
     def note_setpoint(self, setpoint: tuple[str, int]) -> None:
         """It is sent a setpoint of this boot and number: it is driven from here on."""
+        if not self.is_due or self._unanswered is None:
+            self._unanswered = 0
         self.is_due, self._is_let_go, self._was_acknowledged = True, False, False
         self._newest = self._rejected = None
         self._setpoint = setpoint
@@ -67,6 +74,10 @@ class HandBack:
     def forget(self) -> None:
         """It is another gateway's from here on."""
         self.is_due = False
+
+    def note_restart(self) -> None:
+        """It has started again: it does not know of the setpoints before, whatever it acknowledges."""
+        self._unanswered = None
 
     def note_end(self, release: tuple[str, int] | None = None) -> None:
         """It is let go: by a release of this boot and number, or by no renewal from here on."""
@@ -78,17 +89,20 @@ class HandBack:
         """Take what it says; only what comes once it was let go counts.
 
         What was on its way before the device took the newest setpoint says nothing of that: one that
-        acknowledges has to acknowledge that setpoint, or a release.
+        acknowledges has to acknowledge that setpoint, or a release. One that acknowledges nothing counts if it
+        comes after such an answer, or if the device has said so repeatedly since it is driven: a single one
+        may have left before the first setpoint arrived.
         """
         if not self.is_due:
             return
+        is_of_now = self._is_of_now(telemetry)
         has_followed = telemetry.ack_seq is not None and telemetry.rejected is None
         self._was_followed |= has_followed and telemetry.ack_boot == self._setpoint[0]
         if not self._is_let_go:
             return
         answered = (telemetry.ack_boot, telemetry.ack_seq)
         is_answer = answered in self._releases
-        if telemetry.ack_seq is not None and not is_answer and answered != self._setpoint:
+        if not is_of_now:
             return
         self._newest = telemetry
         if is_answer:
@@ -102,6 +116,18 @@ class HandBack:
             is_safe = telemetry.safe
         if is_safe:
             self.is_due = self._was_followed = False
+
+    def _is_of_now(self, telemetry: Telemetry) -> bool:
+        """Whether what it says is of after the newest setpoint; takes note of what that is known by."""
+        answered = (telemetry.ack_boot, telemetry.ack_seq)
+        if telemetry.ack_seq is None:
+            if self._unanswered is None:
+                return True
+            self._unanswered += 1
+            return self._unanswered >= SPEAKS
+        is_of_now = answered == self._setpoint or answered in self._releases
+        self._unanswered = None if is_of_now else 0
+        return is_of_now
 
     def unreturned(self, state: str | None, reason: str | None) -> Unreturned | None:
         """Return what is wrong; None = nothing: it was never driven, or shows that it was let go.

@@ -84,7 +84,34 @@ def test_one_that_does_not_say_whether_it_is_safe_is_taken_at_its_answer_or_at_i
     found.note_setpoint(SETPOINT)
     found.note_end()  # its lease runs out
     found.note_telemetry(Telemetry(p_mw=0.0001))
+    assert found.is_due, "it may have left before the setpoint came"
+    found.note_telemetry(Telemetry(p_mw=0.0001))
     assert not found.is_due
+
+
+def test_a_message_of_before_the_first_setpoint_shows_no_release() -> None:
+    found = HandBack(NAMEPLATE_MW)
+    found.note_setpoint(SETPOINT)
+    found.note_end(RELEASE)
+    found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
+    assert found.unreturned("online", None) == ("it has said nothing since", False)
+    found.note_telemetry(Telemetry(p_mw=0.003, safe=False, ack_boot="b1", ack_seq=6))
+    assert found.is_due
+    found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
+    assert not found.is_due, "newer than its answer, whatever it has forgotten since"
+
+
+def test_a_device_that_started_again_knows_of_no_setpoint_of_before() -> None:
+    found = HandBack(NAMEPLATE_MW)
+    found.note_setpoint(SETPOINT)
+    found.note_end(RELEASE)
+    found.note_restart()
+    found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
+    assert not found.is_due
+    found.note_setpoint(("b1", 8))
+    found.note_end(("b1", 9))
+    found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
+    assert found.is_due, "the one after its start is due anew"
 
 
 def test_what_is_wrong_is_said_with_the_power_and_a_fault_is_told_from_the_rest() -> None:
