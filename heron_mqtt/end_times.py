@@ -1,4 +1,5 @@
-"""How long the parts of an end may take, s: a run ends within 2 s, whatever does not answer."""
+"""How long the parts of an end may take, s: a run ends within 2 s, whatever does not answer, and later only
+for devices that measure seldom."""
 
 from __future__ import annotations
 
@@ -6,8 +7,12 @@ LAST_MESSAGE_S = 1.0
 """For the last message of an operator; the will says as much."""
 LET_GO_S = 0.8
 """For devices to show that they were let go."""
-LEAVE_S = LET_GO_S + 0.8
-"""For devices, proxies and operator of a run to leave."""
+SELDOM_S = 7.0
+"""The same for those that measure seldom, at most: what ends programs by force waits for 10 s and more."""
+LEAVE_S = 0.8
+"""For proxies and operator of a run to leave, beside the time for devices."""
+RECORD_HEAD_S = 1.6
+"""For the hash of a run's record to be published."""
 
 BREAK_OFF_S = 0.3
 """For what a device is doing to end."""

@@ -11,7 +11,7 @@ from heron_mqtt.agents.base import Agent, StepReport, each_simulated
 from heron_mqtt.agents.deadlines import Deadlines
 from heron_mqtt.agents.inbox import Inbox
 from heron_mqtt.agents.wakeup import Wakeup
-from heron_mqtt.end_times import LET_GO_S
+from heron_mqtt.end_times import LET_GO_S, SELDOM_S
 from heron_mqtt.errors import BrokerClosed, BrokerError, Displaced
 from heron_mqtt.field.gateway import FieldGateway
 from heron_mqtt.field.gateway.clearance import make_plan
@@ -164,8 +164,8 @@ class Proxy:
     async def close(self) -> None:
         """Release the devices, say ``offline`` and unsubscribe. Idempotent.
 
-        Waits up to ``LET_GO_S`` for the devices to show that they were let go; ``gateway.unreturned`` says
-        afterwards which did not.
+        Waits up to ``LET_GO_S`` for the devices to show that they were let go, and up to ``SELDOM_S`` for one
+        that measures so seldom; ``gateway.unreturned`` says afterwards which did not.
         """
         self._inbox.close()
         try:
@@ -182,6 +182,11 @@ class Proxy:
                 await presence.withdraw()
             await self._ownership.release()
 
+    @property
+    def let_go_s(self) -> float:
+        """How long ``close`` waits for the devices that were driven and do not show their release yet, s."""
+        return max(LET_GO_S, min(self.gateway.shows_within_s(), SELDOM_S))
+
     async def _hand_back(self) -> None:
         """Release the devices, and give them a moment to show it; those of a successor are its own."""
         gateway = self.gateway
@@ -194,6 +199,8 @@ class Proxy:
                 return
             await gateway.hear_leases()
             gateway.release_again()
+        if await self._wakeup.until(gateway.is_handed_back, self.let_go_s - LET_GO_S):
+            return
         for name, left in gateway.unreturned().items():
             log.error("%s/%s: %s: %s", self.agent.agent_id, name, NOT_HANDED_BACK, left.why)
 

@@ -32,7 +32,7 @@ from heron_mqtt.app.recording import Recording
 from heron_mqtt.app.run_plan import RunOptions, RunPlan
 from heron_mqtt.app.run_summary import AgentTotals, Summary
 from heron_mqtt.app.step_clock import StepClock
-from heron_mqtt.end_times import LEAVE_S
+from heron_mqtt.end_times import LEAVE_S, RECORD_HEAD_S
 from heron_mqtt.errors import BrokerError, HeronError, NotReady
 from heron_mqtt.importing import importing
 from heron_mqtt.messages import RecordHead
@@ -229,7 +229,7 @@ async def _run_in(
             if plan.impairment is not None:
                 summary.impairment = _impairment_told(infrastructure.broker)
         with contextlib.suppress(TimeoutError):  # a broker that is gone has the wills to say it for us
-            async with asyncio.timeout(LEAVE_S):
+            async with asyncio.timeout(env.let_go_s + LEAVE_S):
                 await env.close_async()
         summary.unreturned = env.unreturned()
         if infrastructure.adapters is not None:
@@ -268,7 +268,7 @@ async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mappi
     stamped = MessageStamper(scenario.operator_id, scenario.topic_env_id).presence(head)
     retain = {"retain": True} if broker.features.retain else {}
     with contextlib.suppress(TimeoutError, BrokerError):  # it stands in the summary as well
-        async with asyncio.timeout(LEAVE_S):
+        async with asyncio.timeout(RECORD_HEAD_S):
             await broker.publish(topics.RUN_RECORD, stamped, **retain)
 
 

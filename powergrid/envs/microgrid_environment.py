@@ -225,6 +225,12 @@ class MicrogridEnvironment(CopiedByState):
             for name, report in proxy.gateway.report().items()
         }
 
+    @property
+    def let_go_s(self) -> float:
+        """How long ``close`` may wait for devices to show that they were let go, s."""
+        proxies = self._exchange.proxies if self._exchange is not None else ()
+        return max((proxy.let_go_s for proxy in proxies), default=0.0)
+
     def unreturned(self) -> dict[str, Unreturned]:
         """Return, after ``close``, which devices do not show that they were let go, by AGENT/DEVICE."""
         proxies = self._exchange.proxies if self._exchange is not None else ()

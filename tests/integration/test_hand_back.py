@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ class Stubborn(FieldDevice):
         self.p_mw = 0.0
 
 
+class Seldom(Stubborn):
+    """Measures every 3 s, and says how old that is in between."""
+
+    refuses = False
+    measured_at = -1e9
+
+    def measure(self) -> Telemetry:
+        now_s = time.monotonic()
+        if now_s >= self.measured_at + 3.0:
+            self.measured_at, self.measured_mw = now_s, self.p_mw
+        return Telemetry(p_mw=self.measured_mw, soc=0.5, age_s=now_s - self.measured_at)
+
+
 def scenario(folder: Path, steps: int) -> str:
     others = {
         f"microgrids.{agent}.devices.{device}.authority": "simulated"
@@ -78,9 +92,9 @@ def device_and_url(own_mosquitto: Any) -> str:
     return server.url
 
 
-async def with_device(url: str, work: Any) -> Any:
+async def with_device(url: str, work: Any, kind: type[Stubborn] = Stubborn) -> Any:
     async with MqttBroker(url, env_id="small") as broker:
-        device = Stubborn(broker)
+        device = kind(broker)
         online = asyncio.Event()
         serving = asyncio.create_task(device.run(on_online=online.set))
         await online.wait()
@@ -107,6 +121,22 @@ async def test_a_run_whose_device_does_not_take_its_release_names_it_and_fails(
     why = "it is in a fault: go_safe failed: RuntimeError: the contactor is stuck; it measures 2 kW"
     assert json.loads(ended.out)["not_handed_back"] == {"MG1/ess": why}
     assert ended.errors[-1] == f"heron-mqtt: MG1/ess: let go, and does not show it: {why}"
+
+
+@pytest.mark.slow
+async def test_a_run_waits_for_a_device_that_measures_seldom_to_show_its_release(
+    device_and_url: str, tmp_path: Path
+) -> None:
+    path = scenario(tmp_path, 90)
+
+    async def work(device: Stubborn) -> Ended:
+        words = ("run", path, "--broker", device_and_url, "--json", "--no-record", "--strict")
+        return await asyncio.to_thread(run_heron, *words)
+
+    ended: Ended = await with_device(device_and_url, work, Seldom)
+    assert json.loads(ended.out)["not_handed_back"] == {}
+    assert json.loads(ended.out)["devices"]["MG1/ess"]["setpoints"] > 0
+    assert ended.code == 0, ended.err
 
 
 @pytest.mark.slow

@@ -154,6 +154,7 @@ class DeviceLink:
         self.measurements = 0
         """Measurements heard; one that is only repeated counts once."""
         self._measured_at = -math.inf
+        self._measures_every_s = self._shows_after_s = 0.0
         self.plausible_in_a_row = 0
         """New telemetry without anything wrong in it, since the last that was, or since a new birth."""
         self.says_stopped = False
@@ -266,6 +267,14 @@ class DeviceLink:
         Time since it arrived, and what the device said of its age then.
         """
         return None if self._arrived_at is None else self._monotonic() - self._measured_at
+
+    @property
+    def shows_within_s(self) -> float:
+        """How long a change at the device may take to be told here, as it has measured last, s.
+
+        The time between its last two measurements, and how old the last one was when it came; 0 = not known.
+        """
+        return self._measures_every_s + self._shows_after_s
 
     @property
     def is_fresh(self) -> bool:
@@ -540,7 +549,10 @@ class DeviceLink:
         if age_s is None or measured_at > self._measured_at + SAME_MEASUREMENT_S:
             self.measurements += 1
             self.plausible_in_a_row += 1
+            if self.measurements > 1:
+                self._measures_every_s = measured_at - self._measured_at
             self._measured_at = measured_at
+            self._shows_after_s = age_s or 0.0
         self.says_stopped = telemetry.stopped is True
         self.telemetry = telemetry
         self._arrived_at = self._heard_at = now_s

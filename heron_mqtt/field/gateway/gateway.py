@@ -19,7 +19,7 @@ from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
 from heron_mqtt.field.gateway.envelope import Band, SetpointLimits
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.gateway_leases import GatewayLeases
-from heron_mqtt.field.gateway.hand_back import HAND_BACK_S, Unreturned
+from heron_mqtt.field.gateway.hand_back import HAND_BACK_S, SHOWS_S, Unreturned
 from heron_mqtt.field.gateway.settings import DeviceSettings
 from heron_mqtt.field.gateway.step_outcome import StepOutcome
 from heron_mqtt.field.gateway.stop_signals import StopSignals
@@ -199,6 +199,15 @@ class FieldGateway:
 
     def _is_to_be_handed_back(self, name: str) -> bool:
         return self.links[name].is_to_be_handed_back and not self._settings[name].has_adapter
+
+    def shows_within_s(self) -> float:
+        """Return how long devices that were let go may take to show it, as they have measured so far, s.
+
+        Of those that do not show it yet, and are there and in no fault: those measure nothing that shows it.
+        """
+        links = (self.links[name] for name in self._not_handed_back())
+        there = (link.shows_within_s for link in links if link.health in {"online", "stale"})
+        return SHOWS_S + max(there, default=0.0)
 
     async def hear_leases(self) -> None:
         """Hear what devices that have gone offline said last of their lease, of those to be handed back."""
@@ -576,7 +585,8 @@ class FieldGateway:
             self._leases.end()
         else:
             self._leases.end()
-            self._watch_hand_back(self._names, self._leases.longest_s + HAND_BACK_S)
+            within_s = max(HAND_BACK_S, self.shows_within_s())
+            self._watch_hand_back(self._names, self._leases.longest_s + within_s)
         self.authority.end_manual_control(why)
         self._notify()
 
@@ -584,7 +594,7 @@ class FieldGateway:
         """Release devices while this gateway goes on, and report those that do not show it in time."""
         for name in names:
             self.links[name].release(self._stamper)
-        self._watch_hand_back(names, HAND_BACK_S)
+        self._watch_hand_back(names, max(HAND_BACK_S, self.shows_within_s()))
 
     def _watch_hand_back(self, names: Sequence[str], after_s: float) -> None:
         watched = tuple(name for name in names if self.links[name].hand_back.is_due)

@@ -10,6 +10,7 @@ from heron_mqtt.messages import Telemetry
 from heron_mqtt.units import KW_PER_MW
 
 HAND_BACK_S = 5.0  # for a device to show that it was let go, while its gateway goes on
+SHOWS_S = 0.5  # for what a device has measured to be sent, beside the time that it takes to measure again
 SPEAKS = 2  # messages without an answer, until one is taken to be of after the setpoint that it does not name
 
 
@@ -89,9 +90,9 @@ class HandBack:
         """Take what it says; only what comes once it was let go counts.
 
         What was on its way before the device took the newest setpoint says nothing of that: one that
-        acknowledges has to acknowledge that setpoint, or a release. One that acknowledges nothing counts if it
-        comes after such an answer, or if the device has said so repeatedly since it is driven: a single one
-        may have left before the first setpoint arrived.
+        acknowledges has to acknowledge that setpoint, or a release. One that acknowledges nothing counts if
+        it comes after such an answer, or if the device has said so repeatedly since it is driven: a single
+        one may have left before the first setpoint arrived.
         """
         if not self.is_due:
             return

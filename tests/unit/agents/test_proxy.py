@@ -13,7 +13,7 @@ import pytest
 
 from heron_mqtt.agents import Deadlines, Proxy
 from heron_mqtt.agents.proxy import RELEASES
-from heron_mqtt.end_times import LET_GO_S
+from heron_mqtt.end_times import LET_GO_S, SELDOM_S
 from heron_mqtt.errors import Displaced, NameTaken
 from heron_mqtt.field.gateway.device_link import SetpointRequest
 from heron_mqtt.field.gateway.settings import DeviceSettings, GatewayTable
@@ -606,7 +606,7 @@ def test_the_broker_that_was_closed_before_has_taken_the_leave() -> None:
     run_virtual(main())
 
 
-@pytest.mark.parametrize("ends", ["answered", "unanswered", "displaced"])
+@pytest.mark.parametrize("ends", ["answered", "unanswered", "displaced", "seldom", "too seldom"])
 def test_at_its_end_a_proxy_waits_for_its_devices_and_releases_them_again(
     ends: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -629,9 +629,14 @@ def test_at_its_end_a_proxy_waits_for_its_devices_and_releases_them_again(
         stamper = MessageStamper("MG1", "test")
         proxy = Proxy("p", agent, broker, devices={"ess": settings}, env_id="test", stamper=stamper)
         await proxy.start()
-        broker.publish(telemetry, {**meta, "seq": 1})
+        age_s = {"seldom": 4.0, "too seldom": 60.0}.get(ends)
+        broker.publish(telemetry, {**meta, "seq": 1, **({"age_s": age_s} if age_s else {})})
         link = proxy.gateway.links["ess"]
         link.send(SetpointRequest(0.003), stamper, lease_s=5.0, dt_s=DT_S, episode=1, step=0)
+        if age_s is not None:
+            ack = {"ack_boot": stamper.boot, "ack_seq": 0}
+            shown = {**meta, **ack, "p_mw": 0.0, "safe": True, "seq": 2}
+            asyncio.get_running_loop().call_later(age_s, lambda: broker.publish(telemetry, shown))
         if ends == "displaced":
             proxy._on_displaced(Displaced("taken over"))
         begun_s = virtual_now()
@@ -646,6 +651,12 @@ def test_at_its_end_a_proxy_waits_for_its_devices_and_releases_them_again(
             assert len(released) == 1 + RELEASES
             assert left["ess"].why == "it has said nothing since"
             assert "MG1/ess: let go, and does not show it: it has said nothing since" in caplog.text
+        elif ends == "seldom":
+            assert (len(released), left) == (1 + RELEASES, {})
+            assert took_s == pytest.approx(4.0)
+        elif ends == "too seldom":
+            assert took_s == pytest.approx(SELDOM_S)
+            assert left["ess"].why == "it has said nothing since"
         else:
             assert (len(released), took_s) == (1, 0.0), "the devices are its successor's"
 

@@ -40,6 +40,28 @@ async def test_health_goes_by_what_the_device_says_and_how_long_it_is_silent() -
     assert rig.link.age_s == pytest.approx(STALE_S + 1)
 
 
+async def test_how_late_a_change_is_told_goes_by_how_often_and_how_old_a_device_measures() -> None:
+    rig = await Rig().open()
+    assert rig.link.shows_within_s == 0.0
+    for _ in range(2):
+        rig.clock_s += 5.0
+        rig.measure()
+    assert rig.link.shows_within_s == pytest.approx(5.0)
+    for age_s in (1.0, 2.0, 3.0):  # the same measurement, told again
+        rig.clock_s += 1.0
+        rig.measure(age_s=age_s)
+    assert rig.link.shows_within_s == pytest.approx(5.0)
+    rig.clock_s += 1.0
+    rig.measure(age_s=0.5)
+    assert rig.link.shows_within_s == pytest.approx(4.0)
+    rig.answer = nothing
+    rig.step(0.02)
+    assert rig.gateway.shows_within_s() == pytest.approx(4.5)
+    rig.say("status", state="fault", reason="broken")
+    assert rig.gateway.shows_within_s() == pytest.approx(0.5), "what it measures will not show it"
+    rig.gateway.close()
+
+
 async def test_an_answer_is_telemetry_that_acknowledges_the_newest_setpoint() -> None:
     rig = await Rig().open()
     rig.answer = nothing
