@@ -1,5 +1,6 @@
 """How long the parts of an end may take, s: a run ends within 2 s, whatever does not answer, and later only
-for devices that measure seldom."""
+for devices that measure seldom.
+"""
 
 from __future__ import annotations
 

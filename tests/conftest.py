@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import signal
 import tempfile
@@ -153,12 +154,18 @@ def _mark_slow(config: pytest.Config, items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"slow_but leaves no case: {', '.join(without)}")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def state_home() -> Iterator[None]:
-    """What programs keep for their next start goes to a folder of its own, and is gone after the tests."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setenv("XDG_STATE_HOME", folder)
-        yield
+@pytest.fixture(scope="session")
+def state_homes() -> Iterator[str]:
+    """Folder of ``state_home``, gone after the tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def state_home(state_homes: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What programs keep for their next start goes to a folder of each test: another test starts without."""
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
+    monkeypatch.setenv("XDG_STATE_HOME", f"{state_homes}/{name}")
 
 
 @pytest.fixture

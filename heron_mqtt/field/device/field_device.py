@@ -250,6 +250,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
             await self._take_name()
             await subscriptions.open([*self._own_channels(), *self.channels()])
             await asyncio.sleep(0)  # what the broker has kept is heard first
+            self._look_at_kept_lease()
             await self._appear()
             self._tell_holder()
             async with self._busy:
@@ -270,6 +271,10 @@ class FieldDevice(SafeStateDevice, abc.ABC):
             left = await self._end_work()
             if self._taken_by is None:  # not in the name of another device
                 self._notice.tell_at_the_end(self._holder_to_tell(), None)
+                if self._kept is not None and self._is_left_known and not self._notice.is_held:
+                    self._kept.save(None)  # also where it was driven by nothing: then the next one knows
+            if self._kept is not None:
+                self._kept.close()
             await self._leave()
             self._own_thread.end()
             if left is not None and not self._tells_again:
@@ -368,8 +373,9 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         if rejected is None and self._untold is not None and self._untold[0] == answered:
             rejected = self._untold[1]  # nothing could be measured when it was rejected
         self._untold = None
+        is_safe = self.is_safe and not self.owes_safe_state
         news: dict[str, Any] = {
-            "safe": self.is_safe and not self.owes_safe_state,
+            "safe": None if is_safe and self._may_be_left(telemetry) else is_safe,
             "safe_after_s": self._safe_after_s,
             "rejected": rejected,
             "stopped": True if self.stopped else None,

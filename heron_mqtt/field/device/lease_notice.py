@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from heron_mqtt.errors import HeronError
+from heron_mqtt.field.device.kept_lease import KeptLease
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.messages import LeaseState
 from heron_mqtt.messaging import topics
@@ -22,15 +23,28 @@ class LeaseNotice:
         name: Its name.
         broker: Carries the messages.
         stamper: Stamps them.
+        kept: Takes the same for the next program on this machine; None = the broker alone has it.
     """
 
-    def __init__(self, agent_id: str, name: str, broker: MessageBroker, stamper: MessageStamper) -> None:
+    def __init__(
+        self,
+        agent_id: str,
+        name: str,
+        broker: MessageBroker,
+        stamper: MessageStamper,
+        kept: KeptLease | None = None,
+    ) -> None:
         self._label = f"{agent_id}/{name}"
         self._channel = topics.device(agent_id, name, "lease")
-        self._broker, self._stamper = broker, stamper
+        self._broker, self._stamper, self._kept = broker, stamper, kept
         self.is_told = False
         """Whether anything was said that the broker is known to have."""
         self._holder: Holder | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the hardware has the power of a setpoint, as was said last or found at the start."""
+        return self._holder is not None
 
     @property
     def holder_of_power(self) -> Holder:
@@ -54,6 +68,8 @@ class LeaseNotice:
         """
         if self.is_told and holder == self._holder:
             return
+        if self._kept is not None and holder != self._holder:
+            self._kept.save(holder)
         self._holder, self.is_told = holder, True
         if holder is None:
             state = LeaseState(state="free")

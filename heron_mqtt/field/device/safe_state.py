@@ -14,6 +14,7 @@ from heron_mqtt.errors import HeronError, NotReady
 from heron_mqtt.field.device.device_lock import DeviceLock
 from heron_mqtt.field.device.device_thread import DeviceThread
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
+from heron_mqtt.field.device.kept_lease import KeptLease
 from heron_mqtt.field.device.last_look import LastLook, last_look
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.lease_notice import LeaseNotice
@@ -23,6 +24,7 @@ from heron_mqtt.messages import LeaseState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
+from heron_mqtt.units import KW_PER_MW
 
 log = logging.getLogger("heron_mqtt.device")
 
@@ -63,7 +65,12 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._told_safe: bool | None = None  # of the stop in force
         self._own_thread = DeviceThread(f"device {self.label}")
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
-        self._notice = LeaseNotice(agent_id, name, broker, self._stamper)
+        keeps = broker.features.external and not (self._is_model or self._tells_again)
+        lease = topics.device(agent_id, name, "lease")
+        self._kept = KeptLease(broker.topic_of(lease)) if keeps else None
+        self._is_doubt_told = False
+        self._is_left_known = not keeps  # whether an earlier program left it driven
+        self._notice = LeaseNotice(agent_id, name, broker, self._stamper, self._kept)
         self._monotonic = monotonic
         self._stop = StopRegister(env_id)
         self._seq_before_stop: int | None = None  # of the last telemetry that is of before the newest stop
@@ -168,11 +175,45 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         if not message.retained or not self.is_settable or self._lease.holder is not None:
             return
         state = self._broker.parsed(message, LeaseState)
-        if state is None or state.state != "held" or state.boot == self._stamper.boot:
+        if state is None or state.boot == self._stamper.boot:
             return
-        self._notice.take_over(Holder(state.holder, state.holder_boot))
+        self._is_left_known = True
+        if state.state == "held":
+            self._bring_to_rest(Holder(state.holder, state.holder_boot))
+
+    def _look_at_kept_lease(self) -> None:
+        """Do the same where the broker has lost it: this machine knows what its last program left."""
+        if self._kept is None or not self.is_settable or self._lease.holder is not None:
+            return
+        kept = self._kept.load()
+        if kept is None:
+            return
+        self._is_left_known = True
+        if kept[0] is not None and not self._notice.is_held:
+            self._bring_to_rest(kept[0])
+
+    def _bring_to_rest(self, left_by: Holder) -> None:
+        self._notice.take_over(left_by)
         self._rest.is_taken = False  # it is not safe, and held, until the hardware has been told
         self._spawn(self._rest_what_was_left())
+
+    def _may_be_left(self, telemetry: Telemetry) -> bool:
+        """Whether power may be what an earlier program left, and may be the hardware's own: not known which.
+
+        Told once to people. What was at rest since, or was told to rest, is another matter.
+        """
+        if self._is_left_known or self._rest.is_told or self.watches_its_rest or not self.is_settable:
+            return False
+        if self._rest.is_at_rest(telemetry.p_mw, telemetry.q_mvar):
+            self._is_left_known = True
+            return False
+        if not self._is_doubt_told:
+            self._is_doubt_told = True
+            self._report(
+                f"it has {KW_PER_MW * telemetry.p_mw:g} kW at the start, and whether an earlier program left "
+                "it driven is not known: neither the broker nor this machine has its lease; it is left alone"
+            )
+        return True
 
     async def _rest_what_was_left(self) -> None:
         async with self._busy:
