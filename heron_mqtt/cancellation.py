@@ -46,3 +46,32 @@ async def unless_cancelled(foreign: Awaitable[T]) -> T:
     if task.cancelling() > before:
         raise asyncio.CancelledError
     return result
+
+
+async def to_its_end(foreign: Awaitable[T], within_s: float) -> T:
+    """Await something of another library and return its result; a cancel leaves it time to end by itself.
+
+    For what should not be broken off in the middle: the rest of a half-read answer would be taken for the
+    next one. After a cancel its result is dropped; it is cancelled itself if it goes on for longer, or if a
+    second cancel comes.
+
+    Args:
+        foreign: What is awaited.
+        within_s: How long it may go on after a cancel, s; then it has as long to clean up.
+
+    Raises:
+        CancelledError: The task that waits here was cancelled.
+    """
+    task = asyncio.ensure_future(foreign)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait({task}, timeout=within_s)
+        raise
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=within_s)
+        if task.done() and not task.cancelled():
+            task.exception()  # else it is logged as never looked at

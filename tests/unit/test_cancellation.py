@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import heron_mqtt
-from heron_mqtt.cancellation import unless_cancelled
+from heron_mqtt.cancellation import to_its_end, unless_cancelled
 from heron_mqtt.end_signals import OF_THIS_PROGRAM, AskedToEnd, exit_code, run_until_told
 
 ROOT = Path(heron_mqtt.__file__).resolve().parent.parent
@@ -177,3 +177,25 @@ def test_a_signal_that_an_import_has_swallowed_is_not_lost() -> None:
             signal.raise_signal(signal.SIGTERM)
         with pytest.raises(AskedToEnd):
             run_until_told(asyncio.sleep(60.0))
+
+
+async def test_what_is_to_come_to_its_end_does_so_after_a_cancel_and_is_cancelled_if_it_does_not() -> None:
+    ended: list[str] = []
+
+    async def work(takes_s: float) -> None:
+        try:
+            await asyncio.sleep(takes_s)
+            ended.append("by itself")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    for takes_s, within_s in ((0.02, 5.0), (60.0, 0.02)):
+        task = asyncio.create_task(to_its_end(work(takes_s), within_s))
+        await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task], timeout=5.0)
+        assert task.cancelled()
+    assert ended == ["by itself", "cancelled"]
+    await to_its_end(work(0.0), 0.0)
+    assert ended[-1] == "by itself"

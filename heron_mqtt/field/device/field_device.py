@@ -25,7 +25,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
-from heron_mqtt.cancellation import end_tasks, unless_cancelled
+from heron_mqtt.cancellation import end_tasks, to_its_end
 from heron_mqtt.errors import MessageError, NotHandedBack
 from heron_mqtt.field.device.device_lock import BrokenOff
 from heron_mqtt.field.device.safe_state import SafeStateDevice
@@ -45,6 +45,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TELEMETRY_LIFE_S = 2.0
+MEASURE_TO_END_S = 0.2  # at the end of the program, for a measurement or renewal under way to end by itself
 
 
 class SetpointRejected(Exception):
@@ -103,7 +104,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
     case."""
     breaks_off_measuring: ClassVar[bool] = False
     """Whether ``measure`` and ``renew`` are cancelled for a stop and the end of a lease, as ``apply`` is; for
-    those that wait for hardware, and can be."""
+    those that wait for hardware, and can be. Others are waited for, at the end of the program for 0.2 s."""
 
     def __init__(
         self,
@@ -505,7 +506,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         """
         if self.breaks_off_measuring:
             return await self._busy.breakable(measuring)
-        return await unless_cancelled(measuring)
+        return await to_its_end(measuring, MEASURE_TO_END_S)
 
     async def _extend(self, renewal: Setpoint) -> None:
         """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
@@ -520,7 +521,10 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         try:
             done = self.renew(self._held.model_copy(update=again))
             if inspect.isawaitable(done):
-                await (self._busy.breakable(done) if self.breaks_off_measuring else unless_cancelled(done))
+                if self.breaks_off_measuring:
+                    await self._busy.breakable(done)
+                else:
+                    await to_its_end(done, MEASURE_TO_END_S)
         except BrokenOff:
             pass  # what comes first says what holds now
         except Exception as exc:

@@ -108,7 +108,7 @@ async def make() -> AsyncIterator[Any]:
                 await asyncio.gather(running, return_exceptions=True)
 
             stack.push_async_callback(end)
-            await until(lambda: site.status, "the birth")
+            await until(lambda: site.status and site.telemetry, "the birth, and what it measures")
             return site
 
         yield start

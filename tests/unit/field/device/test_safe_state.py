@@ -17,6 +17,7 @@ from heron_mqtt.messages import Setpoint, Telemetry
 from heron_mqtt.messaging.memory import InMemoryBroker
 from support.clocked_device import ESS, Clocked, ClockedSite, serve
 from support.field_rig import OpenMemoryBroker
+from support.virtual import virtual_now
 from support.waiting import until
 
 POWER = Telemetry(p_mw=0.5)
@@ -605,3 +606,40 @@ def test_power_that_hovers_round_the_limit_is_told_at_growing_intervals_and_repo
         assert site.device.rests < 20
 
     serve(hovers, Hardware)
+
+
+class Serial(Hardware):
+    """Asks and reads the answer; who is broken off between the two takes that answer for the next one."""
+
+    answers_after_s = 0.1
+
+    async def measure(self) -> Any:
+        self.done.append(("asked", None))
+        await asyncio.sleep(self.answers_after_s)
+        self.done.append(("read", None))
+        return self.measured
+
+
+@pytest.mark.parametrize("answers_after_s", [0.1, 60.0])
+def test_the_end_of_the_program_breaks_off_no_measurement_that_ends_by_itself_in_time(
+    answers_after_s: float,
+) -> None:
+    async def ends(site: ClockedSite) -> None:
+        assert site.running is not None
+        site.send(0.5)
+        await asyncio.sleep(0.95)
+        del site.device.done[:]
+        site.device.answers_after_s = answers_after_s
+        while not site.device.done:  # noqa: ASYNC110 - a measurement has no event for it
+            await asyncio.sleep(0.01)
+        begun_s = virtual_now()
+        site.running.cancel()
+        await asyncio.gather(site.running, return_exceptions=True)
+        done = [what for what, _ in site.device.done]
+        if answers_after_s < 1.0:
+            assert done[:3] == ["asked", "read", "safe"]
+        else:
+            assert done[:2] == ["asked", "safe"], "one that hangs holds up no safe state"
+            assert virtual_now() - begun_s < 1.0
+
+    serve(ends, Serial)
