@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import math
 import sys
@@ -312,7 +313,7 @@ async def _handed_back(device: D, hand_back: Callable[[D, float], Awaitable[None
     """
     why = f"no answer within {BRIDGE_TELLS_END_S:g} s"
     by = asyncio.get_running_loop().time() + BRIDGE_TELLS_END_S - SAY_S
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(BRIDGE_TELLS_END_S):
             while True:
                 try:
@@ -323,10 +324,10 @@ async def _handed_back(device: D, hand_back: Callable[[D, float], Awaitable[None
                 except HeronError as exc:
                     why = str(exc)
                 await asyncio.sleep(GOODBYE_PAUSE_S)
-    except TimeoutError:
-        in_stop = "it is not known to be at 0 in the emergency stop"
-        what = in_stop if device.stopped else "it could not be handed back"
-        raise NotHandedBack(f"{device.label}: {what}: {why}") from None
+    in_stop = "it is not known to be at 0 in the emergency stop"
+    what = in_stop if device.stopped else "it could not be handed back"
+    # Not in place of what has ended the device: that it was displaced is told, too, and counts for the code.
+    raise NotHandedBack(f"{device.label}: {what}: {why}")
 
 
 async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised: bool) -> None:

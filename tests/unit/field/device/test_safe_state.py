@@ -630,7 +630,7 @@ def test_the_end_of_the_program_breaks_off_no_measurement_that_ends_by_itself_in
         await asyncio.sleep(0.95)
         del site.device.done[:]
         site.device.answers_after_s = answers_after_s
-        while not site.device.done:  # noqa: ASYNC110 - a measurement has no event for it
+        while not site.device.done:
             await asyncio.sleep(0.01)
         begun_s = virtual_now()
         site.running.cancel()

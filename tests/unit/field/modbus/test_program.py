@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from heron_mqtt.errors import ConfigError, HeronError, NotHandedBack, NotReady, PlaceTaken
+from heron_mqtt.errors import (
+    ConfigError,
+    Displaced,
+    HeronError,
+    NotHandedBack,
+    NotReady,
+    PlaceTaken,
+    told_at_the_end,
+)
 from heron_mqtt.field.modbus import program
 from heron_mqtt.field.modbus.place import SerialLine, TcpAddress
 from heron_mqtt.field.modbus.program import (
@@ -329,6 +337,23 @@ async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(
             await program._handed_back(device, hand_back)
         assert str(caught.value) == text
     assert set(clock) == {0.2}
+
+
+async def test_a_displaced_bridge_that_cannot_hand_its_device_back_says_both_and_ends_as_displaced(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "GOODBYE_S", 0.05)
+
+    async def busy(device: Any, by: float) -> None:
+        raise HeronError("it is busy")
+
+    with pytest.raises(NotHandedBack) as caught:
+        try:
+            raise Displaced("MG1/ess was taken over")
+        finally:
+            await program._handed_back(DEVICE, busy)
+    told = ["MG1/ess was taken over", "MG1/ess: it could not be handed back: it is busy"]
+    assert told_at_the_end(caught.value) == (told, 3)
 
 
 async def test_units_are_served_until_all_have_ended_or_one_cannot_go_on() -> None:
