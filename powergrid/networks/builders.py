@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandapower
@@ -122,12 +122,6 @@ def three_case33bw_on_cigre_mv() -> GridModel:
         for name, *_ in places
     }
     return _with_microgrids(net, device_buses)
-
-
-BUILDERS: Mapping[str, Callable[[], GridModel]] = {
-    "cigre_mv_lv": cigre_mv_lv,
-    "three_case33bw_on_cigre_mv": three_case33bw_on_cigre_mv,
-}
 
 
 def _cigre_mv() -> Any:

@@ -21,7 +21,7 @@ from powergrid.networks.sites import GridModel
 __all__ = ["NETWORK_SOURCES", "SHIPPED_NETWORKS", "NetworkSource"]
 
 SHIPPED_NETWORKS = ("cigre_mv_lv", "three_case33bw_on_cigre_mv")
-"""Names of the networks that ``powergrid.networks.builders`` builds."""
+"""Names of the functions of ``powergrid.networks.builders`` that build a network of this project."""
 
 
 class NetworkSource(ABC):
@@ -138,9 +138,10 @@ class PandapowerLibrary(NetworkSource):
 
 @functools.cache
 def _shipped(name: str) -> GridModel:
-    from powergrid.networks.builders import BUILDERS
+    from powergrid.networks import builders
 
-    return BUILDERS[name]()
+    built: GridModel = getattr(builders, name)()
+    return built
 
 
 @functools.lru_cache(maxsize=16)  # some have a few thousand buses, 30 MB

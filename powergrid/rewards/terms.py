@@ -59,6 +59,7 @@ class RewardTerm(ABC):
     Attributes:
         name: In ``infos[agent]["reward_terms"]``, and in ``[reward.terms]``.
         is_shipped: It is part of every reward.
+        weight: The scenario's, of a term that is not shipped; ``earned`` multiplies by it.
     """
 
     name: ClassVar[str]

@@ -11,7 +11,7 @@ import pandapower as pp
 import pandapower.networks as pn
 import pandas as pd
 
-from powergrid.networks.sources import PandapowerLibrary
+from powergrid.networks.loader import find_source
 from powergrid.powerflow import (
     BatchPowerFlowResult,
     CompiledNetwork,
@@ -44,7 +44,9 @@ def _shipped(name: str) -> Any:
         "kerber_landnetz": "create_kerber_landnetz_kabel_1",
         "kerber_vorstadt": "create_kerber_vorstadtnetz_kabel_1",
     }.get(name, name)
-    return PandapowerLibrary().load(full_name).net  # built once, for others, too
+    source = find_source(full_name)
+    assert source is not None, full_name
+    return source.load(full_name).net  # built once, for others, too
 
 
 def build_all() -> None:
@@ -55,7 +57,7 @@ def build_all() -> None:
 
 
 def shipped(name: str) -> Any:
-    """Return a network that comes with pandapower, to do with as the test likes."""
+    """Return a network of pandapower or of the project, to do with as the test likes."""
     return copy.deepcopy(_shipped(name))
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from powergrid.devices import DEVICES
 from powergrid.networks import GRID_ZONE, GridModel, load_grid, load_network
+from powergrid.networks.sources import SHIPPED_NETWORKS
 
-SHIPPED = ("cigre_mv_lv", "three_case33bw_on_cigre_mv")
 NAMES = ("MG1", "MG2", "MG3")
 
 
@@ -24,7 +24,7 @@ def _built(name: str) -> GridModel:
     return load_grid(name)
 
 
-@pytest.fixture(params=SHIPPED)
+@pytest.fixture(params=SHIPPED_NETWORKS)
 def grid(request: pytest.FixtureRequest) -> GridModel:
     """Shared: a test that changes the network copies it first."""
     return _built(request.param)
