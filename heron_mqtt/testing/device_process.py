@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.urls import parse_url
 
 KEPT_LINES = 40
 END_S = 5.0
@@ -118,11 +119,12 @@ class DeviceProcess:
 def fill_in(command: Sequence[str], *, url: str, env_id: str, agent_id: str, name: str) -> list[str]:
     """Return a command line with its placeholders filled in.
 
-    ``{broker}`` is the URL, ``{host}`` and ``{port}`` its parts, ``{env}``, ``{agent}`` and ``{device}`` the
-    names on the wire, ``{python}`` the interpreter of this program.
+    ``{broker}`` is the URL, ``{host}`` and ``{port}`` where that is (of several hosts the first one),
+    ``{env}``, ``{agent}`` and ``{device}`` the names on the wire, ``{python}`` our interpreter.
     """
-    host, _, port = url.rpartition("://")[2].rpartition(":")
-    known = {"broker": url, "host": host, "port": port, "env": env_id, "agent": agent_id, "device": name}
+    host, port = parse_url(url).hosts[0]
+    known = {"broker": url, "host": host, "port": str(port)}
+    known |= {"env": env_id, "agent": agent_id, "device": name}
     known["python"] = sys.executable
     filled = []
     for word in command:

@@ -104,9 +104,9 @@ def mqtt_broker(request: pytest.FixtureRequest, _mqtt_brokers: BrokersForTests) 
 
     One process a session (with xdist: one a worker), which all tests share: each has topics of its own.
     """
-    marker = request.node.get_closest_marker("mqtt_broker")
-    kind = marker.args[0] if marker is not None and marker.args else None
-    return _mqtt_brokers.get(kind or request.config.getoption("--mqtt-broker"))
+    from heron_mqtt.testing.plugin.brokers import asked_for
+
+    return _mqtt_brokers.get(*asked_for(request.node))
 
 
 @pytest.fixture

@@ -247,6 +247,103 @@ def test_a_test_that_disturbs_or_watches_nothing_does_not_pass(pytester: pytest.
     result.assert_outcomes(passed=1)
 
 
+def test_wrong_arguments_of_a_fixture_are_one_clear_line(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+        import pytest
+        from heron_mqtt.errors import ConfigError
+        from heron_mqtt.testing.device_harness import CheckFailed
+
+        @pytest.mark.mqtt_broker("mosquito")
+        def test_misspelt(mqtt_broker): ...
+
+        @pytest.mark.mqtt_broker(kind="mosquitto")
+        def test_by_keyword(mqtt_broker): ...
+
+        @pytest.mark.mqtt_broker()
+        def test_empty(mqtt_broker): ...
+
+        def says(*words):
+            return pytest.raises(ConfigError, match="^[^\\n]*".join(words) + "[^\\n]*$")
+
+        def test_it(recorded_run, impaired, device_harness, inject, tmp_path):
+            with says("recorded_run: stpes: unknown key; did you mean 'steps'"):
+                recorded_run(stpes=4)
+            with says("recorded_run: steps = '4': should be a valid integer"):
+                recorded_run(steps="4")
+            with says("recorded_run: record: the fixture chooses the file"):
+                recorded_run(record=tmp_path / "mine.heron")
+            with says("impaired[(]'memory'[)]: expected a broker"):
+                impaired("memory", "lte_poor")
+            with says("command: expected a list of words"):
+                device_harness("MG1/ess", command="python my_device.py")
+            with says("command and class_name: one or the other"):
+                device_harness("MG1/ess", command=["true"], class_name="a:B")
+            with says("inject.fault[(]'MG1/ess'[)]: kind = 'stcuk': should be 'silence'"):
+                inject.fault("MG1/ess", "stcuk")
+            with says("inject.fault[(]'MG1/ess'[)]: steps = 0: should be greater"):
+                inject.fault("MG1/ess", "stuck", steps=0)
+            with pytest.raises(ValueError, match="holds a wildcard"):
+                inject.garbage("agents/+/action")
+            words = ["{python}", "-u", "-c", "print('no sun'); import time; time.sleep(60)"]
+            why = "MG1/ess was not born within 2 s: its program runs, .*/devices/MG1/ess/status"
+            with pytest.raises(CheckFailed, match=why):
+                device_harness("MG1/ess", command=words, within_s=2.0)
+        """,
+    )
+    result.assert_outcomes(passed=1, errors=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*test_misspelt: @pytest.mark.mqtt_broker: 'mosquito' is no MQTT address*or embedded, mosquitto",
+            '*test_by_keyword: @pytest.mark.mqtt_broker: expected one broker, as mqtt_broker("mosquitto")',
+            '*test_empty: @pytest.mark.mqtt_broker: expected one broker, as mqtt_broker("mosquitto")',
+        ]
+    )
+
+
+def test_a_class_beside_the_tests_is_found_wherever_pytest_is_started(pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("bench")
+    (folder / "my_device.py").write_text(
+        "from heron_mqtt import FieldDevice\n"
+        "from heron_mqtt.messages import Telemetry\n\n\n"
+        "class Inverter(FieldDevice):\n"
+        "    kind = 'battery'\n\n"
+        "    def nameplate(self):\n"
+        "        return {'p_min_mw': -0.01, 'p_max_mw': 0.01, 'max_e_mwh': 0.02, 'soc': 0.5}\n\n"
+        "    def apply(self, setpoint): ...\n\n"
+        "    def measure(self):\n"
+        "        return Telemetry(p_mw=0.0, soc=0.5)\n"
+    )
+    (folder / "test_bench.py").write_text(
+        "from heron_mqtt.testing.conformance import ConformanceOptions, bench_of\n\n\n"
+        "def test_watched(device_harness):\n"
+        "    device_harness('MG1/ess', class_name='my_device:Inverter')\n\n\n"
+        "def test_examined():\n"
+        "    with bench_of(ConformanceOptions('MG1/ess', class_name='my_device:Inverter'), None) as bench:\n"
+        "        bench.make_ready()\n"
+    )
+    run(pytester, "", "bench").assert_outcomes(passed=2)
+
+
+def test_tests_whose_names_are_alike_have_a_plot_each(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+        import pytest
+        from heron_mqtt.testing.signals import Signal, stays_inside
+
+        @pytest.mark.parametrize("case", ["a/b", "a:b", "x" * 300 + "1", "x" * 300 + "2"])
+        def test_it(case):
+            stays_inside(Signal("power", "MW", (0.0, 1.0), (0.0, 2.0)), 0.0, 1.0)
+        """,
+        "--signal-plots",
+        "plots",
+    )
+    result.assert_outcomes(failed=4)
+    assert len(list((pytester.path / "plots").iterdir())) == 4
+
+
 def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,20 @@ from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.messaging.stamping import MessageStamper
+
+
+def serving_command(class_name: str) -> list[str]:
+    """Return the command line that serves a class, with placeholders for broker and names."""
+    where = "heron_mqtt.testing.conformance.serve"
+    return [sys.executable, "-m", where, class_name, "{broker}", "{env}", "{agent}", "{device}"]
+
+
+def serving_environment() -> dict[str, str]:
+    """Return the environment in which that program imports what this process can import.
+
+    pytest adds the folders of the tests to the path; the current folder need not be one of them.
+    """
+    return {"PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder)}
 
 
 def device_class(name: str) -> type[FieldDevice]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.messaging.urls import parse_url
 from heron_mqtt.testing.conformance.bench import ConformanceBench
 from heron_mqtt.testing.conformance.promises import PROMISES
-from heron_mqtt.testing.conformance.serve import device_class
+from heron_mqtt.testing.conformance.serve import device_class, serving_command, serving_environment
 from heron_mqtt.testing.device_harness import TOLERANCE, CheckFailed, DeviceHarness
 from heron_mqtt.testing.device_process import DeviceProcess, fill_in
 from heron_mqtt.testing.embedded_server import EmbeddedServer
@@ -138,18 +137,16 @@ def bench_of(options: ConformanceOptions, ask: Callable[[str], None] | None) -> 
         )
         program = None
         if options.is_started_here:
-            command = options.command or _serving(options.class_name)
+            command, environment = options.command, None
+            if options.class_name is not None:
+                command, environment = serving_command(options.class_name), serving_environment()
             names = {"env_id": options.env_id, "agent_id": agent_id, "name": name}
-            program = stack.enter_context(DeviceProcess(fill_in(command, url=url, **names)))
+            words = fill_in(command, url=url, **names)
+            program = stack.enter_context(DeviceProcess(words, environment=environment))
         else:
             _is_free(harness)
         bench = ConformanceBench(harness, program, broker, ask, options.requires_proof, options.ramp_mw_per_s)
         yield bench
-
-
-def _serving(class_name: str | None) -> list[str]:
-    where = "heron_mqtt.testing.conformance.serve"
-    return [sys.executable, "-m", where, str(class_name), "{broker}", "{env}", "{agent}", "{device}"]
 
 
 def _is_free(harness: DeviceHarness) -> None:

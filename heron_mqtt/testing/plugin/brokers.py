@@ -45,6 +45,21 @@ class BrokerForTests:
         return open_broker(self.url, env_id=self.env_id)
 
 
+def asked_for(item: pytest.Item) -> tuple[str, str]:
+    """Return the kind of broker that a test asks for, and where it does so.
+
+    Raises:
+        UsageError: Its marker does not name one broker.
+    """
+    marker = item.get_closest_marker("mqtt_broker")
+    if marker is None:
+        return item.config.getoption("--mqtt-broker"), "--mqtt-broker"
+    where = f"{item.nodeid}: @pytest.mark.mqtt_broker"
+    if len(marker.args) != 1 or marker.kwargs or not isinstance(marker.args[0], str):
+        raise pytest.UsageError(f'{where}: expected one broker, as mqtt_broker("mosquitto")')
+    return marker.args[0], where
+
+
 class BrokersForTests:
     """Starts a broker of each kind when it is first asked for."""
 
@@ -52,21 +67,29 @@ class BrokersForTests:
         self._folders = folders
         self._running: dict[str, EmbeddedServer | Mosquitto] = {}
 
-    def get(self, kind: str) -> BrokerForTests:
-        """Return a broker for a test: ``embedded``, ``mosquitto``, or the one at a URL."""
-        return BrokerForTests(self._url(kind), f"test-{uuid.uuid4().hex[:12]}")
+    def get(self, kind: str, asked_by: str) -> BrokerForTests:
+        """Return a broker for a test.
+
+        Args:
+            kind: ``embedded``, ``mosquitto``, or the URL of one that is there.
+            asked_by: What named it, for messages.
+
+        Raises:
+            UsageError: There is no such kind.
+        """
+        return BrokerForTests(self._url(kind, asked_by), f"test-{uuid.uuid4().hex[:12]}")
 
     def close(self) -> None:
         """End what was started."""
         for server in self._running.values():
             server.stop()
 
-    def _url(self, kind: str) -> str:
+    def _url(self, kind: str, asked_by: str) -> str:
         if kind not in {"embedded", "mosquitto"}:
             try:
                 parse_url(kind)
             except ConfigError as exc:
-                raise pytest.UsageError(f"--mqtt-broker: {exc}; or embedded, mosquitto") from None
+                raise pytest.UsageError(f"{asked_by}: {exc}; or embedded, mosquitto") from None
             return kind
         if kind not in self._running:
             if kind == "mosquitto":

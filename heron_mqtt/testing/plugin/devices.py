@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Sequence
 
 import pytest
 
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.testing.conformance.serve import serving_command, serving_environment
 from heron_mqtt.testing.device_harness import CheckFailed, DeviceHarness
 from heron_mqtt.testing.device_process import DeviceProcess, fill_in
 
@@ -44,22 +44,27 @@ class HarnessMaker:
             within_s: How long the device may take for anything, s.
 
         Raises:
-            ConfigError: ``device`` is no AGENT/DEVICE, or the program cannot be started.
+            ConfigError: An argument is wrong, or the program cannot be started.
             CheckFailed: It was started, and has ended, or is not born in time.
         """
         agent_id, _, name = device.partition("/")
         if not agent_id or not name or "/" in name:
             raise ConfigError(f"device_harness({device!r}): expected AGENT/DEVICE, for example MG1/ess")
+        if isinstance(command, str):
+            expected = f'expected a list of words, as ["python", "my_device.py"], got the text {command!r}'
+            raise ConfigError(f"device_harness({device!r}): command: {expected}")
+        if command and class_name is not None:
+            raise ConfigError(f"device_harness({device!r}): command and class_name: one or the other")
         if class_name is not None:
-            serve = "heron_mqtt.testing.conformance.serve"
-            command = [sys.executable, "-m", serve, class_name, "{broker}", "{env}", "{agent}", "{device}"]
+            command = serving_command(class_name)
         place = self._place
         harness = self._stack.enter_context(
             DeviceHarness(place.url, env_id=place.env_id, agent_id=agent_id, name=name, within_s=within_s)
         )
         if command:
             words = fill_in(command, url=place.url, env_id=place.env_id, agent_id=agent_id, name=name)
-            process = self._stack.enter_context(DeviceProcess(words))
+            environment = serving_environment() if class_name is not None else None
+            process = self._stack.enter_context(DeviceProcess(words, environment=environment))
             process.start()
             _wait_for_birth(harness, process)
         return harness
@@ -80,4 +85,9 @@ def _wait_for_birth(harness: DeviceHarness, process: DeviceProcess) -> None:
         harness.pause(LOOK_S)
     if process.ending and not is_born():
         raise CheckFailed(f"{harness.label} was not born: {process.ending}")
-    harness.birth()
+    if not is_born():
+        last = f"; it has printed last: {process.said[-1]}" if process.said else "; it has printed nothing"
+        raise CheckFailed(
+            f"{harness.label} was not born within {harness.within_s:g} s: its program runs, but no birth "
+            f"came on {harness.topic('status')}{last}"
+        )

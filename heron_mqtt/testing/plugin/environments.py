@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.impaired import ImpairedBroker
@@ -25,7 +26,14 @@ def impair(
         broker: Carries what comes through; connected and closed with the result.
         network: A file of ``config/networks``, its name, or a table.
         seed: Of all that is drawn.
+
+    Raises:
+        ConfigError: There is no such network, or ``broker`` is none.
     """
+    if not isinstance(broker, MessageBroker):
+        raise ConfigError(
+            f"impaired({broker!r}): expected a broker, as mqtt_broker.connect() or InMemoryBroker() makes one"
+        )
     table = load_impairment(network) if isinstance(network, str) else network
     return ImpairedBroker(broker, table, seed=seed)
 

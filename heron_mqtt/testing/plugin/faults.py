@@ -8,6 +8,7 @@ import uuid
 from types import TracebackType
 from typing import Any, Self
 
+from heron_mqtt.config import validate
 from heron_mqtt.errors import ConfigError, NotReady
 from heron_mqtt.messages import EmergencyStop, Fault, FaultKind, Message
 from heron_mqtt.messaging.core.background_loop import run_sync
@@ -15,7 +16,7 @@ from heron_mqtt.messaging.core.stats import MessageStats
 from heron_mqtt.messaging.mqtt.options import read_options
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
 from heron_mqtt.messaging.stamping import MessageStamper
-from heron_mqtt.messaging.topics import ESTOP, TopicMap
+from heron_mqtt.messaging.topics import ESTOP, TopicMap, check_channel
 from heron_mqtt.messaging.topics import device as device_channel
 
 ONLINE_S = 2.0  # a broker sends what it has kept at once
@@ -61,14 +62,15 @@ class FaultInjector:
             value: Size of an offset, MW.
 
         Raises:
-            ValueError: There is no such fault.
+            ConfigError: There is no such fault, or ``device`` is no AGENT/DEVICE.
             NotReady: No device of this name is online at the broker: nothing would misbehave.
         """
         agent_id, _, name = device.partition("/")
         if not agent_id or not name or "/" in name:
             raise ConfigError(f"inject.fault({device!r}): expected AGENT/DEVICE, for example MG1/ess")
+        fault = validate(Fault, {"kind": kind, "steps": steps, "value": value}, f"inject.fault({device!r})")
         run_sync(self._require_online(device, device_channel(agent_id, name, "status")))
-        self._say(device_channel(agent_id, name, "fault"), Fault(kind=kind, steps=steps, value=value))
+        self._say(device_channel(agent_id, name, "fault"), fault)
 
     async def _require_online(self, device: str, channel: str) -> None:
         """See that a device is there to misbehave: the broker has kept its status."""
@@ -101,8 +103,12 @@ class FaultInjector:
         self._say(ESTOP, EmergencyStop(active=False, who="test"), retain=True)
 
     def garbage(self, channel: str, payload: bytes = b"\xff{not json") -> None:
-        """Publish bytes that cannot be decoded on a channel, for example ``agents/MG1/action``."""
-        self._publish(self._topics.topic(channel), payload)
+        """Publish bytes that cannot be decoded on a channel, for example ``agents/MG1/action``.
+
+        Raises:
+            ValueError: The channel holds a wildcard.
+        """
+        self._publish(self._topics.topic(check_channel(channel)), payload)
 
     def _say(self, channel: str, message: Message, *, retain: bool = False) -> None:
         stamped: dict[str, Any] = self._stamper.stamp(channel, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -14,7 +15,9 @@ def write_plot(folder: str, test: str, svg: str) -> str:
         test: Name of the test; becomes the name of the file.
         svg: The plot.
     """
-    name = re.sub(r"[^\w.-]+", "-", test).strip("-")[-150:]
+    plain = re.sub(r"^-+|-+$", "", re.sub(r"[^A-Za-z0-9_.-]+", "-", test))
+    # Of two tests whose names differ only in what is replaced or cut off, each has a file of its own.
+    name = f"{plain[-140:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
     path = Path(folder) / f"{name}.svg"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

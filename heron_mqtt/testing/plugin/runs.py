@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from pydantic import BaseModel, ConfigDict, create_model
 
 from heron_mqtt.app.run_plan import RunOptions, plan_run
 from heron_mqtt.app.runner import new_summary
 from heron_mqtt.app.runner import run as run_plan
+from heron_mqtt.config import validate
+from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.testing.plugin.budgets import Measured
@@ -70,6 +74,7 @@ class RunMaker:
         Raises:
             HeronError: The scenario or an option is wrong, or the run failed.
         """
+        options = checked_options(options)
         key = json.dumps([str(scenario), options], sort_keys=True, default=str)
         if key not in self._runs:
             self._runs[key] = self._run(scenario, options)
@@ -84,3 +89,22 @@ class RunMaker:
         summary = new_summary(plan)
         run_sync(run_plan(plan, SilentProgress(), summary))
         return RecordedRun(path, summary.as_dict(), list(summary.step_ms))
+
+
+def checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a run, with paths as texts.
+
+    Raises:
+        ConfigError: One is not a field of ``RunOptions``, or its value is of another type.
+    """
+    if "record" in options:
+        raise ConfigError("recorded_run: record: the fixture chooses the file; the result's .path names it")
+    texts = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in options.items()}
+    validate(_options_model(), texts, "recorded_run")
+    return texts
+
+
+def _options_model() -> type[BaseModel]:
+    hints = get_type_hints(RunOptions, localns={"StateFolder": object})
+    fields: dict[str, Any] = {name: (kind, None) for name, kind in hints.items() if name != "record"}
+    return create_model("RunOptions", __config__=ConfigDict(extra="forbid", strict=True), **fields)

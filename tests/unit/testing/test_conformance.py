@@ -185,6 +185,22 @@ def test_the_placeholders_of_a_command_line_are_filled_in() -> None:
     assert words == [sys.executable, "127.0.0.1", "1234", "e/MG1/ess", "mqtt://127.0.0.1:1234", "{other}"]
 
 
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("mqtt://broker.lab", "broker.lab 1883"),
+        ("mqtts://broker.lab", "broker.lab 8883"),
+        ("mqtt://jane:s%40fe@127.0.0.1:1234", "127.0.0.1 1234"),
+        ("ws://127.0.0.1:9001/mqtt", "127.0.0.1 9001"),
+        ("mqtt://[::1]:1234", "::1 1234"),
+        ("mqtt://one:1,two:2", "one 1"),
+    ],
+)
+def test_host_and_port_are_those_of_the_address_without_a_login(url: str, where: str) -> None:
+    words = fill_in(["{host}", "{port}"], url=url, env_id="e", agent_id="MG1", name="ess")
+    assert " ".join(words) == where
+
+
 def test_the_table_of_promises_in_the_page_is_up_to_date() -> None:
     script = ROOT / "scripts/promises_table.py"
     done = subprocess.run([sys.executable, str(script), "--check"], check=False)
