@@ -347,11 +347,14 @@ async def test_a_displaced_bridge_that_cannot_hand_its_device_back_says_both_and
     async def busy(device: Any, by: float) -> None:
         raise HeronError("it is busy")
 
-    with pytest.raises(NotHandedBack) as caught:
+    async def displaced() -> None:
         try:
             raise Displaced("MG1/ess was taken over")
         finally:
             await program._handed_back(DEVICE, busy)
+
+    with pytest.raises(NotHandedBack) as caught:
+        await displaced()
     told = ["MG1/ess was taken over", "MG1/ess: it could not be handed back: it is busy"]
     assert told_at_the_end(caught.value) == (told, 3)
 
