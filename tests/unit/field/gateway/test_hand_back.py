@@ -144,6 +144,7 @@ async def test_in_every_way_a_gateway_lets_a_device_go_it_asks_whether_that_is_s
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway_module, "HAND_BACK_S", 0.0)
+    monkeypatch.setattr(gateway_module, "SHOWS_S", 0.0)
     rig = await Rig().open()
     rig.step(0.02)
     rig.gateway._leases.longest_s = 0.0

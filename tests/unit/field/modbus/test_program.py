@@ -342,7 +342,7 @@ async def test_a_device_that_is_not_handed_back_in_time_is_told_with_why(
 async def test_a_displaced_bridge_that_cannot_hand_its_device_back_says_both_and_ends_as_displaced(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "GOODBYE_S", 0.05)
+    monkeypatch.setattr(program, "BRIDGE_TELLS_END_S", 0.05)
 
     async def busy(device: Any, by: float) -> None:
         raise HeronError("it is busy")
