@@ -211,13 +211,21 @@ class Commander:
         return True
 
     def _changed(self, messages: list[DeviceCommand]) -> list[DeviceCommand]:
-        """Return those that are new, and those after them whose registers they overwrite."""
+        """Return those that are new, and with them what sets the same place before and after them.
+
+        One that sets a place that a later one sets, too, holds it at 0 while something new in between comes.
+        """
+        is_new = [message.meaning not in self._told for message in messages]
+        places = [_places(message) for message in messages]
         changed: list[DeviceCommand] = []
-        overwritten: set[tuple[str, int]] = set()
-        for message in messages:
-            if message.meaning not in self._told or overwritten.intersection(_places(message)):
+        overwritten: set[tuple[str, Any]] = set()
+        for i, message in enumerate(messages):
+            is_before_new = any(
+                places[i] & places[j] and any(is_new[i + 1 : j]) for j in range(i + 1, len(messages))
+            )
+            if is_new[i] or is_before_new or overwritten & places[i]:
                 changed.append(message)
-                overwritten |= _places(message)
+                overwritten |= places[i]
         return changed
 
     async def stop(self, context: MessageContext, *, is_at_rest: bool = False) -> str | None:
@@ -443,7 +451,15 @@ def _writes(messages: Iterable[DeviceCommand]) -> frozenset[Any]:
     return frozenset(write for m in messages if isinstance(m, RegisterCommand) for write in m.writes)
 
 
-def _places(message: DeviceCommand) -> set[tuple[str, int]]:
-    """Return the registers that a message writes, by area and address."""
-    writes = message.writes if isinstance(message, RegisterCommand) else ()
-    return {(w.area, w.address + i) for w in writes for i in range(len(w.words))}
+def _places(message: DeviceCommand) -> set[tuple[str, Any]]:
+    """Return what a message sets: registers by area and address, members of JSON and numbers by their topic.
+
+    Two other texts on one topic may say different things, and each stands for itself.
+    """
+    if isinstance(message, RegisterCommand):
+        return {(w.area, w.address + i) for w in message.writes for i in range(len(w.words))}
+    try:
+        document = json.loads(message.payload)
+    except ValueError:
+        return set()
+    return {(message.topic, name) for name in (document if isinstance(document, dict) else [""])}

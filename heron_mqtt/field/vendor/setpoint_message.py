@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
@@ -26,6 +26,20 @@ from heron_mqtt.field.vendor.sparkplug_payload import encode, require
 from heron_mqtt.field.vendor.tables import MessageTable
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.messages import Setpoint
+
+
+class MessagePlace(NamedTuple):
+    """Where a message sets something.
+
+    Attributes:
+        topic: Of the message; empty for registers.
+        key: The key of the mapping that says it, from the message on.
+        value: The name of a value in it; empty = there is none, or it is a register.
+    """
+
+    topic: str
+    key: str
+    value: str = ""
 
 
 class SetpointMessage:
@@ -81,19 +95,38 @@ class SetpointMessage:
         written = self._table.registers or {}
         return {name for name, text in written.items() if placeholders([text]) & set(powers)}
 
-    def register_values(
+    def contents(
         self, values: Mapping[str, RenderedValue], context: MessageContext
-    ) -> dict[str, Scalar]:
-        """Return what it writes into each of its registers that depends on nothing but the setpoint."""
-        written = self._table.registers or {}
-        known = {n: v for n, v in written.items() if placeholders([v]) <= values.keys()}
-        return filled_registers(known, values, context.built_ins)
+    ) -> dict[MessagePlace, Scalar]:
+        """Return what it sets, as far as that depends on nothing but the setpoint: a register, a member.
 
-    def requests(self) -> list[tuple[str, ...]]:
-        """Return the registers that each of its requests writes, in their order."""
+        A text with a value in it counts as that value, and packed bytes as the values in them.
+        """
+        table = self._table
+        if table.registers is not None:
+            known = {n: v for n, v in table.registers.items() if placeholders([v]) <= values.keys()}
+            filled = filled_registers(known, values, context.built_ins)
+            return {MessagePlace("", f"registers.{name}"): value for name, value in filled.items()}
+        found: dict[MessagePlace, Scalar] = {}
+        for key, leaf in (*_leaves("topic", table.topic), *_leaves("payload", table.payload)):
+            names = self._values.packed(n for n in placeholders([leaf]) if n in self._values.names)
+            if not placeholders([leaf]):
+                found[MessagePlace(str(table.topic), key)] = _as_number(leaf)
+            for name in self._values.lasting(names):
+                found[MessagePlace(str(table.topic), key, name)] = values[name].json
+        return found
+
+    def requests(self) -> list[tuple[MessagePlace, ...]]:
+        """Return which registers each of its requests writes, in their order; empty on MQTT: it is one."""
         if self._registers is None:
             return []
-        return self._registers.requests(self._table.registers or {}, self._table.function)
+        requests = self._registers.requests(self._table.registers or {}, self._table.function)
+        return [tuple(MessagePlace("", f"registers.{name}") for name in names) for names in requests]
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a pause before it."""
+        return self._table.pause_s > 0.0
 
     def fixed_words(self) -> frozenset[tuple[str, int, int]]:
         """Return what it writes whatever the setpoint is: area, address and word."""
@@ -189,6 +222,26 @@ def _check_when(when: Mapping[str, list[Scalar]], values: SetpointValues, compla
         for word in words:
             if known and not _among(word, known):
                 complain(f"when.{name}", f"{word!r} is none of its words: {', '.join(map(repr, known))}")
+
+
+def _leaves(key: str, node: Any) -> Iterator[tuple[str, Scalar]]:
+    """Yield every text and number of a payload with its key."""
+    if isinstance(node, Mapping):
+        for name, each in node.items():
+            yield from _leaves(f"{key}.{name}", each)
+    elif isinstance(node, list):
+        for i, each in enumerate(node):
+            yield from _leaves(f"{key}[{i}]", each)
+    elif node is not None:
+        yield key, node
+
+
+def _as_number(leaf: Scalar) -> Scalar:
+    """Return a text that is a number as that."""
+    try:
+        return float(leaf) if isinstance(leaf, str) else leaf
+    except ValueError:
+        return leaf
 
 
 def _among(word: Scalar, words: list[Scalar]) -> bool:

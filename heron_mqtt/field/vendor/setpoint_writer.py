@@ -14,8 +14,8 @@ from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.register_map import RegisterMap
-from heron_mqtt.field.vendor.register_order import check_order
 from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
+from heron_mqtt.field.vendor.setpoint_order import check_order
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import SetpointTable
 from heron_mqtt.field.vendor.told_apart import confusions, powers_to_try
@@ -50,7 +50,7 @@ class SetpointWriter:
         self.fixed_words: frozenset[tuple[str, int, int]] = frozenset()
         """What setpoints write into registers whatever the power is, as their mode: area, address, word."""
         self._check_use(problems)
-        if not problems and registers is not None:
+        if not problems:
             check_order(self._messages, self.values, problems)
         if not problems:
             self.fixed_words = frozenset().union(*(m.fixed_words() for m in self._messages))

@@ -41,6 +41,8 @@ class Rig:
         values: dict[str, Any] = {"w": {"quantity": "p_mw", "unit": "W", "decimals": 0}}
         if "{a}" in str(messages):
             values["a"] = {"formula": "w / volts", "decimals": 0}
+        if "{s}" in str(messages):
+            values |= {"d": {"formula": "1 if w < 0 else 0"}, "s": {"formula": "abs(w)", "decimals": 0}}
         if "{n}" in str(messages):
             values["n"] = {"quantity": "seq"}
         if "{t}" in str(messages):
@@ -462,6 +464,21 @@ async def test_a_stop_of_which_something_else_is_refused_hands_nothing_back() ->
     with pytest.raises(NotTaken):
         await box.commander.stop(box.context)
     assert box.written == ["watts 0", "mode 2 refused", "watts 0"]
+
+
+async def test_on_change_a_0_before_the_sign_is_sent_where_the_sign_changes() -> None:
+    for zero, size in (("0", "{s}"), ({"v": 0}, {"v": "{s}"})):
+        messages = [
+            {"topic": "size", "payload": zero},
+            {"topic": "way", "payload": "way {d}"},
+            {"topic": "size", "payload": size},
+        ]
+        rig = Rig(messages, send="change", release="zero")
+        for watts in (1, 3, -3, -3):
+            await rig.tell(watts)
+            rig.sent.append("|")
+        shown = " ".join(rig.sent).replace('{"v":', "").replace("}", "")
+        assert shown == "0 way 0 1 | 3 | 0 way 1 3 | |"
 
 
 async def test_of_unchanged_messages_those_are_sent_whose_register_was_overwritten() -> None:

@@ -1,4 +1,4 @@
-"""Registers of one setpoint that are written one after the other must not mean another power in between."""
+"""Parts of one setpoint that are sent one after the other must not mean another power in between."""
 
 from __future__ import annotations
 
@@ -82,3 +82,72 @@ def test_the_line_says_what_to_do() -> None:
     assert line.endswith('function = "multiple"), or 0 into b in a message before a')
     [line] = problems(HALVES, SINGLE, {"a": "{high}", "b": "{low}"})
     assert line.endswith('(neighbours in one message, function = "multiple")'), "0 is no help"
+
+
+def topic_problems(values: dict[str, Any], *messages: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a mapping on MQTT that sends these messages."""
+    table = {
+        "name": "box",
+        "telemetry": [{"topic": "b/s", "fields": {"p_mw": {"path": "p", "unit": "W"}}}],
+        "setpoint": {"values": values, "messages": [{"topic": "b/c", **each} for each in messages]},
+    }
+    try:
+        load_mapping(table, agent="MG1", device="ess", source="test")
+    except ConfigError as exc:
+        return exc.problems
+    return []
+
+
+WAY, SIZE = {"topic": "b/way", "payload": "{way}"}, {"payload": "{size}"}
+
+
+@each_row(
+    "values, messages, place",
+    [
+        (SIGNED, [WAY, SIZE], None),
+        (SIGNED, [WAY, {**SIZE, "pause_s": 0.5}], "messages[1].payload"),
+        (SIGNED, [SIZE, {**WAY, "pause_s": 0.5}], "messages[0].payload"),
+        (WORDS, [WAY, {"payload": {"v": "{size}"}, "pause_s": 0.5}], "messages[1].payload.v"),
+        (WORDS, [WAY, {"payload": {"a": [1, "P{size}"]}, "pause_s": 0.5}], "messages[1].payload.a[1]"),
+        (SIGNED, [{"payload": "0"}, WAY, {**SIZE, "pause_s": 0.5}], None),
+        (SIGNED, [{"payload": {"v": 0}}, WAY, {"payload": {"v": "{size}"}, "pause_s": 0.5}], None),
+        (SIGNED, [{"topic": "b/o", "payload": "0"}, WAY, {**SIZE, "pause_s": 0.5}], "messages[2].payload"),
+        (SIGNED, [WAY, {"payload": "0", "pause_s": 0.5}, {**SIZE, "pause_s": 0.5}], "messages[2].payload"),
+        (SIGNED, [{"topic": "b/mode", "payload": "remote"}, {**WAY, "pause_s": 0.5}, SIZE], None),
+        (SIGNED, [{"topic": "b/{way}", "payload": "on"}, {**SIZE, "pause_s": 0.5}], "messages[1].payload"),
+        (BOTH, [{"payload": "{charge}"}, {"topic": "b/d", "payload": "{discharge}", "pause_s": 0.5}], None),
+    ],
+)
+def test_in_a_pause_between_two_messages_a_box_has_no_power_that_nobody_has_asked_for(
+    values: dict[str, Any], messages: list[dict[str, Any]], place: str | None
+) -> None:
+    found = [each for each in topic_problems(values, *messages) if "turns round" in each]
+    assert len(found) == (place is not None), found
+    assert place is None or found[0].startswith(f"test: setpoint.{place}: ")
+
+
+def test_the_line_about_a_pause_says_what_to_do() -> None:
+    [line] = topic_problems(SIGNED, WAY, {**SIZE, "pause_s": 0.5})
+    assert "messages[0].payload is sent before or after a pause_s" in line
+    assert line.endswith(
+        "without a pause between them, or send 0 there in a message before messages[0].payload"
+    )
+
+
+BY_SIDE = [
+    {"topic": "b/way", "payload": "{way}"},
+    {"topic": "b/out", "payload": "{p}", "when": "p > 0", "pause_s": 0.5},
+    {"topic": "b/in", "payload": "{size}", "when": "p < 0"},
+]
+
+
+def test_a_number_that_not_every_power_sets_is_sent_before_what_puts_it_in_force() -> None:
+    found = topic_problems(WORDS, *BY_SIDE)
+    assert [each.split(": ")[1] for each in found] == [f"setpoint.messages[{i}].payload" for i in (1, 2)]
+    assert "not every power sets it, and messages[0].payload is sent before or after a pause_s" in found[0]
+    way, out, into = BY_SIDE
+    power_first = [{**out, "pause_s": 0.0}, into, {**way, "pause_s": 0.5}]
+    assert topic_problems(WORDS, *power_first) == []
+    cleared = [{"topic": "b/out", "payload": "0"}, {"topic": "b/in", "payload": "0"}, *BY_SIDE]
+    assert topic_problems(WORDS, *cleared) == []
+    assert topic_problems(WORDS, way, {**out, "pause_s": 0.0}, into) == [], "no pause"
