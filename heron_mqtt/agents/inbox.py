@@ -81,6 +81,9 @@ class Inbox:
     async def open(self) -> None:
         """Subscribe; returns when every subscription is in force."""
         mine = self._agent_id
+        if self._peers:
+            # A peer's first message needs it: imported within a step, 2 to 6 ms, it makes the next one late.
+            import heron_mqtt.messages.wire_types  # noqa: F401
         await self._subscriptions.open(
             [
                 (topics.operator_price(self._upstream_id), self._on_price),

@@ -46,3 +46,35 @@ def test_help_and_version_import_little(option: str, tmp_path: Path) -> None:
     found = imported(option, folder=tmp_path)
     assert "heron_mqtt.cli.command_line" in found
     assert not found & NOT_FOR_HELP
+
+
+TELL_IMPORTS_OF_STEPS = """
+import sys
+
+from heron_mqtt.app.step_clock import StepClock
+from heron_mqtt.cli.main import main
+
+
+class Told:
+    def find_spec(self, name, path=None, target=None):
+        sys.stderr.write(f"IMPORT {name}\\n")
+
+
+def begun(clock, told=Told(), next_step=StepClock.next_step):
+    if told not in sys.meta_path:
+        sys.meta_path.insert(0, told)
+    return next_step(clock)
+
+
+StepClock.next_step = begun
+main()
+"""
+
+
+def test_no_step_imports_anything(tmp_path: Path) -> None:
+    """At 100 Hz the milliseconds that it takes make the steps after it begin late."""
+    options = ("--no-record", "--json", "--broker", "memory", "--steps", "2", "--realtime", "0.01")
+    command = [sys.executable, "-c", TELL_IMPORTS_OF_STEPS, "run", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+    assert '"steps": 2' in done.stdout
+    assert not [line for line in done.stderr.splitlines() if line.startswith("IMPORT")]
