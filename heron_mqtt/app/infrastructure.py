@@ -70,26 +70,28 @@ class HeldNames:
     def __init__(
         self, broker: MessageBroker, names: Sequence[SoleName], starter: MessageStamper, *, take_over: bool
     ) -> None:
-        self._displaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._held = [
-            NameOwnership(
+        self._all_displaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lost: dict[SoleName, Displaced] = {}
+        self._held = {
+            name: NameOwnership(
                 broker,
                 f"{name.parent}/owner",
                 starter,
                 what=f"{name.what} in environment {starter.env_id!r}".removeprefix(" in "),
-                on_displaced=self._on_displaced,
+                on_displaced=partial(self._on_displaced, name),
                 take_over=take_over,
             )
             for name in names
-        ]
+        }
 
     async def acquire(self) -> None:
         """Take the names; with ``take_over``, displace who holds them.
 
         Raises:
-            NameTaken: Says of each that is held by whom; none is held then.
+            NameTaken: Says of each by whom it is held, a line each; none is held then.
         """
-        results = await asyncio.gather(*(name.acquire() for name in self._held), return_exceptions=True)
+        owners = self._held.values()
+        results = await asyncio.gather(*(owner.acquire() for owner in owners), return_exceptions=True)
         failed = [error for error in results if isinstance(error, BaseException)]
         if not failed:
             return
@@ -97,24 +99,27 @@ class HeldNames:
         for error in failed:
             if not isinstance(error, NameTaken):
                 raise error
-        others = f" (and {len(failed) - 1} more of {len(results)} are held)" if len(failed) > 1 else ""
-        raise NameTaken(f"{failed[0]}{others}")
+        raise NameTaken("\n".join(map(str, failed)))
 
     async def release(self) -> None:
         """Give the names back, where they are held still. Idempotent."""
-        for name in self._held:
+        for owner in self._held.values():
             with contextlib.suppress(BrokerError):
-                await name.release()
+                await owner.release()
 
-    async def hand_over(self) -> None:
+    async def hand_over(self) -> dict[SoleName, Displaced]:
         """Give the names to those of this process that stand for them from now on.
 
+        Returns:
+            The names that other processes have taken meanwhile, each with what says so: those are theirs.
+
         Raises:
-            Displaced: Other processes have taken all of them meanwhile.
+            Displaced: They have taken all of them; a line each.
         """
-        if self._displaced.done():
-            self._displaced.result()
+        if self._all_displaced.done():
+            self._all_displaced.result()
         await self.release()
+        return dict(self._lost)
 
     async def until_displaced(self) -> None:
         """Return never, unless others take every name that is held here.
@@ -122,11 +127,12 @@ class HeldNames:
         Raises:
             Displaced: They have.
         """
-        await asyncio.shield(self._displaced)
+        await asyncio.shield(self._all_displaced)
 
-    def _on_displaced(self, error: Displaced) -> None:
-        if not (self._displaced.done() or any(name.is_held for name in self._held)):
-            self._displaced.set_exception(error)
+    def _on_displaced(self, name: SoleName, error: Displaced) -> None:
+        self._lost[name] = error
+        if not self._all_displaced.done() and len(self._lost) == len(self._held):
+            self._all_displaced.set_exception(Displaced("\n".join(map(str, self._lost.values()))))
 
 
 @dataclass(frozen=True, slots=True)

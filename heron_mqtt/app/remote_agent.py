@@ -12,7 +12,7 @@ from heron_mqtt.app.infrastructure import SoleName, mqtt_infrastructure, unless
 from heron_mqtt.app.recording import note_lost_rows, open_record, run_facts
 from heron_mqtt.app.run_plan import Devices, remote_agents, watch_problems
 from heron_mqtt.cancellation import end_tasks
-from heron_mqtt.errors import ConfigError, Displaced, NotHandedBack
+from heron_mqtt.errors import ConfigError, Displaced, NameTaken, NotHandedBack
 from heron_mqtt.field.gateway.gateway import NOT_HANDED_BACK
 from heron_mqtt.field.gateway.succession import Succession
 from heron_mqtt.messaging import topics
@@ -93,8 +93,8 @@ async def serve_proxies(
 
     Raises:
         ConfigError: There is no mapping to watch, or the system does not allow the priority.
-        NameTaken: Another proxy of one of them lives, or may: nothing was begun.
-        Displaced: Every one was taken over.
+        NameTaken: Another proxy of one of them lives, or may: nothing was begun. A line for each.
+        Displaced: Every one was taken over, also while this process started; then a line for each.
         NotHandedBack: At the end a device in a fault did not show that it was let go.
         BrokerError: The broker is not there, or refuses.
     """
@@ -102,16 +102,17 @@ async def serve_proxies(
     require_priority(priority)
     if watch and (problems := watch_problems(loaded, agents)):
         raise ConfigError(*problems)
+    names = {
+        agent: SoleName(topics.agent(agent, "owner").removesuffix("/owner"), f"agent {agent}")
+        for agent in agents
+    }
     async with mqtt_infrastructure(
         url,
         loaded,
         agents,
         devices,
         note,
-        names=[
-            SoleName(topics.agent(agent, "owner").removesuffix("/owner"), f"agent {agent}")
-            for agent in agents
-        ],
+        names=list(names.values()),
         take_over=take_over,
         accept_broker_limits=accept_broker_limits,
         state=state,
@@ -148,12 +149,15 @@ async def serve_proxies(
             event = None if recorder is None else recorder.event
             watches = [MappingWatch(loaded.source, infrastructure.adapters, note, event).run]
         try:
-            if infrastructure.names is not None:
-                await infrastructure.names.hand_over()
-            await _together([proxy.start() for proxy in proxies.values()])
-            for agent in agents:
+            if infrastructure.names is None:
+                await _together([proxy.start() for proxy in proxies.values()])
+            else:
+                lost = await infrastructure.names.hand_over()
+                theirs = {agent: lost[name] for agent, name in names.items() if name in lost}
+                await start_each(proxies, theirs, infrastructure.successions, note)
+            for agent in proxies:
                 note(f"agent {agent} online")
-            THE_SERVICE.tell_ready(f"online: {', '.join(agents)}")
+            THE_SERVICE.tell_ready(f"online: {', '.join(proxies)}")
             with real_time_priority(priority, infrastructure.groups), frozen_gc():
                 await unless(_run_each(proxies, infrastructure.successions, note), *watches)
         finally:
@@ -180,6 +184,47 @@ async def serve_proxies(
                 raise NotHandedBack("\n".join(faults))
 
 
+async def start_each(
+    proxies: dict[str, Proxy],
+    theirs: Mapping[str, Displaced],
+    successions: Mapping[str, Succession],
+    note: Callable[[str], None],
+) -> None:
+    """Start every proxy whose name is still ours, and leave the others out of ``proxies``.
+
+    A name was held here until now: who has it now has taken it over.
+
+    Args:
+        proxies: By agent.
+        theirs: Agents that others have taken over while this process started, each with what says so.
+        successions: What each agent knew of its earlier starts.
+        note: Takes a line for the user.
+
+    Raises:
+        Displaced: All of them were; a line each.
+    """
+    gone = dict(theirs)
+    ours = [agent for agent in proxies if agent not in theirs]
+    starts = await asyncio.gather(*(proxies[agent].start() for agent in ours), return_exceptions=True)
+    for agent, end in zip(ours, starts, strict=True):
+        if isinstance(end, NameTaken):
+            gone[agent] = Displaced(f"{end}; it has taken the name while this one started")
+        elif isinstance(end, BaseException):
+            raise end
+    if len(gone) == len(proxies):
+        raise Displaced("\n".join(map(str, gone.values())))
+    for agent, error in gone.items():
+        note(f"{error}; the others go on")
+        await _leave(proxies.pop(agent), successions)
+
+
+async def _leave(proxy: Proxy, successions: Mapping[str, Succession]) -> None:
+    """Close a proxy that was displaced; its earlier starts are a later start's to know."""
+    await proxy.close()
+    if (known := successions.get(proxy.agent.agent_id)) is not None:
+        known.close()
+
+
 async def _run_each(
     proxies: dict[str, Proxy], successions: Mapping[str, Succession], note: Callable[[str], None]
 ) -> None:
@@ -204,9 +249,7 @@ async def _run_each(
                     if not going:
                         raise
                     note(f"{exc}; the others go on")
-                    await proxy.close()
-                    if (known := successions.get(proxy.agent.agent_id)) is not None:
-                        known.close()
+                    await _leave(proxy, successions)
     finally:
         await end_tasks(going)
 
