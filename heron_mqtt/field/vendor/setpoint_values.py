@@ -255,9 +255,14 @@ class SetpointValues:
         found = {name: value.beyond(p_mw) for name, value in (carries or values).items()}
         return [f"setpoint.values.{name}: {why}" for name, why in found.items() if why is not None]
 
-    def powers(self) -> frozenset[str]:
-        """Return the values that are made of the power and are numbers; all made of it, if none is one."""
-        made = [name for name in self._values if "p_mw" in self.quantities([name])[0]]
+    def powers(self, names: Iterable[str] | None = None) -> frozenset[str]:
+        """Return the values that are made of the power and are numbers; all made of it, if none is one.
+
+        Args:
+            names: Of these; None = of all.
+        """
+        every = self._values if names is None else names
+        made = [name for name in every if "p_mw" in self.quantities([name])[0]]
         numbers = [n for n in made if self._values[n].table.words is None and self._values[n].is_number]
         return frozenset(numbers or made)
 

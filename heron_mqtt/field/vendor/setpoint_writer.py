@@ -19,6 +19,7 @@ from heron_mqtt.field.vendor.setpoint_order import check_order
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import SetpointTable
 from heron_mqtt.field.vendor.told_apart import confusions, powers_to_try
+from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
 ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
@@ -145,9 +146,14 @@ class SetpointWriter:
         if zero is None:
             return []
         rendered = self.values.render(ZERO, context)
-        numbers = [rendered[name].json for name in self._powers if self.values[name].table.words is not None]
-        is_number = any(not isinstance(n, bool | str) and n for n in numbers)
-        return list(confusions(told, zero, zero_is_number=is_number))
+        sent = frozenset().union(*(m.sent for m in self._messages))
+        words = {
+            word
+            for name in self.values.powers(sent)
+            if isinstance(word := rendered[name].json, str) or self.values[name].table.words is not None
+        }
+        not_off = sorted((w for w in words if not (isinstance(w, bool) or is_off(w))), key=str)
+        return list(confusions(told, zero, not_off))
 
     def _sets(self, setpoint: Setpoint, context: MessageContext) -> dict[Any, Any]:
         values = self.values.render(setpoint, context)

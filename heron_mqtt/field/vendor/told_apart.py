@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Any
+
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
 
 Effects = Mapping[Any, Any]
 """What the messages of one setpoint set: what stands at each topic, member of a JSON object, or register."""
@@ -26,7 +28,9 @@ def powers_to_try(range_mw: tuple[float, float]) -> list[float]:
     return found
 
 
-def confusions(told: Mapping[float, Effects], zero: Effects, *, zero_is_number: bool) -> Iterator[str]:
+def confusions(
+    told: Mapping[float, Effects], zero: Effects, words_of_zero: Collection[Scalar] = ()
+) -> Iterator[str]:
     """Return what a device cannot tell apart, for people; a power that it is told as 0 is none.
 
     A device keeps what no later message sets, so 0 has to change what it holds after any two setpoints. What
@@ -35,13 +39,19 @@ def confusions(told: Mapping[float, Effects], zero: Effects, *, zero_is_number: 
     Args:
         told: What each power sets, by MW, positive = injected.
         zero: What a power of 0 sets.
-        zero_is_number: Whether a word in that is a number, and not 0.
+        words_of_zero: The words in that which may be a power's: numbers, and texts that do not say off.
     """
-    if zero_is_number:
-        for p_mw in (min(told, default=0.0), max(told, default=0.0)):
-            if p_mw and told[p_mw] == zero:
-                yield f"0 MW would tell the device the same as {p_mw:g} MW"
-                return
+    low, high = min(told, default=0.0), max(told, default=0.0)
+    if not any(isinstance(word, int | float) for word in words_of_zero):
+        low, high = min(low, 0.0), max(high, 0.0)  # a threshold may be above small powers of one side
+    for p_mw in (low, high) if words_of_zero else ():
+        if p_mw and told[p_mw] == zero:
+            shown = ", ".join(map(repr, words_of_zero))
+            yield (
+                f"0 MW would tell the device the same as {p_mw:g} MW: {shown}; give 0 a word of its own, "
+                "such as off, idle or stop"
+            )
+            return
     driving = {p_mw: effects for p_mw, effects in told.items() if effects != zero}
     by_effect = {frozenset(effects.items()): p_mw for p_mw, effects in driving.items() if p_mw > 0.0}
     for p_mw, effects in driving.items():

@@ -10,6 +10,24 @@ from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.parameters import as_text
 from heron_mqtt.field.vendor.units import Complain
 
+_OFF_WORDS = """
+    off idle stop stopped standby stand-by stand_by none zero hold pause paused halt halted rest neutral
+    disable disabled disconnect disconnected inactive open false no
+"""
+OFF_WORDS = frozenset(_OFF_WORDS.split())
+"""What devices call no power, in any case."""
+
+
+def is_off(word: Scalar) -> bool:
+    """Whether a word is one for no power: such a text, 0 or false."""
+    if not isinstance(word, str):
+        return not word
+    text = word.strip().casefold()
+    try:
+        return float(text) == 0.0
+    except ValueError:
+        return text in OFF_WORDS
+
 
 class Words:
     """Looks words up: the very word first, then in any case, then the patterns in their order.

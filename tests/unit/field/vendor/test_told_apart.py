@@ -146,3 +146,27 @@ def test_a_0_that_is_sent_as_the_number_of_a_power_is_refused() -> None:
 def test_a_0_that_leaves_the_size_of_a_power_where_it_is_is_refused() -> None:
     assert "0 MW would leave a power standing" in refusal(SHOWN)
     assert refusal(SHOWN.replace('when = "p != 0"', "")) == ""
+
+
+TEXTS = 'words = [{ word = "CHARGE" }, { word = "DISCHARGE", from = -100.0 }]'
+MODE_ALONE = """
+[setpoint.values.m]
+formula = "'charge' if p < 0 else 'discharge'"
+[[setpoint.messages]]
+topic = "b/c"
+payload = "{m}"
+"""
+
+
+def test_a_0_that_is_sent_as_the_word_of_a_power_is_refused() -> None:
+    like = "0 MW would tell the device the same as 0.005 MW: 'DISCHARGE'; give 0 a word of its own"
+    for range_mw in (BOTH, DISCHARGES):
+        assert like in refusal(f"{TEXTS}\n{VALUE}", range_mw)
+    assert "the same as 0.005 MW: 'discharge'" in refusal(MODE_ALONE)
+    assert "the same as -0.005 MW: 'charge'" in refusal(MODE_ALONE.replace("p < 0", "p <= 0"))
+    three = (
+        'words = [{ word = "CHARGE" }, { word = " Idle ", from = -100.0 }, { word = "OUT", from = 100.0 }]'
+    )
+    assert refusal(f"{three}\n{VALUE}") == ""
+    relay = 'words = [{ word = "LOW" }, { word = "HIGH", from = 500.0 }]'
+    assert refusal(f"{relay}\n{VALUE}", DISCHARGES) == ""
