@@ -161,6 +161,12 @@ class HardwareRest:
             return False
         return abs(self._p_mw) <= FALLS_TO * abs(first_mw)
 
+    def rises_from(self, lowest_mw: float | None) -> bool:
+        """Whether it had power when it was measured last, and clearly more than at its lowest, MW."""
+        if lowest_mw is None or self._p_mw is None or not self.has_power:
+            return False
+        return abs(lowest_mw) <= FALLS_TO * abs(self._p_mw)
+
     @property
     def has_rested(self) -> bool:
         """Whether its power was next to 0 since it was told."""

@@ -342,7 +342,8 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             is_alone: The device's lock is held; else what was being done has not ended yet.
         """
         left = self._left_with()
-        if self.is_safe and self._rest.is_taken and left is None:
+        has_swung = self._is_watched and self._rest.is_in_trouble  # it may be at 0 for a moment only
+        if self.is_safe and self._rest.is_taken and left is None and not has_swung:
             return None
         self.is_safe = True
         self._rest.is_taken = False

@@ -582,6 +582,75 @@ def test_power_that_falls_at_the_end_is_on_its_way() -> None:
     serve(ends, Ramps)
 
 
+class Swings(Hardware):
+    """Has power for some measurements, and none for the next ones, once it was told to rest."""
+
+    stays = True
+    powers_mw = (0.5, 0.0, 0.0)
+    measurements = 0
+
+    async def measure(self) -> Any:
+        if self.rests:
+            self.measurements += 1
+            self.measured = Telemetry(p_mw=self.powers_mw[self.measurements % len(self.powers_mw)])
+        return self.measured
+
+
+@pytest.mark.parametrize("powers_mw", [(0.0, 0.0, 0.5), (0.5, 0.1, 0.3)])
+def test_power_that_swings_at_the_end_is_not_at_rest_when_it_is_0(powers_mw: tuple[float, ...]) -> None:
+    class Swinging(Swings):
+        pass
+
+    Swinging.powers_mw = powers_mw
+
+    async def ends(site: ClockedSite) -> None:
+        site.send(0.5, 60.0)
+        await asyncio.sleep(0.1)
+        assert site.running is not None
+        site.running.cancel()
+        with pytest.raises(NotHandedBack, match=r"it gave \d+ kW when it was measured last"):
+            await site.running
+        assert site.said["lease"][-1]["state"] == "held"
+
+    serve(ends, Swinging)
+
+
+def test_power_that_comes_to_0_last_is_at_rest() -> None:
+    class Late(Swings):
+        powers_mw = (*[0.5] * 11, *[0.0] * 100)
+
+    async def ends(site: ClockedSite) -> None:
+        site.send(0.5, 60.0)
+        await asyncio.sleep(0.1)
+        assert site.running is not None
+        site.running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await site.running
+        assert 10 < site.device.measurements < 15
+
+    serve(ends, Late)
+
+
+def test_hardware_that_was_reported_is_looked_at_for_longer_than_a_moment_at_the_end() -> None:
+    class Swinging(Swings):
+        powers_mw = (0.5,)
+
+    async def ends(site: ClockedSite) -> None:
+        site.send(0.5, 2.0)
+        await asyncio.sleep(9.0)
+        assert site.last["p_mw"] == 0.5
+        site.device.powers_mw = (0.0,)
+        await asyncio.sleep(1.5)
+        assert (site.last["p_mw"], site.last["safe"]) == (0.0, True)
+        site.device.powers_mw = (0.0, 0.0, 0.5)
+        assert site.running is not None
+        site.running.cancel()
+        with pytest.raises(NotHandedBack):
+            await site.running
+
+    serve(ends, Swinging)
+
+
 def test_what_something_else_has_set_once_says_nothing_of_a_later_setpoint() -> None:
     async def twice(site: ClockedSite) -> None:
         await ended(site, "lease")

@@ -2086,6 +2086,29 @@ async def test_a_device_that_does_not_answer_at_the_end_is_told_of(
     assert said == {"it is not sure that it was handed back: the device's broker does not answer"}
 
 
+async def test_power_that_swings_after_its_last_release_is_not_at_rest_when_it_is_0(make: Any) -> None:
+    site = await make({**RELEASED, "setpoint": {**PLAIN["setpoint"], "release": "zero"}})
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.005, 0.1))
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    site.wire.says("box/state", {"p": 3000})
+    await until(lambda: site.leases[-1]["state"] == "held", "power that it should not have")
+
+    async def swings() -> None:
+        for watts in [0, 3000] * 20:
+            site.wire.says("box/state", {"p": watts})
+            await asyncio.sleep(0.07)
+
+    loop = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[None]] = []
+    site.wire.answer = lambda topic, text: tasks.append(loop.create_task(swings()))
+    await site.end()
+    for task in tasks:
+        task.cancel()
+    assert site.device.left_undone == "it was handed back with 0, and it gave 3 kW when it was measured last"
+    assert site.leases[-1]["state"] == "held"
+
+
 # -- what it says, and what is said of it ----------------------------------------------------------------
 
 
