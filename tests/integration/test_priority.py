@@ -64,12 +64,20 @@ def test_a_broker_and_a_device_alone_have_it() -> None:
 def test_a_proxy_and_its_devices_have_it(tmp_path: Path, mosquitto: Mosquitto) -> None:
     require_rights()
     file = write_scenario(tmp_path, {"env_id": "prior", "microgrids.MG1.remote": True})
-    options = ("--agent", "MG1", "--broker", mosquitto.url, "--no-record")
+    record = tmp_path / "proxy.heron"
+    options = ("--agent", "MG1", "--broker", mosquitto.url, "--record", str(record))
     with heron("proxy", str(file), *options, *WANTED) as proxy:
         proxy.wait_for("agent MG1 online")
-        programs = [proxy.pid, *(child.pid for child in proxy.descendants())]
+        until(lambda: len(proxy.descendants()) == 3, "the emulators, their devices, the record's writer")
+        names = {child.pid: _name(child.pid) for child in proxy.descendants()}
+        programs = {proxy.pid, *(pid for pid, name in names.items() if name in STEP_WAITS_FOR)}
         until(lambda: all(scheduling(pid) == {FIFO} for pid in programs), "a priority of all")
-        assert len(programs) == 3
+        (writer,) = set(names) - programs
+        assert scheduling(writer) == {ORDINARY}
+        proxy.process.terminate()
+        proxy.wait()
+    with RecordFile(record) as kept:
+        assert kept.options["priority"] == PRIORITY
 
 
 def test_a_run_that_waits_for_no_clock_is_refused_it(tmp_path: Path) -> None:

@@ -23,10 +23,14 @@ def require_rights() -> None:
 
 def without_rights(command: list[str]) -> list[str]:
     """Return a command that runs another one without the right to have a priority, whoever runs it."""
-    bounded = [_tool("prlimit"), "--rtprio=0:0"]
     if os.geteuid() == 0 and priority_problem(PRIORITY) is None:
-        bounded += [_tool("setpriv"), "--bounding-set", "-sys_nice"]
-    return [*bounded, *command]
+        command = [_tool("setpriv"), "--bounding-set", "-sys_nice", *command]
+    return without_limit(command)
+
+
+def without_limit(command: list[str]) -> list[str]:
+    """Return a command that runs another one with no priority for those who depend on the limit."""
+    return [_tool("prlimit"), "--rtprio=0:0", *command]
 
 
 def scheduling(process: int) -> set[tuple[int, int]]:

@@ -21,7 +21,7 @@ from heron_mqtt.scheduling import (
     real_time_priority,
     require_priority,
 )
-from support.real_time import FIFO, ORDINARY, PRIORITY, require_rights, without_rights
+from support.real_time import FIFO, ORDINARY, PRIORITY, require_rights, without_limit, without_rights
 from support.real_time import scheduling as scheduling_of
 from support.rows import each_row
 
@@ -59,8 +59,8 @@ def test_a_user_without_the_right_is_told_what_it_takes() -> None:
     """Root becomes another user for this, once it has imported what that one may not be able to read."""
     become = "if os.geteuid() == 0: os.setgid(65534), os.setuid(65534)"
     code = f"import os, resource, heron_mqtt.scheduling\n{become}\n{ASK}"
-    limited = [*without_rights([sys.executable])[:2], sys.executable]
-    done = subprocess.run([*limited, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    limited = without_limit([sys.executable, "-c", code])
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == (
         "--priority 40: not allowed to this user, whose limit is 0: needs root, CAP_SYS_NICE, or a limit of "
         "40: LimitRTPRIO=40 in a systemd unit, rtprio in /etc/security/limits.conf (ulimit -r shows it)\n"

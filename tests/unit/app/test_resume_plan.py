@@ -551,6 +551,11 @@ def test_options_that_the_record_says_are_refused_by_name(case: Case, cut: Path)
         assert refusal(case, cut, **option).startswith(f"{name}: the record says it")
 
 
+def test_a_priority_is_of_the_machine_and_takes_the_clock_of_the_record(case: Case, cut: Path) -> None:
+    """It is given anew. This record has no clock, so it is refused for that, and not as one that is there."""
+    assert "--priority 3: a run without a clock never waits" in refusal(case, cut, priority=3)
+
+
 def test_a_scenario_of_ones_own_must_be_named(cut: Path) -> None:
     with pytest.raises(ConfigError, match=r"'small' is none of the shipped ones; name its file too"):
         plan_resumed(cut, None, RunOptions(record="auto"))
