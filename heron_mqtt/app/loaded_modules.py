@@ -1,9 +1,9 @@
-"""The modules of people's own that a run has loaded, and whether they are still those of its record.
+"""The modules of people's own that a run has loaded, and files that a policy reads: whether those of its record.
 
 A policy is named by the scenario; what it imports is not, and decides just as much. Everything in
 ``sys.modules`` counts that is neither of this product nor of Python nor installed: such packages have
-versions, or belong to the machine. What a program reads by itself (a file that it opens, an answer of
-another machine) cannot be seen here.
+versions, or belong to the machine. So do files that a policy opens while it is made: see ``files_read``. What
+it opens later, or asks another machine, cannot be seen here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import heron_mqtt
 import powergrid
+from heron_mqtt.app.files_read import FilesRead
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.record.facts import digest
 
@@ -35,6 +36,7 @@ class LoadedModules:
         recorded: What a record has of them, by module: the SHA-256, hex; empty where no run is resumed.
         event: Takes what is new: kind, subject, text and data of an event of a record; None = there is none.
         resumed: For messages: the record that is resumed.
+        read: Files that were read while policies were made; None = nobody has watched.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class LoadedModules:
         recorded: Mapping[str, str],
         event: Callable[[str, str, str, Mapping[str, Any]], None] | None,
         resumed: Path | None = None,
+        read: FilesRead | None = None,
     ) -> None:
         self._known = {path.resolve() for path in known}
         self._recorded, self._event, self._resumed = recorded, event, resumed
+        self._read = read
         self._seen: set[str] = set()
         self._count = -1
 
@@ -66,15 +70,34 @@ class LoadedModules:
             path = own_file(name, module)
             if path is None or path in self._known:
                 continue
-            found[name] = {"name": path.name, "sha256": digest(path)}
-            if self._recorded.get(name, found[name]["sha256"]) != found[name]["sha256"]:
-                raise ConfigError(
-                    f"module {name}: the file has changed ({path}) since the run of {self._resumed} began; "
-                    "put it back, or begin a new run"
-                )
+            self._known.add(path)
+            found[name] = self._told(name, f"module {name}", path)
+        read, self._read = self._read, None
+        for name, path in {} if read is None else read.found().items():
+            if path not in self._known and not is_installed(path):
+                found[name] = self._told(name, f"{name}, which a policy reads", path)
         new = {name: told for name, told in found.items() if name not in self._recorded}
         if new:
             self._event(MODULES, "", f"loaded: {', '.join(sorted(new))}", new)
+
+    def _told(self, name: str, what: str, path: Path) -> dict[str, str]:
+        """Return what a record keeps of a file.
+
+        Raises:
+            ConfigError: It is not the one that the record has.
+        """
+        told = {"name": path.name, "sha256": digest(path)}
+        if self._recorded.get(name, told["sha256"]) != told["sha256"]:
+            raise ConfigError(
+                f"{what}: the file has changed ({path}) since the run of {self._resumed} began; put it back, "
+                "or begin a new run"
+            )
+        return told
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file, resolved, is of Python, of this product or of an installed package."""
+    return str(path).startswith(_ROOTS) or bool(_INSTALLED.intersection(path.parts))
 
 
 def own_file(name: str, module: object) -> Path | None:
@@ -85,7 +108,7 @@ def own_file(name: str, module: object) -> Path | None:
     if told.startswith(_ROOTS):  # nearly all: to look where links lead takes a while
         return None
     path = Path(told).resolve()
-    if str(path).startswith(_ROOTS) or _INSTALLED.intersection((*Path(told).parts, *path.parts)):
+    if is_installed(path) or _INSTALLED.intersection(Path(told).parts):
         return None
     return path if path.is_file() else None
 

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from heron_mqtt.app.daemon_thread import in_daemon_thread
 from heron_mqtt.app.fault_plan import FaultPlan
+from heron_mqtt.app.files_read import FilesRead
 from heron_mqtt.app.gc_freeze import frozen_gc
 from heron_mqtt.app.infrastructure import (
     NO_FORKS,
@@ -200,13 +202,20 @@ async def _run_in(
     mappings: MappingWatch | None = None,
 ) -> None:
     await importing
-    env = await in_daemon_thread(lambda: _make_environment(plan, infrastructure, recording))
+    read = FilesRead(plan.loaded.directory, Path())
+
+    def make() -> MicrogridEnvironment:
+        with read.watching():
+            return _make_environment(plan, infrastructure, recording)
+
+    env = await in_daemon_thread(make)
     try:
         with frozen_gc():
-            policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
+            with read.watching():
+                policy = None if plan.options.policy is None else load_policy(plan.options.policy, env)
             if policy is not None and plan.resumed is not None:
                 await in_daemon_thread(partial(_catch_up, policy, plan.resumed.observations))
-            modules = _loaded_modules(plan, recording)
+            modules = _loaded_modules(plan, recording, read)
             modules.note()  # before anything is sent
             first = await _begin(env, infrastructure, plan, progress)
             THE_SERVICE.tell_ready(f"{summary.scenario}: every agent and device is ready")
@@ -243,13 +252,14 @@ async def _run_in(
             await _publish_head(infrastructure.broker, plan.loaded.scenario, summary.record)
 
 
-def _loaded_modules(plan: RunPlan, recording: Recording) -> LoadedModules:
+def _loaded_modules(plan: RunPlan, recording: Recording, read: FilesRead) -> LoadedModules:
     resumed = plan.resumed
     return LoadedModules(
-        tuple(named_files(plan.loaded, plan.options.policy).values()),
+        (*named_files(plan.loaded, plan.options.policy).values(), Path(plan.loaded.source)),
         {} if resumed is None else resumed.modules,
         None if recording.file is None else recording.event,
         None if resumed is None else resumed.path,
+        read,
     )
 
 

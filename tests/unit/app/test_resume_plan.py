@@ -452,15 +452,22 @@ def test_a_file_that_was_edited_meanwhile_is_refused_by_its_key_and_name(of_file
 
 
 HELPED = """
+import importlib.util
 from pathlib import Path
 
 from powergrid.agents.policy import AgentPolicy
+
+
+FOLDER = Path({folder!r})
 
 
 class Helped(AgentPolicy):
     def __init__(self, agent, weights):
         super().__init__(agent)
         self.weights = weights
+        self.table = (FOLDER / "table.txt").read_text()
+        spec = importlib.util.spec_from_file_location("by_path", FOLDER / "by_path.py")
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
     def decide(self, view):
         import late_helper
@@ -476,8 +483,10 @@ def test_a_module_that_a_policy_imports_and_a_file_among_its_arguments_are_those
 ) -> None:
     """Quick counterpart: test_loaded_modules.py."""
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "helped.py").write_text(HELPED.format(helper="early_helper"))
+    (tmp_path / "helped.py").write_text(HELPED.format(helper="early_helper", folder=str(tmp_path)))
     (tmp_path / "weights.txt").write_text("0.001")
+    (tmp_path / "table.txt").write_text("7")
+    (tmp_path / "by_path.py").write_text("P_MW = 1.0\n")
     for name in ("early_helper", "late_helper"):
         (tmp_path / f"{name}.py").write_text("P_MW = 0.0005\n")
     policy = {"use": "helped.py:Helped", "arguments": {"weights": "weights.txt"}}
@@ -502,6 +511,12 @@ def test_a_module_that_a_policy_imports_and_a_file_among_its_arguments_are_those
     with pytest.raises(ConfigError, match=r"MG1\.policy\.arguments\.weights: the file has changed"):
         resumed()
     (tmp_path / "weights.txt").write_text("0.001")
+    for name in ("table.txt", "by_path.py"):
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(before + "\n")
+        with pytest.raises(ConfigError, match=f"file {name}, which a policy reads: the file has changed"):
+            resumed()
+        (tmp_path / name).write_text(before)
     for name in ("early_helper", "late_helper"):
         before = (tmp_path / f"{name}.py").read_text()
         (tmp_path / f"{name}.py").write_text("P_MW = 0.004  # another length\n")
