@@ -1,4 +1,4 @@
-"""The modules of people's own that a run has loaded, and files that a policy reads: whether those of its record.
+"""The code and files of people's own that a run has loaded, and whether they are still those of its record.
 
 A policy is named by the scenario; what it imports is not, and decides just as much. Everything in
 ``sys.modules`` counts that is neither of this product nor of Python nor installed: such packages have
