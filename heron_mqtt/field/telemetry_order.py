@@ -14,10 +14,11 @@ class TelemetryOrder:
     it is of this device and of now.
     """
 
-    __slots__ = ("_past", "boot", "newest")
+    __slots__ = ("_before", "_past", "boot", "newest")
 
     def __init__(self) -> None:
         self._past: list[str] = []
+        self._before: tuple[str, int] | None = None  # newest of the life before the present one
         self.boot: str | None = None
         """Of the present life; None = no message has named one."""
         self.newest: tuple[str, int] | None = None
@@ -29,7 +30,20 @@ class TelemetryOrder:
             return False
         if self.boot is not None:
             self._past = [*self._past[2 - REMEMBERED_BOOTS :], self.boot]
+        self._before = self.newest
         self.boot, self.newest = boot, None
+        return True
+
+    def take_back(self, boot: str | None) -> bool:
+        """Go back to the life before, which says that it is there; return whether that is possible.
+
+        It is where the present life has numbered no telemetry: a program that was displaced while it stood
+        still may say once more that it is there, before it reads that. One that measures is really there.
+        """
+        if self.newest is not None or not self._past or boot != self._past[-1]:
+            return False
+        self.boot, self.newest = self._past.pop(), self._before
+        self._before = None
         return True
 
     def is_other(self, boot: str | None) -> bool:

@@ -617,7 +617,10 @@ class DeviceLink:
             return  # what it says now counts for more than what the broker kept
         if status.state == "offline" and self._order.is_other(status.boot):
             return  # the will of an earlier life comes late: its connection was lost without its end
-        if self._is_past(status.boot):
+        is_back = status.state == "online" and not message.retained and self._order.take_back(status.boot)
+        if is_back:
+            self._is_born_again()
+        elif self._is_past(status.boot):
             return  # of an earlier life of the device, late, whatever it says; or of a second one
         self._has_live_status |= not message.retained
         before, self.status = self.status, status

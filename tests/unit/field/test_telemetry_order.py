@@ -41,6 +41,21 @@ def test_a_new_life_counts_afresh_and_an_earlier_one_never_again() -> None:
     assert order.newest == ("b3", 0)
 
 
+def test_a_life_that_has_measured_nothing_gives_way_to_the_one_before_and_one_that_has_does_not() -> None:
+    order = TelemetryOrder()
+    order.take("b1", 90)
+    order.begin("b2")
+    assert not order.take_back("b0")
+    assert not order.take_back(None)
+    assert order.take_back("b1")
+    assert (order.boot, order.newest) == ("b1", ("b1", 90)), "what it has said before is no news"
+    assert not order.take_back("b1")
+    assert not order.is_past("b1")
+    order.take("b2", 0)
+    assert not order.take_back("b1")
+    assert order.is_past("b1")
+
+
 def test_as_many_boots_as_are_remembered_are_known_and_older_ones_are_not() -> None:
     order = TelemetryOrder()
     for number in range(REMEMBERED_BOOTS):

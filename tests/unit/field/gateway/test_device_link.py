@@ -211,6 +211,28 @@ async def test_a_clock_hours_off_is_named_once_and_harmless(hours: int) -> None:
     assert "its clock says 2026-01-01" in report
 
 
+async def test_a_displaced_program_that_says_its_birth_again_keeps_no_successor_undriven() -> None:
+    """It stood still, and reads only afterwards that it was displaced; its successor says its birth again."""
+    rig = await Rig().open()
+    rig.step(0.02)
+    for old in ("old one", "older one"):
+        rig.boot = old
+        rig.say("status", state="online", run="none")
+        rig.boot = "b1"
+        rig.say("status", state="online", run="none")
+        rig.step(0.02)
+        assert rig.fallback == "device has not measured since it was born again"
+        rig.measure()
+        rig.step(0.02)
+        assert rig.fallback is None
+        rig.boot = old
+        rig.say("status", state="offline", run="none")
+        rig.boot = "b1"
+        rig.step(0.02)
+        assert rig.fallback is None, "its will says nothing of the successor"
+    rig.gateway.close()
+
+
 async def test_two_devices_of_one_name_are_named_and_one_that_restarts_is_not() -> None:
     rig = await Rig().open()
     rig.measure()
