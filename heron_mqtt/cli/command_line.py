@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -17,6 +19,8 @@ from heron_mqtt.program_arguments import wrong_argument
 
 PROGRAM = "heron-mqtt"
 VERBOSE = ("-v", "--verbose")
+COMPLETE = "_HERON_MQTT_COMPLETE"
+"""Set by a shell that asks what may come next; it describes the line in further variables."""
 
 # typer names only one of click's exceptions in public; every mistake in the arguments is a kind of it.
 _UsageError = cast("type[Exception]", typer.BadParameter.__base__)
@@ -38,15 +42,32 @@ def run_command_line(words: Sequence[str] | None = None) -> int:
     except _UsageError as exc:
         return _wrong_arguments(exc)
     except OSError as exc:
-        if not _is_named(exc, ordered):
+        if isinstance(exc, FileNotFoundError) and _is_in_no_folder():
+            complain("the current folder is not there any more; change to one that is")
+        elif _is_named(exc, ordered):
+            complain(f"{exc.filename}: {exc.strerror}")
+        else:
             raise
-        complain(f"{exc.filename}: {exc.strerror}")
         return EXIT_USAGE
     except typer.Abort:
+        return EXIT_FAILED
+    except (KeyError, ValueError) as exc:
+        if COMPLETE not in os.environ:
+            raise
+        complain(f"{COMPLETE}={os.environ[COMPLETE]}: the shell says too little of the line ({exc})")
         return EXIT_FAILED
     except SystemExit as exc:  # how argparse and the commands themselves end
         return exc.code if isinstance(exc.code, int) else EXIT_OK if exc.code is None else EXIT_FAILED
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _is_in_no_folder() -> bool:
+    """Whether the folder that this was started in has been removed: names without one lead nowhere."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _is_named(exc: OSError, words: Sequence[str]) -> bool:

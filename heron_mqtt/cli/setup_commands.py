@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def init(
 
     for path in make_project(folder, network, microgrids, seed):
         typer.echo(path)
-    typer.echo(f"next: heron-mqtt run {folder / 'scenario.toml'}")
+    typer.echo(f"next: heron-mqtt run {shlex.quote(str(folder / 'scenario.toml'))}")
 
 
 def list_(

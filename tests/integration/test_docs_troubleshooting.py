@@ -9,22 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from support.doc_pages import ROOT
+from support.symptoms import texts
 
-PAGE = ROOT / "docs" / "troubleshooting.md"
 HOLE = "\0"
 _FORMATS = re.compile(r"%(?:\.\d+)?[sdrgf]|\{[^{}]*\}")
-
-
-def texts() -> list[str]:
-    """Return every code span in the first column of the page's tables, but for those of commands."""
-    found = []
-    section = ""
-    for line in PAGE.read_text("utf-8").splitlines():
-        if line.startswith("## "):
-            section = line[3:]
-        elif line.startswith("| `") and section != "Without a text":
-            found += re.findall(r"`([^`]+)`", line.split(" | ")[0])
-    return found
 
 
 @functools.cache

@@ -31,6 +31,7 @@ MAX_MICROGRIDS = 1_000
 VM_STEP_PU = 0.005
 ROOM_PU = 0.01
 """What is left to the limit for the devices."""
+LONGEST_NAME = 64  # of a scenario
 MOST_IN_PAIRS = 10  # microgrids that trade each with each other: N (N - 1) offers a step
 
 
@@ -59,9 +60,8 @@ def make_project(folder: Path, network: str, count: int | None, seed: int) -> li
     except ConfigError as exc:
         raise ConfigError(*(f"--{problem}" for problem in exc.problems)) from None
     microgrids = laid_out(net, count or 3, seed)
-    name = (
-        re.sub(r"[^a-z0-9_]+", "_", Path(os.path.realpath(folder)).name.lower()).strip("_") or "my_microgrids"
-    )
+    plain = re.sub(r"[^a-z0-9_]+", "_", Path(os.path.realpath(folder)).name.lower())
+    name = plain[:LONGEST_NAME].strip("_") or "my_microgrids"
     vm_pu = _supply_vm_pu(_simulation(scenario_text(name, network, microgrids)), net)
     if vm_pu is not None:
         net.ext_grid["vm_pu"] = vm_pu

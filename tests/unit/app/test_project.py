@@ -27,6 +27,12 @@ def test_the_scenario_is_valid(tmp_path: Path) -> None:
     assert any(line.startswith("scenario    my_site: 96 steps") for line in lines)
 
 
+@pytest.mark.parametrize("folder", ["d" * 255, "Größe-🔋 x", "a\"b'c\\d", "42"])
+def test_a_folder_of_any_name_holds_a_valid_scenario(folder: str, tmp_path: Path) -> None:
+    make_project(tmp_path / folder, "create_cigre_network_lv", 1, 0)
+    assert load_scenario(tmp_path / folder / "scenario.toml").scenario.steps == 96
+
+
 def test_the_policy_of_its_readme_decides_where_the_scenario_names_it(tmp_path: Path) -> None:
     make_project(tmp_path, "create_cigre_network_lv", 2, 0)
     (code,) = blocks(tmp_path / "README.md", "python")

@@ -140,3 +140,30 @@ def test_options_of_the_connection_are_a_section_of_the_help(capsys: pytest.Capt
 @pytest.mark.parametrize("command", app.registered_commands, ids=command_line._name_of)
 def test_examples_of_a_command_are_in_one_place(command: Any) -> None:
     assert not (command.epilog and "Example: " in (inspect.getdoc(command.callback) or ""))
+
+
+@pytest.mark.parametrize("words", [["init", "site"], ["run", "mine.toml"], ["schema", "suite"]])
+def test_a_current_folder_that_is_gone_is_one_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code = command_line.run_command_line(words)
+    told = capsys.readouterr()
+    assert (code, told.err.count("\n")) == ((0, 0) if words[0] == "schema" else (2, 1))
+    if words[0] == "init":
+        assert told.err == "heron-mqtt: the current folder is not there any more; change to one that is\n"
+
+
+@pytest.mark.parametrize("given", [{}, {"COMP_WORDS": "heron-mqtt ch", "COMP_CWORD": "x"}])
+def test_a_shell_that_says_too_little_to_complete_gets_one_line(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {command_line.COMPLETE: "complete_bash", **given}.items():
+        monkeypatch.setenv(name, value)
+    assert command_line.run_command_line([]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("heron-mqtt: _HERON_MQTT_COMPLETE=complete_bash: the shell says too little")
+    assert told.count("\n") == 1
