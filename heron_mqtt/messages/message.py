@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from math import isfinite
 from typing import Any, ClassVar, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -45,8 +46,10 @@ class PerDeviceMessage(Message):
 
     @model_validator(mode="after")
     def _extras_have_their_type(self) -> Self:
-        texts = self.text_prefixes
-        for name, value in (self.__pydantic_extra__ or {}).items():
+        extras, texts = self.__pydantic_extra__ or {}, self.text_prefixes
+        if len(extras) >= MANY and _are_numbers(extras) and not (texts and _has_any(texts, tuple(extras))):
+            return self  # nearly all: finite numbers, and none of them where a text belongs
+        for name, value in extras.items():
             if texts and name.startswith(texts):
                 if not isinstance(value, str):
                     raise ValueError(f"{name} must be a text, got {value!r}")
@@ -80,3 +83,20 @@ def _split_at_word(key: str) -> tuple[str, str]:
     """Return the first word of a field's name with its ``_``, and the rest."""
     word, _, name = key.partition("_")
     return f"{word}_", name
+
+
+MANY = 4  # fields by device: of so many it takes less time to look at all types at once
+MAX_NAMES = 256  # messages whose names of fields are remembered; they come from the network
+_ALL_FLOAT = frozenset({float})
+
+
+def _are_numbers(extras: dict[str, Any]) -> bool:
+    """Whether all values are floats, and finite (or so large that their sum is not)."""
+    values = extras.values()
+    return _ALL_FLOAT.issuperset(map(type, values)) and isfinite(sum(values))
+
+
+@functools.lru_cache(maxsize=MAX_NAMES)
+def _has_any(prefixes: tuple[str, ...], keys: tuple[str, ...]) -> bool:
+    """Whether any of some names begins with one of the prefixes."""
+    return any(key.startswith(prefixes) for key in keys)

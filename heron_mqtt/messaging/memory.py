@@ -66,7 +66,9 @@ class InMemoryBroker(MessageBroker):
         dispatcher = self._dispatcher
         if not_after is not None and (expired := self._expired(channel, not_after)) is not None:
             return expired
-        with self._lock:
+        lock = self._lock
+        lock.acquire()  # for each message: see ``Dispatcher.hand_on``
+        try:
             if self._closed:
                 raise BrokerClosed("the InMemoryBroker is closed; nothing more can be published")
             if retain:
@@ -83,6 +85,8 @@ class InMemoryBroker(MessageBroker):
                 dispatcher.refuse(channel, exc)
             else:
                 dispatcher.hand_on(channel, told, payload=payload)
+        finally:
+            lock.release()
         return DELIVERED
 
     def _expired(self, channel: str, not_after: float) -> Delivery | None:

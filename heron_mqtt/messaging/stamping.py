@@ -7,13 +7,16 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from heron_mqtt.messages import Message, fields_of
-from heron_mqtt.messaging.codec import Json
+from heron_mqtt.messaging.codec import LAST_STAMPED, Json
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 TO_THE_SECOND = len("2026-01-01T00:00:00")
+NOTHING: Json = {}
 MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
 
 
@@ -44,26 +47,45 @@ class _SystemTime:
     """
 
     def __init__(self) -> None:
-        self._last = -1, ""  # ms since 1970, and its text; in one, as any thread may stamp
+        # From and until when it holds, ns since 1970, and the text; in one, as any thread may stamp
+        self._last = 0, 0, ""
         self._second = -1, ""
 
     def text(self) -> str:
         """Return the time, UTC, to the millisecond."""
-        now_ms = time.time_ns() // 1_000_000
-        at_ms, text = self._last
-        if at_ms == now_ms:
+        now_ns = time.time_ns()
+        begins_ns, ends_ns, text = self._last
+        if begins_ns <= now_ns < ends_ns:
             return text
+        now_ms = now_ns // 1_000_000
         second, ms = divmod(now_ms, 1_000)
         of_second, begins = self._second
         if of_second != second:
             begins = datetime.fromtimestamp(second, UTC).isoformat()[:TO_THE_SECOND]
             self._second = second, begins
         text = begins + MILLISECONDS[ms]
-        self._last = now_ms, text
+        self._last = now_ms * 1_000_000, (now_ms + 1) * 1_000_000, text
         return text
 
 
 _system_time = _SystemTime()
+
+
+@functools.cache
+def _is_flat(model: type[Message]) -> bool:
+    """Whether all that such a message says itself is texts and numbers: strict models hold nothing else."""
+    own = (field.annotation for name, field in model.model_fields.items() if name != "sent_at")
+    return model.model_config.get("extra") != "allow" and all(map(_is_plain, own))
+
+
+def _is_plain(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return {str, int, bool}.issuperset(map(type, get_args(annotation)))
+    if get_origin(annotation) is Annotated:
+        return _is_plain(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return all(map(_is_plain, get_args(annotation)))
+    return annotation in {str, int, float, bool, NoneType}
 
 
 class MessageStamper:
@@ -94,7 +116,7 @@ class MessageStamper:
         self._second_begins = self._second_ends = NEVER
         self._second_text = ""
         self._said: Message | None = None
-        self._fields: Json = {}
+        self._fields = self._unknown = NOTHING
 
     def next_seq(self, channel: str) -> int:
         """Return the number that the next message on a channel will carry."""
@@ -116,13 +138,13 @@ class MessageStamper:
             episode: It belongs to.
             step: It belongs to.
         """
-        if message is self._said:  # the same one to many peers is dumped once: messages never change
-            stamped = self._fields.copy()
-        elif isinstance(message, dict):
-            stamped = dict(message)
+        if isinstance(message, dict):
+            stamped, unknown = message.copy(), message
         else:
-            self._said, self._fields = message, fields_of(message)
-            stamped = self._fields.copy()
+            if message is not self._said:  # the same one to many peers is dumped once: messages never change
+                self._said, self._fields = message, fields_of(message)
+                self._unknown = NOTHING if _is_flat(type(message)) else self._fields
+            stamped, unknown = self._fields.copy(), self._unknown
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
         # metadata of the message's own goes behind what it says, too
@@ -139,6 +161,7 @@ class MessageStamper:
         stamped["seq"] = seq
         stamped["boot"] = self.boot
         stamped["sent_at"] = _system_time.text() if self._reads_system else self._sent_at()
+        LAST_STAMPED.made = stamped, unknown, len(stamped)
         return stamped
 
     def presence(self, message: Message, *, episode: int | None = None) -> Json:

@@ -22,12 +22,9 @@ from heron_mqtt.messaging.tap import ArrivalKind, MessageTap
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
 
 
-class _Followed(NamedTuple):
-    """The stream that a channel's last message belongs to."""
-
-    sender: str
-    boot: str
-    stream: SequenceStream
+_Followed = tuple[str, str, SequenceStream]
+"""The stream that a channel's last message belongs to, with its sender and boot; a plain tuple, as one with
+names takes several times as long to take apart."""
 
 
 class _Decoded(NamedTuple):
@@ -240,8 +237,23 @@ class Dispatcher:
         """
         stats = self.stats
         stats.received += 1
-        with self._lock:
-            known = self._is_known(channel, message, retained) and channel not in topics.ALWAYS_DELIVERED
+        lock = self._lock
+        lock.acquire()  # for each message: ``with`` looks for two methods of the lock each time
+        try:
+            # nearly every message is the one after the last on its channel
+            if (followed := self._followed.get(channel)) is not None:
+                sender, boot, stream = followed
+                seq = message.get("seq")
+                goes_on = type(seq) is int and seq == stream.expected
+                if goes_on and message.get("sender") == sender and message.get("boot") == boot:
+                    stream.expected += 1
+                    known = False
+                else:
+                    known = self._is_known(channel, message, retained)
+            else:
+                known = self._is_known(channel, message, retained)
+            if known and channel in topics.ALWAYS_DELIVERED:
+                known = False
             if self.tap is not None:
                 is_late = late or message.get("held_s") is not None
                 kind: ArrivalKind = "repeated" if known else "late" if is_late else "new"
@@ -258,6 +270,8 @@ class Dispatcher:
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
             subscriptions = self._routes.get(channel)
+        finally:
+            lock.release()
         if subscriptions is None:
             subscriptions = self.subscriptions(channel)
         if models is None:
@@ -274,15 +288,11 @@ class Dispatcher:
         subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
     def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
-        get, followed = message.get, self._followed.get(channel)
-        sender, boot, seq = get("sender"), get("boot"), get("seq")
-        if followed is not None:
-            of_sender, of_boot, stream = followed
-            if of_sender == sender and of_boot == boot:
-                if type(seq) is int and seq == stream.expected:
-                    stream.expected = seq + 1
-                    return False  # nearly every message: it is the one after the last on its channel
-                self._tracker.keep(of_sender, of_boot, channel, stream)
+        """Whether a message has come before; it is not just the next of the stream that is followed."""
+        sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")
+        followed = self._followed.get(channel)
+        if followed is not None and followed[:2] == (sender, boot):
+            self._tracker.keep(*followed[:2], channel, followed[2])
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
             # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
             known = retained and self._foreign.get(channel) == message
@@ -315,14 +325,14 @@ class Dispatcher:
         """
         stream = self._tracker.stream(sender, boot, channel)
         before = self._followed.get(channel)
-        if before is not None and (before.sender, before.boot) != (sender, boot):
-            self._tracker.keep(before.sender, before.boot, channel, before.stream)
+        if before is not None and before[:2] != (sender, boot):
+            self._tracker.keep(*before[:2], channel, before[2])
         if before is None and len(self._followed) >= self._max_channels():
             for name, (whose, which, known) in self._followed.items():
                 self._tracker.keep(whose, which, name, known)
             self._followed.clear()
         if stream is not None:
-            self._followed[channel] = _Followed(sender, boot, stream)
+            self._followed[channel] = sender, boot, stream
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return what went wrong on one channel so far."""

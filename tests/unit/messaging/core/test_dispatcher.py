@@ -713,7 +713,7 @@ def test_the_stream_of_each_channel_is_followed_and_of_another_boot_it_is_anothe
         _say(dispatcher, seq, boot=boot)
     assert dispatcher.stats.duplicated == 1
     _say(dispatcher, 0, channel="d")
-    assert {channel: stream.boot for channel, stream in dispatcher._followed.items()} == {"c": "y", "d": "x"}
+    assert {channel: boot for channel, (_, boot, _) in dispatcher._followed.items()} == {"c": "y", "d": "x"}
 
 
 @pytest.mark.parametrize("leaves", ["for another sender", "as too many are followed"])
