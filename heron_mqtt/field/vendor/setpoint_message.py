@@ -124,6 +124,11 @@ class SetpointMessage:
         return [tuple(MessagePlace("", f"registers.{name}") for name in names) for names in requests]
 
     @property
+    def is_of_registers(self) -> bool:
+        """Whether it writes registers."""
+        return self._registers is not None
+
+    @property
     def waits(self) -> bool:
         """Whether there is a pause before it."""
         return self._table.pause_s > 0.0
@@ -165,8 +170,11 @@ class SetpointMessage:
         """Return what it tells the device: two of one meaning set the same."""
         return (self._index, *(values[n].json for n in self._lasting))
 
-    def effects(self, values: Mapping[str, RenderedValue], context: MessageContext) -> dict[Any, Any]:
-        """Return what it sets, without what differs in each message: by register, or by topic and member.
+    def effects(self, values: Mapping[str, RenderedValue], context: MessageContext) -> list[dict[Any, Any]]:
+        """Return what each of its requests sets, without what differs in each message.
+
+        By register; by topic and member of a JSON object, those of one within another, too; and a payload
+        that is no object by topic and template: ``mode=...`` leaves what ``power=...`` has set.
 
         Raises:
             MessageError: What it writes does not fit into a register.
@@ -175,10 +183,9 @@ class SetpointMessage:
         if table.registers is not None and self._registers is not None:
             filled = filled_registers(table.registers, values, context.built_ins)
             writes = self._registers.writes(filled, table.function)
-            return {(w.area, w.address + i): word for w in writes for i, word in enumerate(w.words)}
-        place = self._content(table.topic, values)
-        members = table.payload if isinstance(table.payload, dict) else {"": table.payload}
-        return {(place, name): self._content(each, values) for name, each in members.items()}
+            return [{(w.area, w.address + i): word for i, word in enumerate(w.words)} for w in writes]
+        topic = self._content(table.topic, values)
+        return [{(topic, name): self._content(each, values) for name, each in _members(table.payload)}]
 
     def _content(self, template: Any, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
         """Return a text or document of it by which two are told apart."""
@@ -234,6 +241,19 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Scalar]]:
             yield from _leaves(f"{key}[{i}]", each)
     elif node is not None:
         yield key, node
+
+
+def _members(payload: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a payload sets, by name: the members of a JSON object, or what it is whole."""
+    if not isinstance(payload, Mapping):
+        yield key or repr(payload), payload
+        return
+    for name, each in payload.items():
+        inner = f"{key}.{name}" if key else name
+        if isinstance(each, Mapping):
+            yield from _members(each, inner)
+        else:
+            yield inner, each
 
 
 def _as_number(leaf: Scalar) -> Scalar:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
+from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.outgoing import DeviceCommand, NotExpressible, RegisterCommand, ZeroMessages
 from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
@@ -18,10 +19,11 @@ from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
 from heron_mqtt.field.vendor.setpoint_order import check_order
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import SetpointTable
-from heron_mqtt.field.vendor.told_apart import confusions, powers_to_try
+from heron_mqtt.field.vendor.told_apart import confusions, passed_through, powers_to_try
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
+UNITS = {"p_mw": "MW", "q_mvar": "Mvar"}
 ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
 """What a stop sets."""
 
@@ -116,35 +118,55 @@ class SetpointWriter:
         context: MessageContext,
     ) -> None:
         """Refuse what would tell the device the same as another power that it must not be taken for."""
-        sent = {name for m in applying for name in m.sent}
-        for name in sent:
+        for name in {name for m in applying for name in m.sent}:
             value = self.values[name]
-            if value.table.quantity != "p_mw" or value.table.words is not None:
+            quantity = value.table.quantity
+            if quantity not in UNITS or value.table.words is not None:
                 continue
-            for p_mw in value.bounded_powers(setpoint.p_mw):
-                other = setpoint.model_copy(update={"p_mw": p_mw})
+            asked = getattr(setpoint, quantity) or 0.0
+            for taken_for in value.bounded_powers(asked):
+                other = setpoint.model_copy(update={quantity: taken_for})
                 theirs = self.values.render(other, context)
                 if [m.meaning(values) for m in applying] == [
                     m.meaning(theirs) for m in self._messages if m.applies(theirs, other)
                 ]:
+                    unit = UNITS[quantity]
                     raise NotExpressible(
-                        f"{setpoint.p_mw:g} MW cannot be sent: setpoint.values.{name} makes of it what it "
-                        f"makes of {p_mw:g} MW; let its min, max and table have 0, or send another message"
+                        f"{asked:g} {unit} cannot be sent: setpoint.values.{name} makes of it what it makes "
+                        f"of {taken_for:g} {unit}; let its min, max and table have 0, or send another message"
                     )
 
     def confusions(self, range_mw: tuple[float, float]) -> list[str]:
         """Return which powers of a device with this range, MW, and 0, the messages do not tell apart.
 
-        What depends on inputs of the device is left out.
+        Reactive power is tried up to the largest of them, Mvar, without power and with the most of either
+        sign. What depends on inputs of the device is left out.
         """
+        found = self._confusions("p_mw", 0.0, powers_to_try(range_mw))
+        if "q_mvar" in self.quantities:
+            largest = max(map(abs, range_mw))
+            for p_mw in sorted({0.0, *range_mw}, key=abs):
+                found += self._confusions("q_mvar", p_mw, powers_to_try((-largest, largest)))
+        return list(dict.fromkeys(found))
+
+    def _confusions(self, quantity: str, p_mw: float, sizes: Sequence[float]) -> list[str]:
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
-        told: dict[float, dict[Any, Any]] = {}
-        for p_mw in (0.0, *powers_to_try(range_mw)):
-            with contextlib.suppress(MessageError):
-                told[p_mw] = self._sets(ZERO.model_copy(update={"p_mw": p_mw}), context)
-        zero = told.pop(0.0, None)
-        if zero is None:
+        try:
+            zero = _together(self._requests(ZERO, context))
+        except MessageError:
             return []
+        told: dict[float, list[dict[Any, Any]]] = {}
+        for size in sizes:
+            with contextlib.suppress(MessageError):
+                asked = ZERO.model_copy(update={"p_mw": p_mw, quantity: size})
+                told[size] = self._requests(asked, context)
+        words = self._words_of_zero(context) if quantity == "p_mw" else []
+        whole = {size: _together(requests) for size, requests in told.items()}
+        unit = UNITS[quantity]
+        return [*confusions(whole, zero, words, unit=unit), *passed_through(told, zero, unit=unit)]
+
+    def _words_of_zero(self, context: MessageContext) -> list[Scalar]:
+        """Return the words that 0 is sent as, without those that say off."""
         rendered = self.values.render(ZERO, context)
         sent = frozenset().union(*(m.sent for m in self._messages))
         words = {
@@ -152,14 +174,20 @@ class SetpointWriter:
             for name in self.values.powers(sent)
             if isinstance(word := rendered[name].json, str) or self.values[name].table.words is not None
         }
-        not_off = sorted((w for w in words if not (isinstance(w, bool) or is_off(w))), key=str)
-        return list(confusions(told, zero, not_off))
+        return sorted((w for w in words if not (isinstance(w, bool) or is_off(w))), key=str)
 
-    def _sets(self, setpoint: Setpoint, context: MessageContext) -> dict[Any, Any]:
+    def _requests(self, setpoint: Setpoint, context: MessageContext) -> list[dict[Any, Any]]:
+        """Return what a setpoint sets, request by request; messages that no pause parts are one."""
         values = self.values.render(setpoint, context)
         applying = [m for m in self._messages if m.applies(values, setpoint)]
         self._check_bounds(applying, values, setpoint, context)
-        return {place: what for m in applying for place, what in m.effects(values, context).items()}
+        found: list[dict[Any, Any]] = []
+        for message in applying:
+            requests = message.effects(values, context)
+            if found and not (message.waits or message.is_of_registers):
+                found[-1].update(requests.pop(0))
+            found += requests
+        return found
 
     def stop(self, context: MessageContext) -> tuple[ZeroMessages, dict[str, RenderedValue]]:
         """Return the messages of an emergency stop: a setpoint of 0 in the order that brings 0 first.
@@ -256,6 +284,10 @@ class SetpointWriter:
         if not applying:
             raise NotExpressible("no message hands the device back: the 'when' of each leaves it out")
         return [m.write(values, context) for m in applying], values
+
+
+def _together(requests: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    return {place: what for request in requests for place, what in request.items()}
 
 
 def _contents(command: DeviceCommand) -> tuple[Any, ...]:

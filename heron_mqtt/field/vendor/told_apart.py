@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -29,7 +29,11 @@ def powers_to_try(range_mw: tuple[float, float]) -> list[float]:
 
 
 def confusions(
-    told: Mapping[float, Effects], zero: Effects, words_of_zero: Collection[Scalar] = ()
+    told: Mapping[float, Effects],
+    zero: Effects,
+    words_of_zero: Collection[Scalar] = (),
+    *,
+    unit: str = "MW",
 ) -> Iterator[str]:
     """Return what a device cannot tell apart, for people; a power that it is told as 0 is none.
 
@@ -37,9 +41,10 @@ def confusions(
     holds the size of a power has to be set by 0, too, unless a mode that no power has says that it is over.
 
     Args:
-        told: What each power sets, by MW, positive = injected.
-        zero: What a power of 0 sets.
+        told: What each power sets, by MW or Mvar, positive = injected.
+        zero: What a setpoint of 0 sets.
         words_of_zero: The words in that which may be a power's: numbers, and texts that do not say off.
+        unit: MW, or Mvar for reactive power.
     """
     low, high = min(told, default=0.0), max(told, default=0.0)
     if not any(isinstance(word, int | float) for word in words_of_zero):
@@ -48,8 +53,8 @@ def confusions(
         if p_mw and told[p_mw] == zero:
             shown = ", ".join(map(repr, words_of_zero))
             yield (
-                f"0 MW would tell the device the same as {p_mw:g} MW: {shown}; give 0 a word of its own, "
-                "such as off, idle or stop"
+                f"0 {unit} would tell the device the same as {p_mw:g} {unit}: {shown}; give 0 a word of its "
+                "own, such as off, idle or stop"
             )
             return
     driving = {p_mw: effects for p_mw, effects in told.items() if effects != zero}
@@ -57,7 +62,7 @@ def confusions(
     for p_mw, effects in driving.items():
         other = by_effect.get(frozenset(effects.items()))
         if p_mw < 0.0 and other is not None:
-            yield f"{p_mw:g} MW would tell the device the same as {other:g} MW"
+            yield f"{p_mw:g} {unit} would tell the device the same as {other:g} {unit}"
             break
     held: dict[frozenset[Any], float] = {}
     for (_, before), (p_mw, effects) in product((*driving.items(), (0.0, {})), driving.items()):
@@ -65,7 +70,7 @@ def confusions(
     for before, effects in product((*driving.values(), {}), driving.values()):
         left = held.get(frozenset({**before, **effects, **zero}.items()))
         if left is not None:
-            yield f"0 MW would leave the device as {left:g} MW does: a message for 0 has to clear it"
+            yield f"0 {unit} would leave the device as {left:g} {unit} does: a message for 0 has to clear it"
             return
     sizes = _sizes(driving)
     says_its_own = any(
@@ -73,7 +78,40 @@ def confusions(
         for place, content in zero.items()
     )
     if not says_its_own and (kept := sizes - zero.keys()):
-        yield f"0 MW would leave a power standing ({min(map(_named, kept))}): let a message for 0 clear it"
+        place = min(map(_named, kept))
+        yield f"0 {unit} would leave a power standing ({place}): let a message for 0 clear it"
+
+
+def passed_through(
+    told: Mapping[float, Sequence[Effects]], zero: Effects, *, unit: str = "MW"
+) -> Iterator[str]:
+    """Return which power a device has on its way from one to another, beyond both, for people; at most one.
+
+    After each request but the last it has a part of the new setpoint and a part of the old one. A request may
+    be refused, so that it stays there.
+
+    Args:
+        told: What each power sets, request by request, by MW or Mvar, positive = injected.
+        zero: What a setpoint of 0 sets.
+        unit: MW, or Mvar for reactive power.
+    """
+    whole = {p: {place: what for request in told[p] for place, what in request.items()} for p in told}
+    driving = {p: effects.items() for p, effects in whole.items() if effects != zero}
+    starts = [(p, effects) for p, effects in whole.items() if p in driving]
+    starts += [(0.0, {**effects, **zero}) for _, effects in starts]
+    for (before, effects), after in product(starts, driving):
+        held = dict(effects)
+        for request in told[after][:-1]:
+            held.update(request)
+            for p, told_it in driving.items():
+                is_between = min(before, after, 0.0) <= p <= max(before, after, 0.0)
+                if not is_between and told_it <= held.items():
+                    yield (
+                        f"on the way from {before:g} to {after:g} {unit} the device would have {p:g} {unit} "
+                        "between two requests: write both in one (neighbouring registers in one message, "
+                        'function = "multiple"), or send 0 first'
+                    )
+                    return
 
 
 def _sizes(driving: Mapping[float, Effects]) -> frozenset[Any]:
@@ -90,4 +128,4 @@ def _sizes(driving: Mapping[float, Effects]) -> frozenset[Any]:
 
 
 def _named(place: Any) -> str:
-    return " ".join(map(str, place)) if isinstance(place, tuple) else str(place)
+    return " ".join(map(_named, place)) if isinstance(place, tuple) else str(place)

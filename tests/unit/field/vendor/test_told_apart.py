@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from itertools import pairwise
 
@@ -170,3 +171,137 @@ def test_a_0_that_is_sent_as_the_word_of_a_power_is_refused() -> None:
     assert refusal(f"{three}\n{VALUE}") == ""
     relay = 'words = [{ word = "LOW" }, { word = "HIGH", from = 500.0 }]'
     assert refusal(f"{relay}\n{VALUE}", DISCHARGES) == ""
+
+
+COMMANDS = """
+[setpoint.values.m]
+formula = "'charge' if p < 0 else 'discharge'"
+[[setpoint.messages]]
+topic = "b/c"
+payload = MODE
+[[setpoint.messages]]
+topic = "b/c"
+payload = POWER
+when = "p != 0"
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "power"),
+    [
+        ('"mode={m}"', '"power={p}"'),
+        ("""'{"mode": "{m}"}'""", """'{"power": {p}}'"""),
+        ('{ set = { mode = "{m}" } }', '{ set = { power = "{p}" } }'),
+        ('["mode", "{m}"]', '["power", "{p}"]'),
+    ],
+)
+def test_a_command_leaves_what_another_command_on_its_topic_has_set(mode: str, power: str) -> None:
+    setpoint = COMMANDS.replace("MODE", mode).replace("POWER", power)
+    assert "0 MW would leave the device as" in refusal(setpoint)
+    assert refusal(setpoint.replace("'discharge'\"", "('discharge' if p > 0 else 'idle')\"")) == ""
+    assert refusal(setpoint.replace('when = "p != 0"', "")) == ""
+
+
+REACTIVE = """
+[setpoint.values.q]
+quantity = "q_mvar"
+unit = "var"
+EXTRA
+[[setpoint.messages]]
+topic = "b/c"
+payload = { v = "{p}" }
+[[setpoint.messages]]
+topic = "b/q"
+payload = { q = "{q}" }
+WHEN
+"""
+
+
+def reactive(extra: str = "", when: str = "") -> str:
+    return REACTIVE.replace("EXTRA", extra).replace("WHEN", when)
+
+
+def test_reactive_power_is_told_apart_as_power_is() -> None:
+    assert refusal(reactive()) == ""
+    assert "-0.005 Mvar would tell the device the same as 0.005 Mvar" in refusal(reactive("absolute = true"))
+    assert "0 Mvar would leave the device as" in refusal(reactive(when='when = "q != 0"'))
+    by_power = reactive(when='when = "q != 0 or p == 0"')  # 0 var beside a power leaves it, a stop does not
+    assert refusal(by_power) == ""
+    with pytest.raises(
+        ConfigError, match=r"0 Mvar cannot be sent: setpoint\.values\.q makes of it what it makes of"
+    ):
+        refusal(reactive("min = 800"))
+
+
+REGISTERS = """
+name = "box"
+[modbus]
+[registers]
+power = { address = 0, type = "int16" }
+way = { address = 10, words = { 0 = "discharge", 1 = "charge" } }
+size = { address = 15, type = "uint16" }
+mode = { address = 20, words = { 0 = "auto", 2 = "forced" } }
+discharge = { address = 30, type = "int16" }
+charge = { address = 32 }
+[quantities.p_mw]
+formula = "power"
+unit = "W"
+[setpoint]
+[[setpoint.release]]
+registers = { mode = "auto" }
+"""
+
+
+W_VALUES = {
+    "w": 'quantity = "p_mw"\nunit = "W"',
+    "size": 'quantity = "p_mw"\nunit = "W"\nabsolute = true',
+    "m": "formula = \"'charge' if p_mw < 0 else 'discharge'\"",
+    "on": "formula = \"'forced' if p_mw else 'auto'\"",
+}
+
+
+def message(registers: str, when: str = "") -> str:
+    text = f"[[setpoint.messages]]\nregisters = {{ {registers} }}\n"
+    return text + (f'when = "{when}"\n' if when else "")
+
+
+def refusal_of_registers(messages: str) -> str:
+    """Return why a mapping of registers is refused for a device of both signs; empty = it is not."""
+    used = (name for name in W_VALUES if re.search(rf"\b{name}\b[^=]*$", messages, re.MULTILINE))
+    values = "".join(f"[setpoint.values.{name}]\n{W_VALUES[name]}\n" for name in used)
+    try:
+        mapping = load_mapping(
+            tomllib.loads(REGISTERS + values + messages), agent="MG1", device="ess", source="mine"
+        )
+        mapping.check_range(BOTH)
+    except ConfigError as exc:
+        return str(exc)
+    return ""
+
+
+WAY, SIZE, FORCED = message('way = "{m}"'), message('size = "{size}"'), message('mode = "forced"')
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        message('way = "{m}"') + message('size = "{size}"', "w >= 0") + message('size = "{size}"', "w < 0"),
+        message("size = 0", "w > 0") + WAY + SIZE,
+        WAY + message("size = 0", "w > 0") + SIZE,
+    ],
+)
+def test_a_power_that_is_passed_through_in_the_other_sign_is_refused_whatever_when_it_is_sent(
+    messages: str,
+) -> None:
+    why = refusal_of_registers(messages + FORCED)
+    assert "between two requests" in why or "in another request" in why
+
+
+def test_a_size_that_is_cleared_before_its_sign_changes_is_taken() -> None:
+    assert refusal_of_registers(message("size = 0") + WAY + SIZE + FORCED) == ""
+
+
+def test_a_mode_that_comes_before_the_power_that_its_0_has_left_is_refused() -> None:
+    power, mode = message('discharge = "{w}"', "w != 0"), message('mode = "{on}"')
+    assert "written in another request" in refusal_of_registers(mode + power)
+    assert refusal_of_registers(power + mode) == ""
