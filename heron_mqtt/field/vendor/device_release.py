@@ -266,6 +266,38 @@ class DeviceRelease:
             return None
         return self._state.why("p_mw", now_s) or f"no power from it for {self._stale_after_s:g} s"
 
+    @property
+    def is_unshown(self) -> bool:
+        """Whether it was sent its release by its broker, and has neither accepted it nor said anything since.
+
+        A broker acknowledges also what no one receives.
+        """
+        released_at = self._stop_proof.released_at
+        is_known = self._mapping.registers is not None or self._stop_proof.is_accepted
+        return not is_known and -math.inf < released_at >= self._state.heard.last_at
+
+    @property
+    def late_at(self) -> float:
+        """When its silence is clearly longer than it is used to, s; infinity: that cannot be known."""
+        return self._state.heard.late_at
+
+    def why_gone(self) -> str | None:
+        """Return why it may have been gone when its release was sent, for people; None = nothing is known."""
+        if not self.is_unshown:
+            return None
+        now_s, heard = self._monotonic(), self._state.heard
+        status = self._condition.availability(now_s)
+        if status is not None and status.state == "offline":
+            return status.reason or "it is offline"
+        if now_s < heard.late_at:
+            return None
+        silent_s = now_s - heard.last_at
+        return f"it has said nothing for {silent_s:.1f} s, and was silent for {heard.longest_s:.2g} s at most"
+
+    def owe_unproven(self) -> None:
+        """Owe a release to a device that was sent it, and may have been gone by then."""
+        self.holds_setpoint = self.is_owed = True
+
     def owe_unheard(self) -> bool:
         """Owe a release to a device that was last heard before it was sent: it may have been away by then.
 

@@ -90,6 +90,7 @@ class ReleasableDevice(MappedDevice, abc.ABC):
             self._release,
             self._rest,
             self._stop,
+            monotonic=self._monotonic,
             go_safe=self.go_safe,
             context=self._context,
             report=self._report,
@@ -122,6 +123,7 @@ class ReleasableDevice(MappedDevice, abc.ABC):
 
     def _on_silence(self, why: str) -> None:
         super()._on_silence(why)
+        self._commander.note_absence()  # it may have missed what it was sent
         if self.is_safe and self._release.owe_unheard():
             self._tell_holder()
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from heron_mqtt.end_times import TELL_END_S
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
-from heron_mqtt.field.device.last_look import LastLook, last_look
+from heron_mqtt.field.device.last_look import LOOK_AGAIN_S, LastLook, last_look
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.device_release import DeviceRelease
@@ -19,6 +19,8 @@ from heron_mqtt.field.vendor.payload_filling import MessageContext
 from heron_mqtt.field.vendor.setpoint_writer import ZERO
 
 log = logging.getLogger("heron_mqtt.vendor")
+
+SHOWS_ITSELF_S = 0.4  # at most, for a device to say anything after its release; all in TELL_END_S
 
 
 class ReleaseAtEnd:
@@ -31,6 +33,7 @@ class ReleaseAtEnd:
         release: What it holds, and is told.
         rest: Watches its power.
         stop: The emergency stop.
+        monotonic: The clock, s.
         go_safe: Tells it of a stop, or of its end; given a reason for people.
         context: Returns what messages need.
         report: Told in words for people what is wrong.
@@ -45,6 +48,7 @@ class ReleaseAtEnd:
         rest: HardwareRest,
         stop: StopRegister,
         *,
+        monotonic: Callable[[], float],
         go_safe: Callable[[str], Awaitable[None]],
         context: Callable[[], MessageContext],
         report: Callable[[str], None],
@@ -59,6 +63,7 @@ class ReleaseAtEnd:
         self._release = release
         self._rest = rest
         self._stop = stop
+        self._monotonic = monotonic
         self._go_safe = go_safe
         self._context = context
         self._report = report
@@ -78,6 +83,7 @@ class ReleaseAtEnd:
         if not (is_at_hand or release.is_owed or self.left_with_power is not None):
             if release.left_rest:  # told a moment ago, and not measured since
                 await self._wait_for_rest()
+            await self._see_whether_it_was_there()
             return
         if not (self._link.connected or self._link.connects_to_send):
             self._problem = f"no connection to {self._link.peer}"
@@ -93,9 +99,23 @@ class ReleaseAtEnd:
                 self._problem = ""
                 if self.left_with_power is not None or release.is_watched:
                     await self._wait_for_rest()
+                await self._see_whether_it_was_there()
         except (HeronError, TimeoutError) as exc:
             why = self._problem = str(exc) or self._unanswered()
             self._report(f"it is not sure that it was handed back: {why}")
+
+    async def _see_whether_it_was_there(self) -> None:
+        """Wait whether a device that was sent its release is late to say anything, or goes offline."""
+        if self._stop.is_active:
+            return
+        until = self._monotonic() + SHOWS_ITSELF_S
+        while (why := self._release.why_gone()) is None:
+            if not (self._release.is_unshown and self._monotonic() < self._release.late_at <= until):
+                return
+            await asyncio.sleep(LOOK_AGAIN_S)
+        self._release.owe_unproven()
+        self._problem = f"its release is not known to be taken: {why}"
+        self._report(self._problem)
 
     async def _wait_for_rest(self) -> None:
         """Wait whether the device shows the 0 that it was told; power that falls is on its way there.

@@ -90,6 +90,11 @@ class StopProof:
         answer = self._reply.answer
         return None if answer is None or answer.accepted else answer.reason
 
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the device has answered what it was told last, and accepted it."""
+        return self._reply.answer is not None and self._reply.answer.accepted
+
     def expect_no_answer(self) -> None:
         """Take in no answer: the next is to a setpoint."""
         self._reply.end()
@@ -121,6 +126,11 @@ class StopProof:
     def note_released(self, now_s: float) -> None:
         """Take note that the device has taken its release."""
         self._rested_at = self._released_at = now_s
+
+    @property
+    def released_at(self) -> float:
+        """When it was sent its release, s; -inf: it was not."""
+        return self._released_at
 
     @property
     def was_silent_since_release(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.counter_rate import CounterRate
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.heard_intervals import HeardIntervals
 from heron_mqtt.field.vendor.inputs import InputValue, MissingValue
 from heron_mqtt.field.vendor.learned_levels import LearnedLevels, LevelNote
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
@@ -135,6 +136,8 @@ class VendorState:
         self._presence = PresenceState(mapping.availability)
         self._levels = LearnedLevels(mapping.learned, keeps_instance)
         self._heard_at = -math.inf
+        self.heard = HeardIntervals()
+        """When it was heard itself."""
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -186,6 +189,8 @@ class VendorState:
             is_of_device = True
         if is_of_device and not retained and self._mapping.proves_life(topic):
             self._heard_at = now_s
+            if readers or is_heartbeat:  # of its end its broker tells
+                self.heard.note(now_s)
         for reader, read in taken:
             if read is None:
                 fields |= self._take_node(reader, topic, payload, now_s, retained, problems)

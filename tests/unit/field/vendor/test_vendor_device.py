@@ -2109,6 +2109,104 @@ async def test_power_that_swings_after_its_last_release_is_not_at_rest_when_it_i
     assert site.leases[-1]["state"] == "held"
 
 
+async def speaks(site: Site, times: int = 5, every_s: float = 0.03) -> None:
+    """Have the box say its power as it always does."""
+    for _ in range(times):
+        site.wire.says("box/state", {"p": 1000})
+        await asyncio.sleep(every_s)
+
+
+@pytest.mark.parametrize("is_released_before", [False, True])
+async def test_a_box_that_is_late_at_the_end_is_not_known_to_have_taken_its_release(
+    make: Any, is_released_before: bool
+) -> None:
+    """Its broker acknowledges to nobody. What has been released a moment before, as by a gateway, as well."""
+    site = await make(RELEASED)
+    await speaks(site)
+    await site.answered(site.send(0.001))
+    if is_released_before:
+        channel = topics.device("MG1", "ess", "setpoint")
+        site.publish(channel, Setpoint(p_mw=0.0, lease_s=1.0, release=True))
+        await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release")
+    await site.end()
+    assert site.wire.sent.count(("box/mode", "auto")) == 1
+    left = site.device.left_undone
+    assert left is not None
+    assert left.startswith(
+        f"{NOT_HANDED_BACK}: its release is not known to be taken: it has said nothing for 0."
+    )
+    assert site.leases[-1]["state"] == "held"
+
+
+async def test_a_box_that_is_heard_after_its_last_release_or_seldom_speaks_is_handed_back(make: Any) -> None:
+    for every_s in (0.03, 0.3):
+        async with InMemoryBroker() as broker:
+            site = await make(RELEASED, broker)
+            await speaks(site, 5, every_s)
+            await site.answered(site.send(0.001))
+            if every_s < 0.1:
+                site.wire.answer = lambda topic, text, wire=site.wire: asyncio.get_running_loop().call_later(
+                    0.02, wire.says, "box/state", {"p": 800}
+                )
+            await site.end()
+            assert site.device.left_undone is None
+            assert site.leases[-1]["state"] == "free"
+
+
+async def test_a_box_that_goes_offline_right_after_its_last_release_is_not_known_to_have_taken_it(
+    make: Any,
+) -> None:
+    site = await make({**RELEASED, "availability": LWT})
+    site.wire.says("box/lwt", "on")
+    await speaks(site)
+    await site.answered(site.send(0.001))
+    site.wire.answer = lambda topic, text: asyncio.get_running_loop().call_later(
+        0.1, site.wire.says, "box/lwt", "off"
+    )
+    await site.end()
+    assert site.device.left_undone == f"{NOT_HANDED_BACK}: its release is not known to be taken: box/lwt: off"
+
+
+async def test_a_box_that_goes_offline_long_after_it_was_heard_again_was_handed_back(make: Any) -> None:
+    site = await make({**RELEASED, "availability": LWT})
+    site.wire.says("box/lwt", "on")
+    await speaks(site)
+    await site.answered(site.send(0.001, 0.1))
+    await until(lambda: site.device.is_safe, "the end of the lease")
+    await speaks(site)
+    site.wire.says("box/lwt", "off")
+    await site.end()
+    assert site.device.left_undone is None
+
+
+async def test_a_box_that_was_gone_when_it_was_left_to_shadow_is_released_once_it_is_heard(make: Any) -> None:
+    site = await make(RELEASED, stale_after_s=0.3)
+    site.level("full", "full")
+    await speaks(site)
+    await site.answered(site.send(0.001))
+    site.level("shadow", "shadow")
+    await until(lambda: site.wire.sent[-1] == ("box/mode", "auto"), "the release, which its broker takes")
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    await until(lambda: site.leases[-1]["state"] == "held", "silence since then")
+    assert site.device.owes_safe_state
+    await speaks(site, 1)
+    await until(lambda: site.wire.sent.count(("box/mode", "auto")) == 2, "the release once more")
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease again")
+
+
+async def test_on_change_the_setpoint_that_a_silent_box_may_have_missed_is_sent_again(make: Any) -> None:
+    table = {**PLAIN, "setpoint": {**PLAIN["setpoint"], "send": "change"}}
+    site = await make(table, stale_after_s=0.2)
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    await site.answered(site.send(0.001))
+    assert site.wire.set_to() == [1000]
+    await until(lambda: site.status[-1]["state"] == "fault", "silence")
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.001))
+    assert site.wire.set_to() == [1000, 1000]
+
+
 # -- what it says, and what is said of it ----------------------------------------------------------------
 
 
