@@ -12,6 +12,7 @@ once; rows wait, up to ``max_waiting``, for the disk to take them again; what do
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -79,6 +80,21 @@ class _Head:
 
 
 _TABLES = {table.name: table for table in TABLES}
+
+
+def require_writable(path: Path) -> None:
+    """Make sure that a record takes rows now: its disk has room, and it may be written to.
+
+    Raises:
+        OSError: The file is not there.
+        sqlite3.Error: It does not.
+    """
+    if not path.is_file():  # sqlite would make it
+        raise FileNotFoundError(f"{path} is not there")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version}")  # written, though it stays as it is
 
 
 def create_record(path: Path, meta: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -35,9 +36,12 @@ def main() -> int:
     def report(text: str) -> None:
         _say({"report": text})
 
-    writer = RecordWriter(
-        Path(path), None, source=source, limits=RecordLimits(max_bytes=int(max_bytes)), report=report
-    )
+    limits = RecordLimits(max_bytes=int(max_bytes))
+    try:
+        writer = RecordWriter(Path(path), None, source=source, limits=limits, report=report)
+    except (OSError, sqlite3.Error) as exc:  # since the run has looked, too
+        report(f"record {path}: cannot be written: {exc}")
+        return 1
     for batch in _batches(sys.stdin.buffer):
         for entry in batch:
             _take(writer, entry)

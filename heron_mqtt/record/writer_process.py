@@ -25,7 +25,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from heron_mqtt.own_program import module_command, module_environment
 from heron_mqtt.record.schema import TABLES, RowTable
 from heron_mqtt.record.sink import Losses, Row
-from heron_mqtt.record.writer import FLUSH_S, MAX_WAITING, RecordLimits, create_record
+from heron_mqtt.record.writer import FLUSH_S, MAX_WAITING, RecordLimits, create_record, require_writable
 
 log = logging.getLogger("heron_mqtt.record")
 
@@ -66,6 +66,8 @@ class WriterProcess:
     ) -> None:
         if meta is not None:
             create_record(path, meta, files or {})
+        else:
+            require_writable(path)
         self.path = path
         self.losses = Losses()
         self._report = report or (lambda text: log.warning("%s", text))
