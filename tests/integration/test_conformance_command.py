@@ -76,6 +76,31 @@ def test_a_class_is_examined(tmp_path: Path) -> None:
     assert done.code == 0, done.out + done.err
 
 
+SPEECHLESS = """
+from heron_mqtt import FieldDevice
+
+
+class Speechless(FieldDevice):
+    kind = "load"
+
+    def nameplate(self):
+        return {"p_min_mw": -0.01, "p_max_mw": 0.0}
+
+    def apply(self, setpoint): ...
+
+    def measure(self):
+        raise RuntimeError("the meter has no answer")
+"""
+
+
+def test_a_program_that_ends_after_its_birth_is_named_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "speechless.py").write_text(SPEECHLESS)
+    named = f"{tmp_path}/speechless.py:Speechless"
+    done = run_heron("conformance", "--device", "MG1/ld", "--class", named, "--only", "birth")
+    assert done.code == 1
+    assert "with exit code 1: RuntimeError: the meter has no answer" in done.out + done.err
+
+
 GENSET = '''
 import time
 from heron_mqtt import FieldDevice

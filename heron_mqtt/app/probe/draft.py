@@ -13,6 +13,7 @@ _UNIT_BEHIND = re.compile(r"[-+]?[\d.,]+\s*(?P<unit>[^\W\d_]+|%)")
 OTHERS = 20  # other boxes that are named
 WANTED = {"p_mw": "W", "vm_pu": "V", "soc": "%", "q_mvar": "var"}
 SIGN = "sign = 1    # -1 where the box says + for what it draws; ours is + for what is injected"
+OF_RATED = f'unit = "percent"\nrated_mw = 1.0    # the power at 100 %, MW: see its nameplate\n{SIGN}'
 KEYS = {
     "p_mw": f'unit = "{{unit}}"\n{SIGN}',
     "vm_pu": 'unit = "V"\nnominal_v = 230.0    # the voltage that is 1 pu',
@@ -82,7 +83,8 @@ def _from_guesses(heard: ListenResult) -> str:
             lines.append('decimal = ","')
         if isinstance(value, str) and (behind := _UNIT_BEHIND.fullmatch(value.strip())) is not None:
             lines.append(f"suffix = {json.dumps(behind['unit'])}")
-        lines += [KEYS[meant.quantity].format(unit=meant.unit), ""]
+        is_share = meant.quantity == "p_mw" and meant.unit == "%"
+        lines += [OF_RATED if is_share else KEYS[meant.quantity].format(unit=meant.unit), ""]
     if "p_mw" not in taken:
         lines += [
             "# No topic was found that looks like a power. Uncomment and fill in:",

@@ -52,7 +52,11 @@ _UNITS = {
     "kwh": ("energy", "kWh"),
     "c": ("temperature", "°C"),
     "%": ("soc", "%"),
+    "pct": ("soc", "%"),
+    "percent": ("soc", "%"),
 }
+_RATING = frozenset({"rated", "rating", "nominal", "nom", "nameplate", "max", "min", "limit", "capacity"})
+"""With one of these a power is none that flows."""
 
 
 def guess(topic: str, path: str, value: Any) -> Guess | None:
@@ -75,11 +79,21 @@ def guess(topic: str, path: str, value: Any) -> Guess | None:
                 continue
             if quantity not in {"running", "available"} and not is_number:
                 continue
-            stated = unit or (suffix[1] if suffix is not None and suffix[0] == quantity else None)
-            return Guess(quantity, stated or usual, 3 if stated and least == 2 else least)
+            stated = unit or (suffix[1] if suffix is not None and _fits(suffix, quantity) else None)
+            named = _rating(quantity, near)
+            return Guess(named, stated or usual, 3 if stated and least == 2 else least)
     if suffix is not None and is_number:
-        return Guess(*suffix, 2)
+        return Guess(_rating(suffix[0], near), suffix[1], 2)
     return None
+
+
+def _fits(suffix: tuple[str, str], quantity: str) -> bool:
+    """Whether the unit at the end of a name is one of a quantity; a power may be in percent, too."""
+    return suffix[0] == quantity or (quantity == "p_mw" and suffix[1] == "%")
+
+
+def _rating(quantity: str, near: list[str]) -> str:
+    return "rating" if quantity in {"p_mw", "q_mvar"} and _RATING.intersection(near) else quantity
 
 
 def _is(word: str, known: frozenset[str]) -> bool:

@@ -84,7 +84,13 @@ class ConformanceBench:
             self.ask(f"give {harness.label} its power back")
         self._wait_for_state("online", mark)
         birth = harness.birth(mark)
-        harness.telemetry(lambda m: m.get("boot") == birth.get("boot"), "telemetry after the birth", mark)
+        boot = birth.get("boot")
+
+        def has_spoken() -> bool:
+            self._must_run()
+            return any(m.json.get("boot") == boot for m in harness.heard("telemetry", mark))
+
+        harness.until(has_spoken, "telemetry after the birth")
         return birth
 
     def restart(self) -> Json:
@@ -102,6 +108,11 @@ class ConformanceBench:
         limit_s = self.harness.within_s + RECONNECT_S
         self.harness.until(lambda: self.harness.heard("status", mark), "its birth at the new broker", limit_s)
 
+    def _must_run(self) -> None:
+        """Say how a program has ended that is waited for."""
+        if self.program is not None and not self.program.is_running:
+            raise CheckFailed(f"it does not start: {self.program.ending}")
+
     def _wait_for_state(self, state: str, mark: int) -> None:
         harness = self.harness
         limit_s = harness.within_s if self.program is not None else BY_HAND_S
@@ -109,8 +120,8 @@ class ConformanceBench:
             limit_s = max(limit_s, START_S)
 
         def said() -> bool:
-            if self.program is not None and state == "online" and not self.program.is_running:
-                raise CheckFailed(f"it does not start: {self.program.ending}")
+            if state == "online":
+                self._must_run()
             return any(m.json.get("state") == state for m in harness.heard("status", mark))
 
         harness.until(said, f"`{state}` on {harness.topic('status')}", limit_s)

@@ -157,6 +157,11 @@ def test_a_draft_names_the_boxes_that_it_leaves_out() -> None:
         ("ess0/ReactivePower", "", "120", "q_mvar", "var"),
         ("meter", "ApparentPower", 120, "apparent power", "VA"),
         ("meter", "power_factor", 0.98, "power factor", ""),
+        ("stack/state", "power_pct", 40.0, "p_mw", "%"),
+        ("stack/state", "power.percent", 40.0, "p_mw", "%"),
+        ("stack/state", "tank_pct", 40.0, "soc", "%"),
+        ("stack/state", "rated_kw", 20, "rating", "kW"),
+        ("inverter/limit", "maxPower", 20, "rating", "W"),
     ],
 )
 def test_words_and_units_tell_what_a_value_may_be(
@@ -170,6 +175,16 @@ def test_words_and_units_tell_what_a_value_may_be(
 @pytest.mark.parametrize("value", [None, "x" * 500, "power"])
 def test_what_holds_no_value_means_nothing(value: Any) -> None:
     assert guess("box/power", "", value) is None
+
+
+def test_a_power_in_percent_is_drafted_with_what_one_hundred_percent_is() -> None:
+    payload = b'{"rated_kw": 20, "power_pct": 40.0, "tank_pct": 55.0}'
+    lines = draft(heard(("stack/7/state", payload)), []).splitlines()
+    assert [line for line in lines if line.startswith("path = ")] == [
+        'path = "power_pct"    # 40.0',
+        'path = "tank_pct"    # 55.0',
+    ]
+    assert any(line.startswith("rated_mw = ") for line in lines)
 
 
 def test_a_draft_is_a_mapping_that_reads_what_was_heard(tmp_path: Path) -> None:
