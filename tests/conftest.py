@@ -19,6 +19,7 @@ from hypothesis import settings
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.embedded import EmbeddedBroker
 from support import (
+    built_models,  # noqa: F401 # the process that workers are forked of looks for it
     forked_modules,
     forked_worker,
     quick_hashes,
@@ -59,7 +60,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["HERON_MQTT_GRID_CACHE"] = f"{_shared.name}/grids"
 
 # A busy machine is slow, not wrong: examples have no deadline. .ci/slow asks for the thorough profile.
-settings.register_profile("quick", deadline=None, max_examples=15)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.register_profile("thorough", deadline=None, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

@@ -342,6 +342,7 @@ def test_importing_the_package_imports_no_amqtt() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
+@pytest.mark.slow_but("15")  # SIGTERM
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_broker_alone_says_where_it_listens_and_ends_at_a_signal(number: signal.Signals) -> None:
     code = (

@@ -67,6 +67,7 @@ def episode(env: MultiAgentMicrogrids, seed: int = 3) -> list[Any]:
     return said
 
 
+@pytest.mark.slow_but("p2p-QueueBroker", "consensus-SlowBroker")
 @pytest.mark.parametrize("kind", [QueueBroker, SlowBroker])
 @pytest.mark.parametrize("protocol", ["p2p", "consensus"])
 def test_a_whole_episode_over_two_methods_is_that_of_centralized_mode(

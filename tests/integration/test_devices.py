@@ -65,8 +65,12 @@ def _path(script: str) -> str:
 # -- start ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_scripts_import_nothing_heavy() -> None:
-    """They start fast, and on small machines, because the physics is plain Python."""
+    """They start fast, and on small machines, because the physics is plain Python.
+
+    Quicker: ``test_import_arrows.py`` asks the same of them, among other modules.
+    """
     program = f"import sys, powergrid.emulators.script; print([m for m in {HEAVY} if m in sys.modules])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from powergrid.scenario import scenario_from_dict
 from powergrid.simulation.build import build
 from support.doc_pages import PAGES, ROOT, Block, all_blocks, anchors, blocks, links
 from support.doc_shell import Terminals, write_site_csv
+from support.heron_command import run_script
 
 pytestmark = pytest.mark.usefixtures("built_once")
 
@@ -149,8 +148,8 @@ def test_commands_of_blocks_that_are_not_run_have_the_options_of_the_program() -
 
 def test_the_scenario_reference_is_up_to_date() -> None:
     script = ROOT / "scripts" / "scenario_reference.py"
-    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_script(script, "--check")
+    assert done.code == 0, done.out + done.err
 
 
 def test_the_quickstart_shows_what_a_run_gives() -> None:

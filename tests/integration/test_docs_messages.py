@@ -6,12 +6,12 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 
 from heron_mqtt.messages import WIRE_TYPES, parse_any
 from heron_mqtt.messaging import topics
 from support.doc_pages import ROOT, blocks
+from support.heron_command import run_script
 from support.mosquitto_server import Mosquitto
 
 PAGE = ROOT / "docs" / "messages-by-hand.md"
@@ -26,8 +26,8 @@ def lines(program: str) -> list[str]:
 
 def test_the_page_is_up_to_date() -> None:
     script = ROOT / "scripts" / "messages_by_hand.py"
-    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_script(script, "--check")
+    assert done.code == 0, done.out + done.err
 
 
 def test_every_message_is_sent_by_a_line() -> None:

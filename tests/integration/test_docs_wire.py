@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from heron_mqtt.messaging.codec import decode
 from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 from support.doc_pages import ROOT, blocks, section
+from support.heron_command import run_script
 
 pytestmark = pytest.mark.usefixtures("built_once")
 
@@ -213,5 +213,5 @@ def test_a_run_says_what_the_page_says_and_nothing_else(
 
 def test_the_field_tables_are_up_to_date() -> None:
     script = ROOT / "scripts" / "wire_reference.py"
-    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_script(script, "--check")
+    assert done.code == 0, done.out + done.err

@@ -36,7 +36,7 @@ def _of_the_grid(step: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in step.items() if "/authority" not in k and "/bounds/" not in k}
 
 
-@pytest.mark.slow_but("own_policies-2", "some_random_actions-3")
+@pytest.mark.slow_but("some_random_actions-3")  # units of both standards do the same: test_fmu.py of devices
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("act", [own_policies, some_random_actions])
 def test_it_is_the_same_by_direct_calls_over_messages_and_with_emulators(version: int, act: Any) -> None:

@@ -99,10 +99,10 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
     [
         pytest.param({}, marks=pytest.mark.slow),  # those with a grid check have it, and more
         pytest.param({"protocol.horizontal": "consensus"}, marks=pytest.mark.slow),
-        {"protocol.horizontal": "none"},
+        pytest.param({"protocol.horizontal": "none"}, marks=pytest.mark.slow),
         {"protocol.neighbours": "ring", **FOUR},
         {"protocol.horizontal": "order_book", **FOUR},
-        {"envelope.grid_check": True},
+        pytest.param({"envelope.grid_check": True}, marks=pytest.mark.slow),
         {
             "envelope.grid_check": True,
             "protocol.horizontal": "consensus",
@@ -215,12 +215,12 @@ POLICIES: dict[str, dict[str, Any]] = {
     ("horizontal", "policy", "checked"),
     [
         pytest.param("p2p", "rules", False, marks=pytest.mark.slow),  # those that follow have it, and more
-        ("p2p, ring", "rules", False),
+        pytest.param("p2p, ring", "rules", False, marks=pytest.mark.slow),
         ("order_book", "rules", True),
         ("p2p", "one a copy", True),
         ("consensus", "all copies", False),
         pytest.param("consensus", "rules", True, marks=pytest.mark.slow),
-        ("none", "one a copy", False),
+        pytest.param("none", "one a copy", False, marks=pytest.mark.slow),
     ],
 )
 def test_every_copy_loses_what_a_single_environment_loses(

@@ -81,7 +81,7 @@ def central_and(broker: MessageBroker, scenario: Any, act: Actions) -> tuple[lis
 # -- a day of the shipped scenario ---------------------------------------------------------------------
 
 
-@pytest.mark.slow_but("own_policies")
+@pytest.mark.slow_but("memory-own_policies")
 @pytest.mark.parametrize("act", [own_policies, random_actions])
 @pytest.mark.parametrize("kind", BROKERS)
 def test_a_day_over_any_broker_is_the_day_of_centralized_mode(
@@ -127,7 +127,10 @@ def test_every_protocol_is_the_same_by_direct_calls_and_by_messages(
     assert_same(central, distributed)
 
 
-@pytest.mark.slow_but("mosquitto")
+@pytest.mark.slow_but(
+    *("p2p, ring of four-embedded", "order book of four-mosquitto", "consensus, ring of four-mosquitto"),
+    *("none-embedded", "grid check-mosquitto"),
+)
 @pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
 @pytest.mark.parametrize(
     "protocol", ["p2p, ring of four", "order book of four", "consensus, ring of four", "none", "grid check"]

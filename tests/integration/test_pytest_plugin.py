@@ -344,7 +344,11 @@ def test_tests_whose_names_are_alike_have_a_plot_each(pytester: pytest.Pytester)
     assert len(list((pytester.path / "plots").iterdir())) == 4
 
 
-def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
+@pytest.mark.slow_but("alone")
+@pytest.mark.parametrize("beside", ["alone", "all plugins that are installed"])
+def test_who_does_not_use_it_pays_nothing(
+    beside: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytester.makepyfile(
         """
         import sys
@@ -355,7 +359,11 @@ def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
             assert not {"numpy", "pandapower", "paho", "pydantic"} & set(sys.modules)
         """
     )
-    result = pytester.runpytest_subprocess(*plugin(), "-p", "no:xdist")  # nothing is imported before
+    words = plugin()
+    if beside == "alone":
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        words = PLUGIN
+    result = pytester.runpytest_subprocess(*words, "-p", "no:xdist")  # nothing is imported before
     result.assert_outcomes(passed=1)
 
 

@@ -41,6 +41,7 @@ def test_a_run_imports_nothing_that_it_has_no_use_for(arguments: list[str], tmp_
     assert not found & NOT_FOR_A_RUN
 
 
+@pytest.mark.slow_but("--help")
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_help_and_version_import_little(option: str, tmp_path: Path) -> None:
     found = imported(option, folder=tmp_path)

@@ -202,6 +202,8 @@ def _take_in() -> None:
         if (forked_modules := sys.modules.get("support.forked_modules")) is not None:
             forked_modules.import_programs()
         _build_networks()
+        if (built_models := sys.modules.get("support.built_models")) is not None:
+            built_models.build_models()
     _look_up_for_properties()
     gc.collect()
     gc.freeze()

@@ -89,6 +89,12 @@ def script(
     return HeronProgram([sys.executable, str(path), *arguments], cwd=cwd, ignored=ignored)
 
 
+def run_script(path: Path, *arguments: str, within_s: float = START_S) -> Ended:
+    """Run a script of ours to its end."""
+    with script(path, *arguments) as program:
+        return program.wait(within_s)
+
+
 def run_heron_into(stdout: int, *arguments: str) -> Ended:
     """Run ``heron-mqtt`` to its end with this descriptor as its standard output."""
     with Path(os.devnull).open("rb") as nothing, tempfile.TemporaryFile("w+") as err:

@@ -228,7 +228,7 @@ def test_an_interface_does_not_import_its_own_implementations_even_for_types() -
 
 def test_a_device_script_starts_without_the_heavy_packages_and_without_a_gateway() -> None:
     """Nor does anything that it is made of: one process imports each, and looks after each."""
-    heavy = ("numpy", "pandas", "pandapower", "scipy", "gymnasium", "pettingzoo", "amqtt")
+    heavy = ("numpy", "pandas", "pandapower", "scipy", "gymnasium", "pettingzoo", "amqtt", "rich", "typer")
     heavy += ("heron_mqtt.agents.proxy", "heron_mqtt.field.gateway.gateway")
     heavy += ("heron_mqtt.messages.agent", "heron_mqtt.messages.grid", "heron_mqtt.messages.wire_types")
     modules = (

@@ -161,11 +161,11 @@ def test_the_file_of_a_network_is_found_from_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    pp.to_json(load_network("create_cigre_network_lv"), "mine.json")
+    pp.to_json(load_network("case5"), "mine.json")
     make_project(Path("sub/site"), "mine.json", 2, 0)
     monkeypatch.chdir("/")
     described = list(describe(load_scenario(tmp_path / "sub/site/scenario.toml")))
-    assert any("44 buses" in line for line in described)
+    assert any("5 buses" in line for line in described)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

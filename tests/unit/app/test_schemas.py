@@ -26,11 +26,9 @@ FILES = {
 SHIPPED = [(what, path) for what, pattern in FILES.items() for path in sorted(shipped_config().glob(pattern))]
 
 
-@functools.cache  # to check a schema itself takes half a second
+@functools.cache
 def validator(what: str) -> jsonschema.Draft202012Validator:
-    schema = schema_of(what)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+    return jsonschema.Draft202012Validator(schema_of(what))
 
 
 def errors(what: str, data: Any) -> list[str]:
@@ -41,6 +39,12 @@ def errors(what: str, data: Any) -> list[str]:
 def test_the_shipped_schema_is_the_one_of_the_models(what: str) -> None:
     shipped = json.loads((shipped_config() / "schema" / f"{what}.json").read_text("utf-8"))
     assert shipped == schema_of(what), f"heron-mqtt schema {what} > config/schema/{what}.json"
+
+
+@pytest.mark.slow_but("impairment", "suite")  # those of a scenario and of a mapping take half a second
+@pytest.mark.parametrize("what", SCHEMAS)
+def test_the_schema_is_one(what: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema_of(what))
 
 
 def test_every_shipped_file_validates_and_names_its_schema() -> None:

@@ -249,6 +249,7 @@ for n in itertools.count():
 """
 
 
+@pytest.mark.slow_but("0.11", "0.4")
 @pytest.mark.parametrize("moment_s", [0.05, 0.11, 0.23, 0.4])
 def test_a_killed_process_loses_a_quarter_of_a_second_at_most(tmp_path: Path, moment_s: float) -> None:
     path = tmp_path / "run.heron"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from heron_mqtt.testing.conformance.results import PromiseVerdict
 from heron_mqtt.testing.conformance.serve import device_class
 from heron_mqtt.testing.device_harness import DeviceHarness
 from heron_mqtt.testing.device_process import fill_in
+from support.heron_command import run_script
 from support.rows import each_row
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -203,5 +203,5 @@ def test_host_and_port_are_those_of_the_address_without_a_login(url: str, where:
 
 def test_the_table_of_promises_in_the_page_is_up_to_date() -> None:
     script = ROOT / "scripts/promises_table.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], check=False)
-    assert done.returncode == 0, "python scripts/promises_table.py writes it"
+    done = run_script(script, "--check")
+    assert done.code == 0, "python scripts/promises_table.py writes it"

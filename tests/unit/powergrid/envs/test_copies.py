@@ -208,6 +208,7 @@ def test_other_prices_are_copied_too() -> None:
     assert same(advance(copy.deepcopy(env), 3), advance(env, 3))
 
 
+@pytest.mark.slow_but("p2p-deepcopy", "consensus-pickle", "every kind-pickle")
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("changes", [*CHANGES, "every kind"])
 def test_a_copy_of_a_batch_goes_the_very_same_way(how: str, changes: str) -> None:

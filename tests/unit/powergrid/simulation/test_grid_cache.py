@@ -147,7 +147,9 @@ def test_a_known_grid_still_gives_its_pandapower_network(directory: Path) -> Non
     pp.runpp(blueprint.net, numba=False)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_known_grid_never_imports_pandapower() -> None:
+    """Quicker: ``test_a_run_imports_nothing_that_it_has_no_use_for`` asks more of the same run."""
     run = [sys.executable, "-X", "importtime", "-m", "heron_mqtt", "run", "--steps", "1", "--json"]
     done = subprocess.run(
         [*run, "--devices", "simulated", "--no-record"],

@@ -61,7 +61,7 @@ def test_centralized_and_distributed_take_the_same_random_episode(grid_check: bo
     env.close()
 
 
-@pytest.mark.slow_but("start", "load_noise", "initial_soc")
+@pytest.mark.slow_but("start", "initial_soc")
 @pytest.mark.parametrize("table", [*ONE_BY_ONE, ALL], ids=" ".join)
 def test_every_copy_of_a_batch_takes_the_episodes_of_a_single_environment(table: dict[str, Any]) -> None:
     batch = BatchedMicrogrids({"scenario": scenario(table), "num_envs": 3, "start_rows": "scenario"})
