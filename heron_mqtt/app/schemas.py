@@ -25,7 +25,7 @@ def schema_of(what: str) -> Schema:
     make = _MAKERS.get(what)
     if make is None:
         raise ConfigError(f"schema {what}: expected {', '.join(SCHEMAS)}")
-    return {"$schema": DIALECT, **make()}
+    return {"$schema": DIALECT, **_with_added_impairments(make())}
 
 
 def _scenario() -> Schema:
@@ -46,6 +46,22 @@ def _of_networks() -> tuple[Registry[Any], ...]:
     from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, JITTERS
 
     return IMPAIRMENTS, JITTERS
+
+
+def _with_added_impairments(schema: Schema) -> Schema:
+    """Return the schema with the tables of registered kinds of impairment in a rule, if it has rules."""
+    from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS
+
+    definitions: dict[str, Schema] = schema.get("$defs", {})
+    rule = definitions.get("RuleTable")
+    if rule is None:
+        return schema
+    for name in IMPAIRMENTS:
+        if (model := IMPAIRMENTS[name].table) is not None:
+            table = model.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+            definitions.update(table.pop("$defs", {}))
+            rule["properties"][name] = table
+    return schema
 
 
 def _device(definitions: dict[str, Schema]) -> Schema:

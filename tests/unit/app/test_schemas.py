@@ -7,15 +7,18 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import BaseModel
 
 from heron_mqtt.app.schemas import SCHEMAS, schema_of
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, Impairment, ImpairmentKind
 
 FILES = {
     "scenario": "*.toml",
@@ -70,6 +73,24 @@ def test_every_shipped_file_validates_and_names_its_schema() -> None:
 def test_what_a_run_refuses_an_editor_marks(change: dict[str, Any]) -> None:
     data = tomllib.loads((shipped_config() / "three_microgrids.toml").read_text("utf-8"))
     assert errors("scenario", {**data, **change})
+
+
+def test_an_added_kind_of_impairment_is_a_table_of_a_rule() -> None:
+    class SpikesTable(BaseModel, extra="forbid"):
+        spike_s: float
+
+    class Spikes(ImpairmentKind):
+        name, table = "added_spikes", SpikesTable
+
+        def affect(self, message: Impairment, draws: Sequence[float]) -> None:
+            message.delay_s += self.settings.spike_s
+
+    with IMPAIRMENTS.added(Spikes):
+        for what in ("scenario", "impairment"):
+            check = jsonschema.Draft202012Validator(schema_of(what)["$defs"]["RuleTable"])
+            assert check.is_valid({"added_spikes": {"spike_s": 2.0}})
+            assert not check.is_valid({"added_spikes": {"spikes_s": 2.0}})
+    assert "added_spikes" not in schema_of("impairment")["$defs"]["RuleTable"]["properties"]
 
 
 def test_there_is_no_schema_of_other_things() -> None:
