@@ -14,11 +14,10 @@ class TelemetryOrder:
     it is of this device and of now.
     """
 
-    __slots__ = ("_before", "_past", "boot", "newest")
+    __slots__ = ("_past", "boot", "newest")
 
     def __init__(self) -> None:
-        self._past: list[str] = []
-        self._before: tuple[str, int] | None = None  # newest of the life before the present one
+        self._past: dict[str, tuple[str, int] | None] = {}  # by boot, in order: what was newest in it
         self.boot: str | None = None
         """Of the present life; None = no message has named one."""
         self.newest: tuple[str, int] | None = None
@@ -29,22 +28,27 @@ class TelemetryOrder:
         if boot is None or boot == self.boot:
             return False
         if self.boot is not None:
-            self._past = [*self._past[2 - REMEMBERED_BOOTS :], self.boot]
-        self._before = self.newest
+            self._remember(self.boot)
         self.boot, self.newest = boot, None
         return True
 
-    def take_back(self, boot: str | None) -> bool:
-        """Go back to the life before, which says that it is there; return whether that is possible.
+    def go_back(self, boot: str) -> bool:
+        """Go back to an earlier life, which holds the device's name; return whether it was one.
 
-        It is where the present life has numbered no telemetry: a program that was displaced while it stood
-        still may say once more that it is there, before it reads that. One that measures is really there.
+        What was taken for a newer one is of a program that was displaced while it stood still: it may speak
+        once more before it reads that.
         """
-        if self.newest is not None or not self._past or boot != self._past[-1]:
+        if boot not in self._past or self.boot is None:
             return False
-        self.boot, self.newest = self._past.pop(), self._before
-        self._before = None
+        newest = self._past.pop(boot)
+        self._remember(self.boot)
+        self.boot, self.newest = boot, newest
         return True
+
+    def _remember(self, boot: str) -> None:
+        self._past[boot] = self.newest
+        while len(self._past) >= REMEMBERED_BOOTS:
+            del self._past[next(iter(self._past))]
 
     def is_other(self, boot: str | None) -> bool:
         """Whether a message is certainly not of the present life: both name one, and not the same."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from heron_mqtt.errors import MessageError
+from heron_mqtt.errors import BrokerError, MessageError
 from heron_mqtt.field.gateway.acknowledgements import Acknowledgements
 from heron_mqtt.field.gateway.device_stats import DeviceStats
 from heron_mqtt.field.gateway.hand_back import HandBack, Unreturned
@@ -19,7 +20,7 @@ from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.telemetry_order import TelemetryOrder
-from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Setpoint, Status, Telemetry, fields_of
+from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Owner, Setpoint, Status, Telemetry, fields_of
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.background_loop import running_loop
@@ -165,6 +166,8 @@ class DeviceLink:
         self._wrong_kind: str | None = None
         self._reseed_due = False
         self._hears_lease = self._is_lease_free = False
+        self._owner: str | None = None  # boot of who holds its name; None = not known, or not said
+        self._asking: asyncio.Task[None] | None = None
         self.hand_back = HandBack(nameplate_mw or (0.0, 0.0))
         """Whether it was driven, and shows since that it was let go."""
         self._hint = MappingHint(max(map(abs, nameplate_mw or (0.0,))))
@@ -204,6 +207,8 @@ class DeviceLink:
 
     def close(self) -> None:
         """Stop listening."""
+        if self._asking is not None:
+            self._asking.cancel()
         self._subscriptions.close()
 
     # -- what is known -----------------------------------------------------------------------------
@@ -586,11 +591,41 @@ class DeviceLink:
         return True
 
     def _is_past(self, boot: str | None) -> bool:
-        """Whether a message is of an earlier life of the device, or of a second one; takes note of it."""
-        if not self._order.is_past(boot):
+        """Whether a message is of an earlier life of the device, or of a second one; takes note of it.
+
+        Which one that is, where two speak, who holds the device's name says: that is looked up from the first
+        time on.
+        """
+        if boot is None or not self._order.is_past(boot):
             return False
+        if boot == self._owner and self._goes_back(boot):
+            return False
+        if self._asking is None and (loop := running_loop()) is not None:
+            self._asking = loop.create_task(self._hear_owner(), name=f"owner of {self.name}")
         self._plausible.note_past()
         return True
+
+    def _goes_back(self, boot: str) -> bool:
+        """Take an earlier life for the present one again, if it was one; it begins from what it measures."""
+        if not self._order.go_back(boot):
+            return False
+        self._plausible.begin_boot()
+        self._is_born_again()
+        return True
+
+    async def _hear_owner(self) -> None:
+        """Listen to who holds the device's name; devices of other makers may not say it."""
+        with contextlib.suppress(BrokerError):
+            channel = topics.device(self.agent_id, self.device, "owner")
+            await self._subscriptions.open([(channel, self._on_owner)])
+
+    def _on_owner(self, message: Received) -> None:
+        owner = self._broker.parsed(message, Owner)
+        if owner is None or owner.env_id not in {None, self._env_id} or owner.state != "holds":
+            return
+        self._owner = owner.boot
+        if owner.boot is not None and self._goes_back(owner.boot):
+            self._on_change()
 
     def _take_answer(self, acks: Acknowledgements, telemetry: Telemetry) -> None:
         """See whether telemetry answers the newest setpoint, which the one before may have done already."""
@@ -617,10 +652,7 @@ class DeviceLink:
             return  # what it says now counts for more than what the broker kept
         if status.state == "offline" and self._order.is_other(status.boot):
             return  # the will of an earlier life comes late: its connection was lost without its end
-        is_back = status.state == "online" and not message.retained and self._order.take_back(status.boot)
-        if is_back:
-            self._is_born_again()
-        elif self._is_past(status.boot):
+        if self._is_past(status.boot):
             return  # of an earlier life of the device, late, whatever it says; or of a second one
         self._has_live_status |= not message.retained
         before, self.status = self.status, status

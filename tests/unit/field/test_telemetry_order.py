@@ -41,19 +41,20 @@ def test_a_new_life_counts_afresh_and_an_earlier_one_never_again() -> None:
     assert order.newest == ("b3", 0)
 
 
-def test_a_life_that_has_measured_nothing_gives_way_to_the_one_before_and_one_that_has_does_not() -> None:
+def test_an_earlier_life_that_holds_the_name_goes_on_where_it_was() -> None:
     order = TelemetryOrder()
+    assert not order.go_back("b1")
     order.take("b1", 90)
-    order.begin("b2")
-    assert not order.take_back("b0")
-    assert not order.take_back(None)
-    assert order.take_back("b1")
-    assert (order.boot, order.newest) == ("b1", ("b1", 90)), "what it has said before is no news"
-    assert not order.take_back("b1")
-    assert not order.is_past("b1")
-    order.take("b2", 0)
-    assert not order.take_back("b1")
-    assert order.is_past("b1")
+    order.take("b2", 5)
+    assert not order.go_back("b0")
+    assert not order.go_back("b2")
+    assert order.go_back("b1")
+    assert (order.boot, order.newest) == ("b1", ("b1", 90))
+    assert not order.take("b1", 90), "what it has said before is no news"
+    assert not order.take("b2", 6)
+    assert order.take("b1", 91)
+    assert order.go_back("b2")
+    assert order.newest == ("b2", 5)
 
 
 def test_as_many_boots_as_are_remembered_are_known_and_older_ones_are_not() -> None:
