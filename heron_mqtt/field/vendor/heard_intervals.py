@@ -7,32 +7,33 @@ from collections import deque
 from itertools import pairwise
 
 KEPT = 50
-FEWEST = 4  # times that it was heard, before anything is concluded from the time between
+BURST_S = 0.1  # what is said in so short a time counts as said once: many say several things at a time
+LEAST_HEARD_S = 5.0  # for so long it has to be heard, before anything is concluded,
+REGULAR = 10.0  # and for so many times its longest silence
 LATE = 3.0  # times its longest silence: then it is clearly late
-LEAST_LATE_S = 0.3  # a network and a busy machine hold up what is said often
+LEAST_LATE_S = 1.0  # a network and a busy machine hold up what is said often
 
 
 class HeardIntervals:
     """The times at which a device was heard last, by one clock, s."""
 
     def __init__(self) -> None:
-        self._heard_at: deque[float] = deque(maxlen=KEPT)
-
-    @property
-    def last_at(self) -> float:
+        self.last_at = -math.inf
         """When it was heard last; -inf: never."""
-        return self._heard_at[-1] if self._heard_at else -math.inf
+        self._bursts_at: deque[float] = deque(maxlen=KEPT)
 
     def note(self, at_s: float) -> None:
         """Take note that it was heard."""
-        self._heard_at.append(at_s)
+        self.last_at = at_s
+        if not self._bursts_at or at_s >= self._bursts_at[-1] + BURST_S:
+            self._bursts_at.append(at_s)
 
     @property
     def longest_s(self) -> float | None:
-        """The longest of its last silences, s; None = too little was heard."""
-        if len(self._heard_at) < FEWEST:
-            return None
-        return max(b - a for a, b in pairwise(self._heard_at))
+        """The longest of its last silences, s; None = it was not heard for long enough to know."""
+        longest_s = max((b - a for a, b in pairwise(self._bursts_at)), default=math.inf)
+        heard_for_s = self._bursts_at[-1] - self._bursts_at[0] if self._bursts_at else 0.0
+        return longest_s if heard_for_s >= max(REGULAR * longest_s, LEAST_HEARD_S) else None
 
     @property
     def late_at(self) -> float:

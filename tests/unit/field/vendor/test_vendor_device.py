@@ -2109,7 +2109,13 @@ async def test_power_that_swings_after_its_last_release_is_not_at_rest_when_it_i
     assert site.leases[-1]["state"] == "held"
 
 
-async def speaks(site: Site, times: int = 5, every_s: float = 0.03) -> None:
+def quickly_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be known of a box within a moment how often it speaks."""
+    for name, value in (("LEAST_LATE_S", 0.3), ("LEAST_HEARD_S", 0.1), ("BURST_S", 0.0)):
+        monkeypatch.setattr(f"heron_mqtt.field.vendor.heard_intervals.{name}", value)
+
+
+async def speaks(site: Site, times: int = 20, every_s: float = 0.02) -> None:
     """Have the box say its power as it always does."""
     for _ in range(times):
         site.wire.says("box/state", {"p": 1000})
@@ -2118,9 +2124,10 @@ async def speaks(site: Site, times: int = 5, every_s: float = 0.03) -> None:
 
 @pytest.mark.parametrize("is_released_before", [False, True])
 async def test_a_box_that_is_late_at_the_end_is_not_known_to_have_taken_its_release(
-    make: Any, is_released_before: bool
+    make: Any, monkeypatch: pytest.MonkeyPatch, is_released_before: bool
 ) -> None:
     """Its broker acknowledges to nobody. What has been released a moment before, as by a gateway, as well."""
+    quickly_known(monkeypatch)
     site = await make(RELEASED)
     await speaks(site)
     await site.answered(site.send(0.001))
@@ -2138,11 +2145,14 @@ async def test_a_box_that_is_late_at_the_end_is_not_known_to_have_taken_its_rele
     assert site.leases[-1]["state"] == "held"
 
 
-async def test_a_box_that_is_heard_after_its_last_release_or_seldom_speaks_is_handed_back(make: Any) -> None:
-    for every_s in (0.03, 0.3):
+async def test_a_box_that_is_heard_after_its_last_release_or_seldom_speaks_is_handed_back(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickly_known(monkeypatch)
+    for times, every_s in ((20, 0.02), (3, 0.2)):
         async with InMemoryBroker() as broker:
             site = await make(RELEASED, broker)
-            await speaks(site, 5, every_s)
+            await speaks(site, times, every_s)
             await site.answered(site.send(0.001))
             if every_s < 0.1:
                 site.wire.answer = lambda topic, text, wire=site.wire: asyncio.get_running_loop().call_later(
@@ -2154,8 +2164,9 @@ async def test_a_box_that_is_heard_after_its_last_release_or_seldom_speaks_is_ha
 
 
 async def test_a_box_that_goes_offline_right_after_its_last_release_is_not_known_to_have_taken_it(
-    make: Any,
+    make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quickly_known(monkeypatch)
     site = await make({**RELEASED, "availability": LWT})
     site.wire.says("box/lwt", "on")
     await speaks(site)
