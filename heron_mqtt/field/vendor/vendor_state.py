@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.vendor.counter_rate import CounterRate
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
 from heron_mqtt.field.vendor.heard_intervals import HeardIntervals
 from heron_mqtt.field.vendor.inputs import InputValue, MissingValue
+from heron_mqtt.field.vendor.known_inputs import KnownInput, KnownInputs
 from heron_mqtt.field.vendor.learned_levels import LearnedLevels, LevelNote
 from heron_mqtt.field.vendor.payloads import MAX_PAYLOAD_BYTES, sample
 from heron_mqtt.field.vendor.presence_state import PresenceState
@@ -27,26 +26,9 @@ from heron_mqtt.field.vendor.sparkplug_node import REBIRTH_S, SparkplugNode
 from heron_mqtt.field.vendor.telemetry import AvailabilityReader, ReadResult, TelemetryReader
 from heron_mqtt.field.vendor.words import word_text
 from heron_mqtt.messages import Status, Telemetry
-from heron_mqtt.messaging.stamping import utc_text
 
 TOGETHER_S = 0.2
 """How long values that are sent only when they change wait for others that change with them, s."""
-
-
-@dataclass(slots=True)
-class _Input:
-    """What is known of one input. ``at`` is -inf for a value whose age is not known."""
-
-    value: InputValue | None = None
-    at: float = -math.inf
-    payloads: int = 0
-    sample: str = ""
-    why: str = "nothing has come"
-    topics: tuple[str, ...] = ()
-
-    @property
-    def is_known(self) -> bool:
-        return self.value is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +88,12 @@ class VendorState:
         keeps_instance: Callable[[], bool] = lambda: False,
     ) -> None:
         self._mapping = mapping
-        self._utc_s = utc_s
-        self._inputs: dict[str, _Input] = {}
-        for reader in mapping.telemetry:
-            for name in reader.inputs:
-                known = self._inputs.setdefault(name, _Input())
-                known.topics = tuple(dict.fromkeys((*known.topics, *reader.table.topics)))
-        self._rates = {
-            name: CounterRate(each.rate.per, each.rate.over_s, each.direction)
-            for reader in mapping.telemetry
-            for name, each in reader.inputs.items()
-            if each.rate is not None
-        }
-        self._on_change = {n for r in mapping.telemetry for n, each in r.inputs.items() if each.on_change}
+        self._inputs = KnownInputs(mapping.telemetry, utc_s)
         # And since when; None = while it is heard.
         self._values: dict[str, tuple[QuantityValue, float | None]] = {}
         self._why: dict[str, str] = {}
         self._rounds = {
-            name: TopicRound([n for n in q.inputs if n not in self._on_change], q.within_s)
+            name: TopicRound([n for n in q.inputs if n not in self._inputs.on_change], q.within_s)
             for name, q in mapping.quantities.items()
             if q.waits_for_round
         }
@@ -132,7 +102,6 @@ class VendorState:
         self._asked_at: dict[str, float] = {}
         self.births_wanted: list[str] = []
         """Topics of Sparkplug nodes whose birth should be requested; the caller then empties the list."""
-        self._marks: dict[int, InputValue] = {}
         self._presence = PresenceState(mapping.availability)
         self._levels = LearnedLevels(mapping.learned, keeps_instance)
         self._heard_at = -math.inf
@@ -180,12 +149,12 @@ class VendorState:
                 document = reader.parse(payload) if payload else None
                 why_not = reader.why_not(document) if payload else None
                 if why_not is not None:
-                    self._declined(reader, payload, why_not)
+                    self._inputs.note_declined(reader, payload, why_not)
                     continue
                 taken.append((reader, reader.read(document) if payload else reader.nothing()))
             except MessageError as exc:
                 problems.append(f"{topic}: {exc}")
-                self._failed(reader, payload, str(exc))
+                self._inputs.note_unreadable(reader, payload, str(exc))
             is_of_device = True
         if is_of_device and not retained and self._mapping.proves_life(topic):
             self._heard_at = now_s
@@ -225,7 +194,7 @@ class VendorState:
             news = node.take(topic, payload)
         except MessageError as exc:
             problems.append(f"{topic}: {exc}")
-            self._failed(reader, payload, str(exc))
+            self._inputs.note_unreadable(reader, payload, str(exc))
             return {}
         problems += [f"{topic}: {p}" for p in news.problems]
         if news.needs_birth:
@@ -316,31 +285,13 @@ class VendorState:
         """
         if self._mapping.table.liveness is None:
             return
-        for name in self._on_change:
-            known = self._inputs[name]
-            known.value, known.at, known.why = None, -math.inf, why
+        self._inputs.forget_changes(why)
         for quantity in self._mapping.quantities.values():
-            if self._on_change & set(quantity.inputs):
+            if self._inputs.on_change & set(quantity.inputs):
                 self._values.pop(quantity.name, None)
                 self._due.pop(quantity.name, None)
 
-    def _failed(self, reader: TelemetryReader, payload: bytes, why: str) -> None:
-        for name in reader.inputs:
-            known = self._inputs[name]
-            known.payloads += 1
-            known.sample = sample(payload)
-            known.why = why
-
-    def _declined(self, reader: TelemetryReader, payload: bytes, why: str) -> None:
-        """Note a payload that is not for a table: the reason where none has been for it yet."""
-        for name in reader.inputs:
-            known = self._inputs[name]
-            if not known.is_known:
-                known.payloads += 1
-                known.sample = sample(payload)
-                known.why = why
-
-    # -- inputs ------------------------------------------------------------------------------------
+    # -- quantities --------------------------------------------------------------------------------
 
     def _take_found(
         self,
@@ -352,104 +303,15 @@ class VendorState:
         retained: bool,
         problems: list[str],
     ) -> dict[str, QuantityValue]:
-        self._note_payload(reader, found, shown)
-        self._take_marks(reader, found, now_s, retained)
-        old = self._why_old(reader, found, retained)
-        if old is not None:
-            self._keep_as_old(reader, found, old)
+        news = self._inputs.take(reader, topic, found, shown, now_s, retained=retained)
+        problems += news.problems
+        if news.is_old:
+            self._make_of_old(reader)
             return {}
-        new: set[str] = set()
-        cleared: set[str] = set()
-        stamp = None if reader.table.timestamp is None else self._inputs[reader.table.timestamp].value
-        for name, given in found.values.items():
-            known = self._inputs[name]
-            value = self._as_rate(name, given, stamp if isinstance(stamp, float) else now_s, topic, problems)
-            if isinstance(value, MissingValue):
-                if not value.keeps:
-                    known.value, known.at = None, -math.inf
-                    cleared.add(name)
-            else:
-                known.value, known.at, known.why = value, now_s, ""
-                new.add(name)
-        return self._make(reader, topic, new, cleared, now_s, problems)
+        return self._make(reader, topic, news.new, news.cleared, now_s, problems)
 
-    def _as_rate(
-        self, name: str, value: InputValue | MissingValue, at_s: float, topic: str, problems: list[str]
-    ) -> InputValue | MissingValue:
-        """Return how fast a counter rises in place of where it stands; other values as they are."""
-        counter = self._rates.get(name)
-        if counter is None or not isinstance(value, float):
-            return value
-        why = "a counter: its rate is known after a second reading"
-        try:
-            rate = counter.add(value, at_s)
-        except MessageError as exc:
-            why = str(exc)
-            problems.append(f"{topic}: {name}: {why}")
-            rate = None
-        if rate is not None:
-            return rate
-        if not self._inputs[name].is_known:
-            self._inputs[name].why = why
-        return MissingValue(keeps=True, why=why)
-
-    def _note_payload(
-        self, reader: TelemetryReader, found: ReadResult, shown: str | Mapping[str, str]
-    ) -> None:
-        for name in reader.inputs:
-            known = self._inputs[name]
-            if not isinstance(shown, str) and name not in shown:
-                continue  # of this register nothing came
-            known.payloads += 1
-            known.sample = shown if isinstance(shown, str) else shown[name]
-            value = found.values.get(name)
-            if isinstance(value, MissingValue):
-                known.why = value.why
-            elif name in found.problems:
-                known.why = found.problems[name]
-
-    def _take_marks(self, reader: TelemetryReader, found: ReadResult, now_s: float, retained: bool) -> None:
-        """Take in counters and times first: they say whether the rest is new."""
-        for name in (reader.table.timestamp, reader.table.changed_by):
-            value = None if name is None else found.values.get(name)
-            if name is not None and value is not None and not isinstance(value, MissingValue):
-                known = self._inputs[name]
-                known.value, known.why = value, ""
-                known.at = known.at if retained else now_s
-
-    def _why_old(self, reader: TelemetryReader, found: ReadResult, retained: bool) -> str | None:
-        """Return why the values of a payload are not of now; None if they are."""
-        if retained:
-            return "only a retained value has come: how old it is is not known"
-        table = reader.table
-        if table.timestamp is not None:
-            stamp = self._inputs[table.timestamp].value
-            if not isinstance(stamp, float):
-                return f"the time of the measurement ({table.timestamp}) is not known"
-            off_s = self._utc_s() - stamp
-            if abs(off_s) > table.timestamp_tolerance_s:
-                side = "old" if off_s > 0 else "ahead of our clock"
-                return f"its {table.timestamp} says {_shown_time(stamp)}: {abs(off_s):.0f} s {side}"
-        if table.changed_by is not None:
-            mark = self._inputs[table.changed_by].value
-            if mark is None:
-                return f"{table.changed_by} is not known"
-            before = self._marks.get(id(reader))
-            self._marks[id(reader)] = mark
-            if before is None or before == mark:
-                return f"{table.changed_by} has not changed" + (" yet" if before is None else f": {mark}")
-        return None
-
-    def _keep_as_old(self, reader: TelemetryReader, found: ReadResult, why: str) -> None:
-        marks = {reader.table.timestamp, reader.table.changed_by}
-        for name, value in found.values.items():
-            known = self._inputs[name]
-            if name in marks:
-                continue
-            if not known.is_known and not isinstance(value, MissingValue) and name not in self._rates:
-                known.value = value
-            if known.at == -math.inf or not why.startswith("only a retained"):
-                known.why = why
+    def _make_of_old(self, reader: TelemetryReader) -> None:
+        """Make the values for which there is nothing newer; they have no age."""
         for quantity in self._mapping.quantities.values():
             if quantity.name in self._values or not set(quantity.inputs) & reader.inputs.keys():
                 continue
@@ -459,14 +321,12 @@ class VendorState:
                 except MessageError as exc:
                     self._why[quantity.name] = str(exc)
 
-    # -- quantities --------------------------------------------------------------------------------
-
     def _make(
         self,
         reader: TelemetryReader,
         topic: str,
-        new: set[str],
-        cleared: set[str],
+        new: Set[str],
+        cleared: Set[str],
         now_s: float,
         problems: list[str],
     ) -> dict[str, QuantityValue]:
@@ -502,14 +362,14 @@ class VendorState:
     def _compute(self, quantity: Quantity) -> QuantityValue:
         return quantity.value({name: self._inputs[name].value for name in quantity.inputs})
 
-    def _is_complete(self, quantity: Quantity, reader: TelemetryReader, new: set[str], now_s: float) -> bool:
+    def _is_complete(self, quantity: Quantity, reader: TelemetryReader, new: Set[str], now_s: float) -> bool:
         """Whether a value can be made now of what belongs together."""
         is_whole = quantity.name in self._rounds and self._rounds[quantity.name].add(new, now_s)
         if not all(self._inputs[name].is_known for name in quantity.inputs):
             return False
         if set(quantity.inputs) <= reader.inputs.keys():
             return True  # all of one payload
-        waited_for = [name for name in quantity.inputs if name not in self._on_change]
+        waited_for = [name for name in quantity.inputs if name not in self._inputs.on_change]
         if not waited_for:
             self._due.setdefault(quantity.name, now_s + TOGETHER_S)
             return False
@@ -518,7 +378,7 @@ class VendorState:
         return is_whole
 
     def _since(self, quantity: Quantity) -> float | None:
-        ages = [self._inputs[name].at for name in quantity.inputs if name not in self._on_change]
+        ages = [self._inputs[name].at for name in quantity.inputs if name not in self._inputs.on_change]
         return min(ages) if ages else None
 
     @property
@@ -564,7 +424,7 @@ class VendorState:
     @property
     def inputs(self) -> dict[str, InputValue]:
         """Named inputs that are known."""
-        return {name: known.value for name, known in self._inputs.items() if known.value is not None}
+        return self._inputs.values()
 
     # -- out ---------------------------------------------------------------------------------------
 
@@ -655,17 +515,10 @@ class VendorState:
         return [f"{_named(n, self._inputs[n])} (last {now_s - self._inputs[n].at:.0f} s ago)" for n in names]
 
 
-def _named(name: str, known: _Input) -> str:
+def _named(name: str, known: KnownInput) -> str:
     return f"{name} ({', '.join(known.topics)})"
 
 
 def _match(reader: TelemetryReader | AvailabilityReader, topic: str) -> dict[str, str] | None:
     found: Iterable[dict[str, str] | None] = (p.match(topic) for p in reader.patterns)
     return next((f for f in found if f is not None), None)
-
-
-def _shown_time(stamp: float) -> str:
-    try:
-        return utc_text(datetime.fromtimestamp(stamp, UTC), "seconds")
-    except (ValueError, OverflowError, OSError):
-        return f"{stamp:g}"
