@@ -146,6 +146,10 @@ class OwnRegisters:
         self.commands_sent += bool(message.meaning)  # a keepalive has none
         return self._link.send(message, not_after=not_after)
 
+    def look_now(self) -> None:
+        """See ``VendorLink``."""
+        self._link.look_now()
+
     def listen(
         self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
     ) -> list[Callable[[], None]]:

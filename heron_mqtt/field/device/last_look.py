@@ -22,7 +22,9 @@ class LastLook(Enum):
     NEITHER = "neither is known"
 
 
-async def last_look(rest: HardwareRest, look: Callable[[], Awaitable[None] | None]) -> LastLook:
+async def last_look(
+    rest: HardwareRest, look: Callable[[], Awaitable[None] | None], within_s: float = SHOWS_REST_S
+) -> LastLook:
     """Wait a moment for hardware to show that it does what it was told for the last time.
 
     It is at rest if it stays there, or comes there last and has not risen from a lower power meanwhile. Of
@@ -31,6 +33,7 @@ async def last_look(rest: HardwareRest, look: Callable[[], Awaitable[None] | Non
     Args:
         rest: What is known of its power.
         look: Has its power looked at once more, and takes note of it.
+        within_s: How long it has for that, s.
 
     Raises:
         Exception: What ``look`` raises.
@@ -42,7 +45,7 @@ async def last_look(rest: HardwareRest, look: Callable[[], Awaitable[None] | Non
     power_mw: float | None = None
     swings = False
     with suppress(TimeoutError):
-        async with asyncio.timeout(SHOWS_REST_S):
+        async with asyncio.timeout(within_s):
             while True:
                 looking = look()
                 if looking is not None:

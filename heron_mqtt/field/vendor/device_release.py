@@ -184,11 +184,16 @@ class DeviceRelease:
             await self._send_release()
             self._rests_at_zero = self._mapping.releases_to_zero(self._context())
             self._rest.note_told()
-            if self._rests_at_zero and self._rest_now() is False:
+            if self._rests_at_zero and self._may_have_power():
                 self._rest.assume_power()
         self.holds_setpoint = self.is_held_by_stop = self.is_owed = False
         if self._claim is not None and not self._is_ours():
             self._claim.close()  # it is only watched from now on: another one may drive it
+
+    def _may_have_power(self) -> bool:
+        """Whether it had power when that was said last; one that has fallen silent may have it still."""
+        is_at_rest = self._rest_now()
+        return not is_at_rest if is_at_rest is not None else self._stop_proof.measures_power
 
     def _rest_now(self) -> bool | None:
         """Whether the power that it said last is next to 0; None = it is not known now."""
@@ -265,6 +270,11 @@ class DeviceRelease:
         if self._is_power_known():
             return None
         return self._state.why("p_mw", now_s) or f"no power from it for {self._stale_after_s:g} s"
+
+    @property
+    def shows_within_s(self) -> float:
+        """How long it may take to show that it has taken a release to 0, s."""
+        return self._stop_proof.shows_within_s
 
     @property
     def is_unshown(self) -> bool:

@@ -29,9 +29,14 @@ class HeardIntervals:
             self._bursts_at.append(at_s)
 
     @property
+    def longest_so_far_s(self) -> float:
+        """The longest of its last silences, s; 0 = it was heard once at most."""
+        return max((b - a for a, b in pairwise(self._bursts_at)), default=0.0)
+
+    @property
     def longest_s(self) -> float | None:
-        """The longest of its last silences, s; None = it was not heard for long enough to know."""
-        longest_s = max((b - a for a, b in pairwise(self._bursts_at)), default=math.inf)
+        """The same; None = it was not heard for long enough to know."""
+        longest_s = self.longest_so_far_s or math.inf
         heard_for_s = self._bursts_at[-1] - self._bursts_at[0] if self._bursts_at else 0.0
         return longest_s if heard_for_s >= max(REGULAR * longest_s, LEAST_HEARD_S) else None
 

@@ -74,6 +74,9 @@ class VendorLink(Protocol):
         ``BrokerError`` or ``NotTaken`` and may be ignored.
         """
 
+    def look_now(self) -> None:
+        """Have the device asked at once for what it is asked for now and then; nothing if it is not asked."""
+
     def listen(
         self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
     ) -> list[Callable[[], None]]:
@@ -133,6 +136,9 @@ class MqttLink:
         return self._raw.publish_raw(
             message.topic, message.payload, qos=message.qos, retain=message.retain, not_after=not_after
         )
+
+    def look_now(self) -> None:
+        """Nothing: it speaks when it wants to."""
 
     def listen(
         self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll

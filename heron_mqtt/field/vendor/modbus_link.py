@@ -66,6 +66,7 @@ class ModbusLink:
         self._on_return: list[Callable[[], None]] = []
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_wanted = asyncio.Event()  # what is read, before it is due
         self._unanswered = LOST_AFTER  # until the first answer it is not there
         self._set_to: dict[RegisterPlace, int] = {}  # by setpoints, until a release has shown
         self._unproven: dict[tuple[RegisterPlace, ...], str] = {}  # of the last release, by what was written
@@ -98,6 +99,10 @@ class ModbusLink:
         None = its registers show it, or it was not released since the last setpoint.
         """
         return next(iter(self._unproven.values()), None)
+
+    def look_now(self) -> None:
+        """Read every group at once; what is read just now counts."""
+        self._is_wanted.set()
 
     def listen(
         self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
@@ -135,7 +140,13 @@ class ModbusLink:
         blocks = {group: self._map.blocks(group.names) for group in due}
         while due:
             group = min(due, key=lambda g: due[g])
-            await asyncio.sleep(max(0.0, due[group] - loop.time()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due[group]):
+                    await self._is_wanted.wait()
+                    self._is_wanted.clear()
+                    # Those that were due earlier come first, however often it is wanted.
+                    due = {group: min(at, loop.time()) for group, at in due.items()}
+                    continue
             begun = loop.time()
             poll = await self.read(group, blocks[group])
             for listener in tuple(self._listeners):

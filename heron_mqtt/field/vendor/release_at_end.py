@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from heron_mqtt.end_times import TELL_END_S
+from heron_mqtt.end_times import SHOWS_REST_S, SHOWS_SELDOM_S, TELL_END_S
 from heron_mqtt.errors import HeronError
-from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
+from heron_mqtt.field.device.hardware_rest import HardwareRest
 from heron_mqtt.field.device.last_look import LOOK_AGAIN_S, LastLook, last_look
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
@@ -97,12 +97,13 @@ class ReleaseAtEnd:
                 else:
                     await self._tell()
                 self._problem = ""
-                if self.left_with_power is not None or release.is_watched:
-                    await self._wait_for_rest()
-                await self._see_whether_it_was_there()
         except (HeronError, TimeoutError) as exc:
             why = self._problem = str(exc) or self._unanswered()
             self._report(f"it is not sure that it was handed back: {why}")
+            return
+        if self.left_with_power is not None or release.is_watched:
+            await self._wait_for_rest()
+        await self._see_whether_it_was_there()
 
     async def _see_whether_it_was_there(self) -> None:
         """Wait whether a device that was sent its release is late to say anything, or goes offline."""
@@ -120,29 +121,29 @@ class ReleaseAtEnd:
     async def _wait_for_rest(self) -> None:
         """Wait whether the device shows the 0 that it was told; power that falls is on its way there.
 
-        One that was driven until now may only be slow: that it has power is said, and its lease stays held.
+        It has the time that it takes to get there and to say so. One that had power and says no more has it
+        still, and its lease stays held.
         """
-        was_told_before = self.left_with_power is not None
 
         def look() -> None:
+            self._link.look_now()
             self._release.look_after_lease()
-            if self._rest.has_power:
-                self.left_with_power = self._shown_power()
 
-        shown = await last_look(self._rest, look)
-        if self._rest.seen is PowerSeen.NOTHING:
-            self._rest.see_nothing()  # it has taken its release; how fast it gets there is its own
-        if shown is LastLook.AT_REST:
-            self.left_with_power = None
-        elif shown is LastLook.FALLS:
+        within_s = min(max(self._release.shows_within_s, SHOWS_REST_S), SHOWS_SELDOM_S)
+        shown = await last_look(self._rest, look, within_s)
+        self.left_with_power = None
+        if shown is LastLook.FALLS:
             log.warning("%s: %s, which falls", self._label, self._shown_power())
-            self.left_with_power = None
-        elif not was_told_before and self.left_with_power is not None:
-            self._report(f"not known to be at 0: {self.left_with_power}")
-            self.left_with_power = None
+        elif shown is LastLook.NEITHER and self._rest.keeps_power:
+            self.left_with_power = self._shown_power()
 
     def _shown_power(self) -> str:
-        return f"it was handed back with 0, and {self._rest.shown}"
+        shown = (
+            self._rest.shown
+            if self._rest.has_power
+            else "it has not said its power since: it had some before"
+        )
+        return f"it was handed back with 0, and {shown}"
 
     async def _tell(self) -> None:
         """Hand the device back; once more, over a new connection, where the first was lost with it."""

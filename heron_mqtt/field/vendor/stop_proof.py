@@ -11,9 +11,11 @@ from heron_mqtt.field.device.hardware_rest import LEAVES_POWER_S, HardwareRest, 
 from heron_mqtt.field.vendor.commands import Commander
 from heron_mqtt.field.vendor.confirmation import Confirmation
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
+from heron_mqtt.field.vendor.heard_intervals import HeardIntervals
 from heron_mqtt.field.vendor.payload_filling import RenderedValue
 from heron_mqtt.field.vendor.vendor_state import VendorState
 
+SAYS_LATER = 1.2  # times its longest silence of before, a device that says its power now and then
 REFUSAL_S = 0.5  # how long a release waits for a rejection: meanwhile nothing else can be done
 
 
@@ -53,7 +55,7 @@ class StopProof:
         self._settle_s = 0.0 if mapping.setpoint is None else mapping.setpoint.settle_s
         self._answers_until = math.inf
         self._released_at = -math.inf
-        self._measured_at = -math.inf  # when it said its power last
+        self._measured = HeardIntervals()  # when it said its power
         self._rested_at = -math.inf  # when it said one next to 0, or took a release, last
 
     # -- what happens ------------------------------------------------------------------------------
@@ -106,7 +108,8 @@ class StopProof:
 
     def take_power(self, p_mw: float, measured_at: float) -> None:
         """Take in a power that the device has measured, MW."""
-        self._measured_at = measured_at
+        if measured_at > self._measured.last_at:
+            self._measured.note(measured_at)
         if self._rest.is_at_rest(p_mw):
             self._rested_at = measured_at
 
@@ -135,7 +138,17 @@ class StopProof:
     @property
     def was_silent_since_release(self) -> bool:
         """Whether it has not said its power since it was sent its release; it was sent one."""
-        return -math.inf < self._released_at >= self._measured_at
+        return -math.inf < self._released_at >= self._measured.last_at
+
+    @property
+    def measures_power(self) -> bool:
+        """Whether it has ever said its power."""
+        return self._measured.last_at > -math.inf
+
+    @property
+    def shows_within_s(self) -> float:
+        """How long it may take to show a power that it was told, s: to get there, and to say so."""
+        return self._settle_s + SAYS_LATER * self._measured.longest_so_far_s
 
     # -- what is known -----------------------------------------------------------------------------
 
@@ -163,7 +176,7 @@ class StopProof:
         # would have been reported, given time.
         holds_since = now_s - self._state.age_s("p_mw", now_s)
         is_of_after = holds_since >= self._rest.told_at + self._settle_s
-        unmoved_since = max(self._measured_at, holds_since - LEAVES_POWER_S)
+        unmoved_since = max(self._measured.last_at, holds_since - LEAVES_POWER_S)
         is_unmoved = unmoved_since >= self._commander.moved_at + self._settle_s
         return telemetry.p_mw if is_of_after and is_unmoved else None
 

@@ -821,6 +821,31 @@ async def test_power_after_a_release_to_0_holds_the_lease_and_at_the_end_it_is_w
     assert site.leases[-1]["state"] == ("free" if ends_at_0 else "held")
 
 
+@pytest.mark.parametrize("shows", ["rest", "power", "nothing"])
+async def test_one_that_is_driven_until_the_end_is_read_at_once_whether_it_is_at_0(
+    make: Any, shows: str
+) -> None:
+    table = with_setpoint(release="zero")
+    site = await make({**table, "modbus": {**table["modbus"], "period_s": 2.0}}, stale_after_s=5.0)
+    site.box.put(100, *i32(0), area="input")
+    await site.gateway.ask(0.002, 30.0)
+    site.box.put(100, *i32(2000), area="input")
+    await until(lambda: site.last["p_mw"] == 0.002, "its power", within_s=5.0)
+    if shows == "rest":
+        site.box.on_write = lambda address, word: site.box.put(100, *i32(0), area="input")
+    elif shows == "nothing":
+        site.box.lies.refuse = {100: 4}
+    await site.end()
+    left = site.device.left_undone
+    if shows == "rest":
+        assert left is None
+    elif shows == "power":
+        assert left == "it was handed back with 0, and it gave 2 kW when it was measured last"
+    else:
+        assert left == "it was handed back with 0, and it has not said its power since: it had some before"
+    assert site.leases[-1]["state"] == ("free" if shows == "rest" else "held")
+
+
 async def test_after_a_release_to_its_own_control_its_power_proves_nothing(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2109,6 +2109,51 @@ async def test_power_that_swings_after_its_last_release_is_not_at_rest_when_it_i
     assert site.leases[-1]["state"] == "held"
 
 
+@pytest.mark.parametrize(
+    ("quiet_s", "left"),
+    [
+        (0.05, "it was handed back with 0, and it has not said its power since: it had some before"),
+        (
+            0.6,
+            "it was not handed back, and may hold its last setpoint: its release was sent while it was not "
+            "there: no power from it for 0.5 s",
+        ),
+    ],
+)
+async def test_one_that_falls_silent_before_its_last_release_has_its_power_still(
+    make: Any, quiet_s: float, left: str
+) -> None:
+    """Its 0 was acknowledged by its broker, and nothing shows that it has it."""
+    site = await make({**RELEASED, "setpoint": {**PLAIN["setpoint"], "release": "zero"}}, stale_after_s=0.5)
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.003, 30.0))
+    site.wire.says("box/state", {"p": 3000})
+    await until(lambda: site.telemetry[-1]["p_mw"] == 0.003, "its power")
+    await asyncio.sleep(quiet_s)
+    await site.end()
+    assert site.device.left_undone == left
+    assert site.leases[-1]["state"] == "held"
+
+
+async def test_one_that_speaks_seldom_has_the_time_that_it_takes_to_show_its_last_release(make: Any) -> None:
+    site = await make({**RELEASED, "setpoint": {**PLAIN["setpoint"], "release": "zero"}})
+    site.wire.says("box/state", {"p": 0})
+    await site.answered(site.send(0.003, 30.0))
+    for _ in range(5):
+        site.wire.says("box/state", {"p": 3000})
+        await asyncio.sleep(0.75)
+    site.wire.says("box/state", {"p": 3000})
+    loop = asyncio.get_running_loop()
+
+    def answer(topic: str, text: str) -> None:
+        loop.call_later(0.75, site.wire.says, "box/state", {"p": 0})
+
+    site.wire.answer = answer
+    await site.end()
+    assert site.device.left_undone is None
+    assert site.leases[-1]["state"] == "free"
+
+
 def quickly_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it be known of a box within a moment how often it speaks."""
     for name, value in (("LEAST_LATE_S", 0.3), ("LEAST_HEARD_S", 0.1), ("BURST_S", 0.0)):
