@@ -15,7 +15,7 @@ from heron_mqtt.field.modbus.registers import ILLEGAL_ADDRESS, ModbusFault, Regi
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.sunspec.block import Block, SunSpecError
 from heron_mqtt.field.sunspec.control_choice import choose_control
-from heron_mqtt.field.sunspec.controls import Control, Left, OwnSettings
+from heron_mqtt.field.sunspec.controls import Control, Left
 from heron_mqtt.field.sunspec.der_ac_controls import DerOptions
 from heron_mqtt.field.sunspec.der_control import DerControl, active_functions, entry_problem
 from heron_mqtt.field.sunspec.discovery import ModelMoved, Place, find_models, read_model
@@ -36,6 +36,7 @@ from heron_mqtt.field.sunspec.nameplate import (
     read_nameplate,
 )
 from heron_mqtt.field.sunspec.ramp import IncreaseRamp
+from heron_mqtt.field.sunspec.settings_before import SettingsBefore
 from heron_mqtt.messages import Telemetry, parse_known_fields
 from heron_mqtt.units import W_PER_MW
 
@@ -43,7 +44,7 @@ log = logging.getLogger("heron_mqtt.sunspec")
 
 SAME_WITHIN_S = 5.0  # one that answered so lately is no other one, if it was lost and found in between
 IN_PLACE_S = 0.5  # a stop waits so long to be told that its registers are where they were
-_FOUND = ("_models", "_static", "nameplate", "_has_timer", "_control", "_operation")  # by one look at it
+_FOUND = ("_models", "_static", "nameplate", "_control", "_operation")  # by one look at it
 IN_PLACE_FOR_S = 10.0  # so long that counts, on further connections too
 BEATS_MISSED = 3  # so many heartbeats on end that were not taken are a fault
 
@@ -98,7 +99,6 @@ class Inverter:
     """What a controller before us had left in force when it was connected to."""
     _connection: int
     """Over which it was looked at last."""
-    _has_timer: bool
 
     def __init__(
         self,
@@ -114,13 +114,7 @@ class Inverter:
         self._models: dict[int, Place] = {}
         self._control: Control | None = None
         self._operation: DerControl | None = None
-        self._has_own_back = False  # it was released, shows its own settings, and was told nothing since
-        self._lasting: tuple[type[Control], OwnSettings] | None = None  # of the control that read it
-        self._kept = kept
-        self._from_before: OwnSettings | None = None  # kept by a bridge that has not handed it back
-        self._is_saved = False
-        self.lacks_own_settings = False
-        """Whether it was left by an earlier controller, and what it was set to before that is not known."""
+        self._own = SettingsBefore(registers.address, kept)
         self._whole: tuple[int, int] | None = None  # place and word of what 100 % of the last setpoint is
         self._beats_missed = 0
         self._identity = ("", "", "")
@@ -154,10 +148,9 @@ class Inverter:
             inverter._identity = inverter.nameplate.identity
             control = inverter._control
             if control is not None:
-                if kept is not None:
-                    inverter._from_before = kept.load(inverter._identity, control)
-                inverter.found = inverter._left(control)
-            if control is None or inverter._has_timer:
+                inverter._own.load(inverter._identity, control)
+                inverter.found = inverter._own.left(control)
+            if control is None or inverter._own.has_timer:
                 return inverter
         except SunSpecError as exc:
             raise ConfigError(str(exc)) from None
@@ -274,8 +267,8 @@ class Inverter:
             log.warning(
                 "%s: it gets no reactive power setpoint, that would need model 704", self._registers.address
             )
-        await self._remember(control, fresh=True)
-        self._save()
+        await self._own.remember(control, fresh=True)
+        self._own.save(self._identity, control)
         p_w, q_var = self._clipped(p_mw * W_PER_MW, q_mvar * W_PER_MW)
         with self._noticing_moves():
             await control.set(p_w, q_var, revert_s)
@@ -320,7 +313,7 @@ class Inverter:
     def _installation_w(self) -> tuple[float, float]:
         """Return what the inverter's own settings allow, of before the first of ours; see ``allowed_w``."""
         control = self._control
-        own = None if control is None else self._own_settings(control) or control.own
+        own = None if control is None else self._own.of(control) or control.own
         return (-math.inf, math.inf) if control is None or own is None else control.allowed_w(own)
 
     def _clipped(self, p_w: float, q_var: float) -> tuple[float, float]:
@@ -386,9 +379,9 @@ class Inverter:
         await self._make_sure_it_is_the_same()
         control = self._needed_control()
         with self._noticing_moves():
-            await self._remember(control, fresh=False)
+            await self._own.remember(control, fresh=False)
             await control.hold_zero()
-        self._save()  # a stop does not wait for a disk
+        self._own.save(self._identity, control)  # a stop does not wait for a disk
 
     async def holds_zero(self, *, just_told: bool = False) -> bool:
         """Whether its registers say, read now, that zero power is held.
@@ -415,49 +408,29 @@ class Inverter:
         await self._after_reconnection()
         control = self._needed_control()
         await control.holds_zero()  # reads it
-        left = self._left(control)
+        left = self._own.left(control)
         if left is None:
-            self._note_handed_back(control)
+            self._own.note_handed_back(self._identity, control)
         return left
-
-    def _left(self, control: Control) -> Left | None:
-        """Return what was left, by the control's model as it was read last and by what was kept."""
-        left, own = control.found(), control.own
-        self.lacks_own_settings = left is not None and self._from_before is None
-        if left is not None or self._from_before is None or own is None:
-            return left
-        if self._own_before(control, own) is own or own.at(control.layout) == self._from_before.at(
-            control.layout
-        ):
-            return None
-        return "settings" if self._has_timer else "setpoint"
-
-    def _own_before(self, control: Control, own: OwnSettings) -> OwnSettings:
-        """Return its own settings from before the first setpoint, of an earlier bridge too.
-
-        Args:
-            control: As it was read last.
-            own: Its own settings by that.
-        """
-        if self._from_before is None:
-            return own
-        # A bridge whose setpoints have a timer leaves nothing that is switched on without: it is set anew.
-        is_newer = self._has_timer and control.found() is None and control.is_on(own)
-        return own if is_newer else self._from_before
 
     @property
     def may_owe_settings(self) -> bool:
         """Whether an earlier bridge kept its own settings, and may not have put them back."""
-        return self._from_before is not None
+        return self._own.may_be_owed
+
+    @property
+    def lacks_own_settings(self) -> bool:
+        """Whether it was left by an earlier controller, and what it was set to before that is not known."""
+        return self._own.is_lost
 
     async def release(self) -> None:
         """Leave the inverter to its own control, with the settings that it had before the first setpoint."""
         await self._make_sure_it_is_the_same()
         control = self._needed_control()
-        if self._has_own_back:  # what it would be told now is not known any more, and not wanted
+        if self._own.is_back:  # what it would be told now is not known any more, and not wanted
             return
         with self._noticing_moves():
-            await control.release(self._own_settings(control))
+            await control.release(self._own.of(control))
 
     async def not_released(self) -> str | None:
         """Return what its registers, read now, still hold after it was released just now; None = nothing.
@@ -466,56 +439,14 @@ class Inverter:
             SunSpecError: It is built otherwise than it was.
             ModbusFault: It could not be asked.
         """
-        if self._has_own_back:
+        if self._own.is_back:
             return None
         control = self._needed_control()
         with self._noticing_moves():
-            still = await control.not_released(self._own_settings(control))
+            still = await control.not_released(self._own.of(control))
         if still is None:
-            self._note_handed_back(control)
+            self._own.note_handed_back(self._identity, control)
         return still
-
-    def _note_handed_back(self, control: Control) -> None:
-        """Note that it has its own settings back, as far as it shows them.
-
-        They are read anew before the next setpoint: the installation may set them otherwise meanwhile. Where
-        they stand there otherwise than they were written, they may be something else: they are remembered.
-        """
-        if self._kept is not None and (self._is_saved or self._from_before is not None):
-            self._kept.drop(self._identity)
-        self._is_saved = False
-        ours, now = self._own_settings(control), control.own
-        self._from_before = None
-        if ours is not None and now is not None and now.at(control.layout) == ours.at(control.layout):
-            self._lasting = None
-            self._has_own_back = True
-
-    def _own_settings(self, control: Control) -> OwnSettings | None:
-        """Return the inverter's own settings, from before the first of ours; None = not known."""
-        if self._lasting is None:
-            own = control.own
-            if self._from_before is None or own is None:
-                return None
-            return self._own_before(control, own)
-        return self._lasting[1] if self._lasting[0] is type(control) else None
-
-    async def _remember(self, control: Control, *, fresh: bool) -> None:
-        """Remember the inverter's own settings before the first of ours; later it only has ours."""
-        self._has_own_back = False
-        if self._lasting is None:
-            own = self._own_before(control, await control.lasting(fresh=fresh))
-            self._lasting = (type(control), own)
-            self.lacks_own_settings = self.lacks_own_settings and not control.is_on(own)
-            log.info("%s: its own settings: %s", self._registers.address, own.raw)
-
-    def _save(self) -> None:
-        """Keep its own settings for the next bridge, from the first setpoint until they are put back."""
-        if self._kept is None or self._is_saved or self._lasting is None or self._control is None:
-            return
-        control, own = self._lasting
-        if control is type(self._control):
-            self._kept.save(self._identity, self._control, own)
-            self._is_saved = True
 
     def _needed_control(self) -> Control:
         if self._control is None:
@@ -552,12 +483,12 @@ class Inverter:
         self._static = {model: await self._read(model) for model in STATIC_MODELS if model in self._models}
         self.nameplate = read_nameplate(self._static, self._settings.kind)
         control = None if self._settings.read_only else await self._chosen_control()
-        if control is not None:
-            self._has_timer = await control.has_timer()
+        has_timer = control is not None and await control.has_timer()
         self._control = control
         self._operation = None
         if control is not None:
             await self._look_at_operation()
+        self._own.has_timer = has_timer  # last: where the look ends half way, what was known holds
         self._connection = self._registers.connections
         self._is_moved = False
 
