@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from heron_mqtt.testing.faults.site_faults import why_no_clock, with_moved_clock
+from heron_mqtt.testing.faults.program_faults import why_no_clock, with_moved_clock
 from support.bridge_bench import MODE, WATTS, Bench, bridge_bench
 from support.heron_command import heron, until
 from support.mosquitto_server import Mosquitto

@@ -17,8 +17,8 @@ import pytest
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, FaultResult, chosen_trials, markdown, sums
+from heron_mqtt.testing.faults.network_faults import _compare_losses
 from heron_mqtt.testing.faults.programs import Program
-from heron_mqtt.testing.faults.site_faults import _compare_losses
 from heron_mqtt.testing.faults.tally import FaultTally
 from heron_mqtt.testing.faults.tcp_link import LinkFaults, TcpLink
 from heron_mqtt.testing.faults.trial_site import COUNTED, SHADOW, TrialSite
