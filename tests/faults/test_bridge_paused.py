@@ -194,3 +194,38 @@ def test_a_run_that_was_paused_hands_its_box_back_before_it_drives_it_again(
         until(lambda: len(box.told) > told + 1, "it goes on", 20.0)
         assert box.told[told][0].endswith("/mode"), "the lease was over: it is handed back first"
         until(lambda: box.told[-1][0].endswith("/set"), "it is driven again")
+
+
+def test_the_successor_of_a_run_that_was_paused_drives_its_box_whatever_that_one_says_when_it_goes_on(
+    mosquitto: Mosquitto, env_id: str, tmp_path: Path
+) -> None:
+    """Its connection is lost meanwhile: it says its will, and goes on to measure before it is displaced.
+
+    Quick counterpart: ``unit/field/gateway/test_device_link.py``, a displaced program that speaks once more.
+    """
+    box = ScriptedBox(mosquitto.url, f"plant/{env_id}")
+    real = {
+        "authority": "full",
+        "mapping": tomllib.loads(box.mapping(tmp_path).read_text()),
+        "gateway": {"gate_steps": 2, "stale_after_s": 2.0},
+    }
+    file = write(tmp_path, real, env_id=env_id, steps=4000, **{"broker.keepalive_s": 2})
+
+    def is_driven(since: int) -> bool:
+        return len([topic for topic, _ in box.told[since:] if topic.endswith("/set")]) > 3
+
+    with (
+        box,
+        Observer(mosquitto.url, [f"heron/{env_id}/#"]) as observer,
+        run(file, mosquitto.url) as first,
+    ):
+        until(lambda: is_driven(0), "the box is driven", 30.0)
+        first.signal(signal.SIGSTOP)
+        observer.wait("its will", lambda: observer.on("MG1/ess/status")[-1].json["state"] == "offline")
+        count = len(box.told)
+        with run(file, mosquitto.url, "--take-over"):
+            until(lambda: is_driven(count), "its successor drives", 30.0)
+            first.signal(signal.SIGCONT)
+            assert first.wait().code == 3
+            count = len(box.told)
+            until(lambda: is_driven(count), "it drives on", 20.0)

@@ -19,7 +19,7 @@ from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.field.telemetry_order import TelemetryOrder
+from heron_mqtt.field.telemetry_order import REMEMBERED_BOOTS, TelemetryOrder
 from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Owner, Setpoint, Status, Telemetry, fields_of
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -168,6 +168,7 @@ class DeviceLink:
         self._hears_lease = self._is_lease_free = False
         self._owner: str | None = None  # boot of who holds its name; None = not known, or not said
         self._asking: asyncio.Task[None] | None = None
+        self._statuses: dict[str, Status] = {}  # the newest of each boot
         self.hand_back = HandBack(nameplate_mw or (0.0, 0.0))
         """Whether it was driven, and shows since that it was let go."""
         self._hint = MappingHint(max(map(abs, nameplate_mw or (0.0,))))
@@ -610,8 +611,16 @@ class DeviceLink:
         if not self._order.go_back(boot):
             return False
         self._plausible.begin_boot()
+        self.status = self._statuses.get(boot)  # what the other one said is not of it
         self._is_born_again()
         return True
+
+    def _remember_status(self, status: Status) -> None:
+        if status.boot is not None:
+            self._statuses.pop(status.boot, None)
+            self._statuses[status.boot] = status
+            while len(self._statuses) > REMEMBERED_BOOTS:
+                del self._statuses[next(iter(self._statuses))]
 
     async def _hear_owner(self) -> None:
         """Listen to who holds the device's name; devices of other makers may not say it."""
@@ -652,6 +661,7 @@ class DeviceLink:
             return  # what it says now counts for more than what the broker kept
         if status.state == "offline" and self._order.is_other(status.boot):
             return  # the will of an earlier life comes late: its connection was lost without its end
+        self._remember_status(status)
         if self._is_past(status.boot):
             return  # of an earlier life of the device, late, whatever it says; or of a second one
         self._has_live_status |= not message.retained

@@ -223,10 +223,11 @@ async def test_a_displaced_program_that_speaks_once_more_keeps_no_successor_from
     rig.step(0.02)
     for old in ("old one", "older one"):
         rig.boot = old
-        rig.say("status", state="online", run="none")
+        rig.say("status", state="fault" if measures else "online", reason="the connection was lost")
         if measures:
             rig.measure()
         rig.boot = "b1"
+        rig.say("status", state="online", run="none")
         rig.measure()
         await asyncio.sleep(0.01)  # who holds the name is looked up
         rig.measure()
