@@ -344,4 +344,5 @@ class VendorAdapters:
 def _ended(stats: MessageStats, label: str, task: asyncio.Task[None]) -> None:
     """Tell if the adapter of a device ended by a fault; it said offline."""
     if not task.cancelled() and (exc := task.exception()) is not None:
-        stats.report("device", label, f"its adapter has ended: {exc}", exc=exc)
+        bug = None if isinstance(exc, HeronError) else exc
+        stats.report("device", label, f"its adapter has ended: {exc}", exc=bug)
