@@ -594,16 +594,18 @@ class DeviceLink:
     def _is_past(self, boot: str | None) -> bool:
         """Whether a message is of an earlier life of the device, or of a second one; takes note of it.
 
-        Which one that is, where two speak, who holds the device's name says: that is looked up from the first
-        time on.
+        Where two speak, and not one of them late, the one that holds the device's name is the device: that is
+        looked up from the first time on.
         """
         if boot is None or not self._order.is_past(boot):
             return False
-        if boot == self._owner and self._goes_back(boot):
-            return False
+        self._plausible.note_past()
+        if not self._plausible.is_contested:
+            return True
+        if boot == self._owner:
+            return not self._goes_back(boot)
         if self._asking is None and (loop := running_loop()) is not None:
             self._asking = loop.create_task(self._hear_owner(), name=f"owner of {self.name}")
-        self._plausible.note_past()
         return True
 
     def _goes_back(self, boot: str) -> bool:

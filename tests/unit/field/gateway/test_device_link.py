@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from heron_mqtt.field.gateway.device_link import DeviceLink, SetpointRequest
+from heron_mqtt.field.gateway.plausibility import LATE
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.impaired import ImpairedBroker
@@ -228,7 +229,8 @@ async def test_a_displaced_program_that_speaks_once_more_keeps_no_successor_from
             rig.measure()
         rig.boot = "b1"
         rig.say("status", state="online", run="none")
-        rig.measure()
+        for _ in range(LATE):
+            rig.measure()
         await asyncio.sleep(0.01)  # who holds the name is looked up
         rig.measure()
         rig.step(0.02)
