@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from heron_mqtt.messaging.core.background_loop import run_sync
 from heron_mqtt.messaging.mqtt import MqttBroker
 from support.doc_pages import ROOT, blocks, section
 from support.heron_command import run_script
+from support.mosquitto_server import Mosquitto
 
 pytestmark = pytest.mark.usefixtures("built_once")
 
@@ -100,10 +103,60 @@ def test_the_filter_shown_with_a_message_brings_it() -> None:
             assert topics.matches(shown, found[2]), f"{shown} does not bring {found[2]}"
 
 
+def test_each_line_that_listens_prints_what_the_page_shows_below_it(
+    own_mosquitto: Callable[..., Mosquitto],
+) -> None:
+    mosquitto = own_mosquitto()
+    shown: list[tuple[str, list[str]]] = []
+    for block in blocks(PAGE, "sh", "text"):
+        if "heard" in block.words:
+            shown.append((block.text.strip(), []))
+        elif "recorded" in block.words:
+            shown[-1][1].extend(block.text.splitlines())
+    everything = [line for _, lines in shown for line in lines]
+    assert len(shown) > 20
+    listening = []
+    try:
+        for line, _ in shown:
+            words = shlex.split(line)
+            due = [one for one in everything if topics.matches(words[words.index("-t") + 1], one.split()[0])]
+            words += ["-p", str(mosquitto.port), "-q", "1", "-d", "-C", str(len(due)), "-W", "30"]
+            listening.append(subprocess.Popen(["stdbuf", "-oL", *words], stdout=subprocess.PIPE, text=True))
+        for process in listening:
+            assert process.stdout is not None
+            assert any("Subscribed" in line for line in process.stdout)
+        for line in everything:
+            topic, payload = line.split(" ", 1)
+            sent = ["mosquitto_pub", "-p", str(mosquitto.port), "-q", "1", "-t", topic, "-m", payload]
+            subprocess.run(sent, check=True, timeout=30)
+        for process, (line, below) in zip(listening, shown, strict=True):
+            assert process.stdout is not None
+            printed = process.stdout.read().splitlines()
+            assert set(below) <= set(printed), line
+            assert process.wait(30) == 0, line
+    finally:
+        for process in listening:
+            process.kill()
+            process.wait()
+
+
 def test_the_escaped_identifier_on_the_page_is_what_the_code_makes() -> None:
     escaped = topics.agent("north/2", "status").removesuffix("status")
     assert f"`heron/<env>/{escaped}...`" in PAGE.read_text(encoding="utf-8")
     assert topics.levels(escaped)[1] == "north/2"
+
+
+def kinds_of_fields(message: dict[str, Any]) -> set[str]:
+    """Return the fields of a message; of those that name a device or peer what stands before the name."""
+    model = WIRE_TYPES[message["type"]]
+    prefixes = (*getattr(model, "number_prefixes", ()), *getattr(model, "text_prefixes", ()))
+    fixed = model.model_fields
+    return {next((p for p in prefixes if name not in fixed and name.startswith(p)), name) for name in message}
+
+
+def recorded_fields(name: str) -> set[str]:
+    """Return every kind of field that the page shows in a message of this type."""
+    return set().union(*(kinds_of_fields(message) for _, message in RECORDED if message["type"] == name))
 
 
 # -- rules -------------------------------------------------------------------------------------------
@@ -204,6 +257,7 @@ def test_a_run_says_what_the_page_says_and_nothing_else(
         assert message["type"] in table[shape(channel)], f"{message['type']} on {channel}"
         assert parsed.env_id == env_id
         assert unknown_fields(message) == set(), channel
+        assert kinds_of_fields(message) <= recorded_fields(message["type"]), f"{channel}: record it anew"
     assert {message["type"] for _, message in heard} == {
         *("run_state", "price", "observation", "action", "status", "offer", "accept", "confirm"),
         *("network", "grid_results"),

@@ -90,7 +90,12 @@ class ConformanceBench:
             self._must_run()
             return any(m.json.get("boot") == boot for m in harness.heard("telemetry", mark))
 
-        harness.until(has_spoken, "telemetry after the birth")
+        try:
+            harness.until(has_spoken, "telemetry after the birth")
+        except CheckFailed as exc:
+            if self.program is None or not self.program.said or self.program.ending:
+                raise
+            raise CheckFailed(f"{exc}; the program has printed last: {self.program.said[-1]}") from None
         return birth
 
     def restart(self) -> Json:
