@@ -143,6 +143,43 @@ def test_a_device_with_a_smallest_power_and_a_ramp_is_asked_for_nothing_below_it
     assert done.result["conforms"], [p for p in done.result["promises"] if p["verdict"] != "pass"]
 
 
+RAMPING = '''
+import time
+from heron_mqtt import FieldDevice
+from heron_mqtt.messages import Telemetry
+
+class Pump(FieldDevice):
+    """Draws up to 12 kW, answers at once, and is there 0.2 s later."""
+    kind = "heat_pump"
+    wanted_mw = p_mw = at_s = 0.0
+
+    def nameplate(self):
+        return {"p_min_mw": -0.012, "p_max_mw": 0.0, "max_e_mwh": 0.03, "soc": 0.5}
+
+    def apply(self, setpoint):
+        self.measure()
+        self.wanted_mw = max(-0.012, min(0.0, setpoint.p_mw))
+
+    def measure(self):
+        now_s = time.monotonic()
+        reach_mw, self.at_s = 0.024 * (now_s - self.at_s), now_s
+        self.p_mw += max(-reach_mw, min(reach_mw, self.wanted_mw - self.p_mw))
+        return Telemetry(p_mw=self.p_mw, soc=0.5)
+'''
+
+
+@pytest.mark.slow
+def test_a_device_that_answers_before_it_is_there_conforms_with_settle(tmp_path: Path) -> None:
+    (tmp_path / "pump.py").write_text(RAMPING)
+    only = [word for one in ("scale", "echo", "copies-of-many", "stop") for word in ("--only", one)]
+    done = run_heron(
+        *("conformance", "--device", "MG1/hp", "--class", f"{tmp_path}/pump.py:Pump", "--settle", "1"),
+        *only,
+        within_s=240.0,
+    )
+    assert done.code == 0, done.out + done.err
+
+
 def test_a_program_that_does_not_start_is_said_in_one_line() -> None:
     done = run_heron("conformance", *DEVICE, "--", sys.executable, "-c", "raise SystemExit('no port')")
     assert (done.code, len(done.errors)) == (1, 1)

@@ -174,6 +174,17 @@ def test_a_class_that_cannot_be_served_is_refused(name: str, complaint: str) -> 
         device_class(name)
 
 
+def test_a_class_that_uses_a_name_of_its_base_class_is_refused_before_it_fails(tmp_path: Path) -> None:
+    text = "from heron_mqtt import FieldDevice\n\n\nclass Pump(FieldDevice):\n    kind = 'load'\n"
+    text += "    def nameplate(self): ...\n    def measure(self): ...\n"
+    own = text + "    def apply(self, setpoint):\n        self._my_power = self.at_s = 0.0\n"
+    (tmp_path / "own_names.py").write_text(own)
+    assert device_class(f"{tmp_path}/own_names.py:Pump").kind == "load"
+    (tmp_path / "taken_names.py").write_text(own.replace("self.at_s", "self._at"))
+    with pytest.raises(ConfigError, match=r"taken_names\.py:Pump: _at: a name that FieldDevice uses itself"):
+        device_class(f"{tmp_path}/taken_names.py:Pump")
+
+
 def test_the_placeholders_of_a_command_line_are_filled_in() -> None:
     words = fill_in(
         ["{python}", "{host}", "{port}", "{env}/{agent}/{device}", "{broker}", "{other}"],
