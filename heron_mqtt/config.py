@@ -108,8 +108,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8-sig"))  # editors put a byte order mark in front
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: not UTF-8 at byte {exc.start}; save it as UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise ConfigError(f"{path}: not valid TOML: {exc}") from None
+    except (ValueError, RecursionError) as exc:  # ValueError: also a number of more than 4,300 digits
+        raise ConfigError(f"{path}: not valid TOML: {str(exc).partition(';')[0]}") from None
 
 
 def validate(model: type[T], data: Mapping[str, Any], source: str) -> T:

@@ -124,6 +124,11 @@ def _values(changes: list[str]) -> dict[str, Any]:
             found[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             found[key] = text  # a word without quotes
+        except (
+            ValueError,
+            RecursionError,
+        ) as exc:  # a number of more than 4,300 digits, brackets without end
+            raise ConfigError(f"--set {key}: cannot be read: {str(exc).partition(';')[0]}") from None
     return found
 
 

@@ -86,6 +86,14 @@ def test_toml_that_is_nested_too_deep_is_no_toml(tmp_path: Path) -> None:
         read_toml(path)
 
 
+def test_toml_with_a_number_that_python_does_not_read_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "long.toml"
+    path.write_text(f"step_s = {'9' * 5000}")
+    with pytest.raises(ConfigError, match=r"long\.toml: not valid TOML: .*4300 digits") as told:
+        read_toml(path)
+    assert "sys." not in str(told.value)
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, dangling, looping, os.mkfifo])
 @pytest.mark.parametrize("which", ["users", "acl"])
 def test_credentials_replace_nothing_but_a_file(

@@ -25,7 +25,8 @@ from heron_mqtt.messaging.stamping import MessageStamper
 def serving_command(class_name: str) -> list[str]:
     """Return the command line that serves a class, with placeholders for broker and names."""
     where = "heron_mqtt.testing.conformance.serve"
-    return [sys.executable, "-m", where, class_name, "{broker}", "{env}", "{agent}", "{device}"]
+    quiet = "ignore::RuntimeWarning:runpy"  # the package has imported this module already
+    return [sys.executable, "-W", quiet, "-m", where, class_name, "{broker}", "{env}", "{agent}", "{device}"]
 
 
 def serving_environment() -> dict[str, str]:
@@ -73,7 +74,7 @@ def device_class(name: str) -> type[FieldDevice]:
 
 def _names_of_its_own(kind: type[FieldDevice]) -> set[str]:
     """Return the private names that a class of another package gives to its methods and attributes."""
-    ours = __name__.partition(".")[0]
+    ours = FieldDevice.__module__.partition(".")[0]  # this module may be the program itself
     others = [base for base in kind.__mro__ if base.__module__.partition(".")[0] != ours]
     return _private_names(base for base in others if issubclass(base, FieldDevice))
 

@@ -167,3 +167,12 @@ def test_a_shell_that_says_too_little_to_complete_gets_one_line(
     told = capsys.readouterr().err
     assert told.startswith("heron-mqtt: _HERON_MQTT_COMPLETE=complete_bash: the shell says too little")
     assert told.count("\n") == 1
+
+
+def test_a_changed_value_that_cannot_be_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.heron").touch()
+    words = ["what-if", str(tmp_path / "run.heron"), "--set", f"lease_s={'9' * 5000}"]
+    assert command_line.run_command_line(words) == 2
+    assert capsys.readouterr().err.startswith("heron-mqtt: --set lease_s: cannot be read: ")
