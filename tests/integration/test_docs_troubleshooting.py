@@ -1,4 +1,4 @@
-"""The texts of the troubleshooting page are those of the source: one that was reworded is noticed."""
+"""The texts of the troubleshooting page are those of the source, or are seen: a new wording is noticed."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ def templates(file: Path) -> frozenset[str]:
     return frozenset(re.sub(f"'?{HOLE}'?", HOLE, text) for text in found)
 
 
+def caused() -> set[str]:
+    """Return the texts that test_troubleshooting causes: some are put together at run time."""
+    tree = ast.parse(Path(__file__).with_name("test_troubleshooting.py").read_text("utf-8"))
+    return {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is str
+    }
+
+
 def likeliest(text: str) -> Iterator[Path]:
     """Yield all sources, those with most of a text first: to parse all takes 2 s; a line may break in it."""
     longest = max(re.split(r"<[^<>]+>", text), key=len)
@@ -42,11 +50,12 @@ def likeliest(text: str) -> Iterator[Path]:
     yield from sorted(sources(), key=lambda file: -sum(piece in sources()[file] for piece in pieces))
 
 
-def test_every_text_of_the_page_is_in_the_source() -> None:
-    for text in texts():
+def test_every_text_of_the_page_is_in_the_source_or_caused_by_a_test() -> None:
+    for text in set(texts()) - caused():
         wanted = re.sub(r"'?<[^<>]+>'?", HOLE, text).strip(HOLE)
         assert any(wanted in template for file in likeliest(text) for template in templates(file)), text
 
 
-def test_the_page_has_many_symptoms() -> None:
-    assert len(texts()) >= 40
+def test_the_page_has_many_symptoms_and_half_of_them_are_caused() -> None:
+    assert len(texts()) >= 90
+    assert len(set(texts()) & caused()) >= 50

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandapower as pp
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from heron_mqtt.testing.device_harness import DeviceHarness
 from heron_mqtt.testing.loopback_server import free_port
 from support.certificates import Certificates, key_of
-from support.heron_command import Ended, heron, run_heron, write_toml
+from support.heron_command import Ended, heron, run_heron, until, write_toml
 from support.mosquitto_server import Mosquitto
 from support.small_grid import scenario
 from support.symptoms import is_seen
@@ -334,3 +335,87 @@ def test_a_retained_setpoint_is_refused_when_the_device_starts(mosquitto: Mosqui
             line = device.wait_for("retained")
         watching.publish(watching.topic("setpoint"), "", retain=True)
     assert is_seen("a setpoint is for now: it must not be retained", line), line
+
+
+class FakeDevice:
+    """A device that publishes what it is told to, ten times a second, and listens to nothing."""
+
+    def __init__(self, harness: DeviceHarness) -> None:
+        self.fields: dict[str, Any] = {}
+        self.is_silent = False
+        self._harness, self._seq = harness, 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._speak)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def birth(self, **fields: Any) -> None:
+        """Publish a birth, with changes."""
+        birth = {"state": "online", "kind": "battery", "p_min_mw": -0.008, "p_max_mw": 0.01, "boot": "b"}
+        self._harness.publish(
+            self._harness.topic("status"), {**birth, "max_e_mwh": 0.03, "soc": 0.5, **fields}, retain=True
+        )
+
+    def _speak(self) -> None:
+        while not self._ended.wait(0.1):
+            if not self.is_silent:
+                told = {"p_mw": 0.0, "soc": 0.5, "boot": "b", "seq": self._seq, **self.fields}
+                self._harness.publish(self._harness.topic("telemetry"), told)
+                self._seq += 1
+
+
+def test_a_run_says_what_is_wrong_with_a_device(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    url = own_mosquitto().url
+    gateway = {"band": {"p_min_mw": -0.002, "p_max_mw": 0.002}, "stale_after_s": 1.5, "gate_steps": 5}
+    ess = "microgrids.MG1.devices.ess"
+    changes = {f"{ess}.external": True, f"{ess}.authority": "limited", f"{ess}.gateway": gateway}
+    changes |= {"env_id": "e", "lease_s": 3.0, "profiles.repeat": True, "deadlines.device_s": 0.2}
+    path = file_of(tmp_path, {**changes, "deadlines.ready_s": 20.0, "steps": 5000})
+    place = ("--broker", url, "--env-id", "e")
+    with DeviceHarness(url, env_id="e") as harness, FakeDevice(harness) as device:
+        device.birth(kind="generator")
+        harness.publish(harness.topic("telemetry"), {"p_mw": 0.0, "boot": "old", "seq": 1}, retain=True)
+        words = ("--broker", url, "--devices", "simulated", "--realtime", "0.2")
+        with heron("run", path, *words, cwd=tmp_path) as run:
+
+            def says(text: str) -> None:
+                until(lambda: is_seen(text, "".join(run.err)), text, 30.0)
+
+            says("telemetry on <topic> is retained: its age is unknown, it is not used")
+            says("its birth says that it is a <kind>, the scenario says a <kind>")
+            says("its model stands in from step <step>: <why>")
+            refused = run_heron("authority", "MG1/ess", "full", *place)
+            must_show("gate residual: <n> steps in a row were steady, <n> are needed", refused)
+            device.birth()
+            says("it measures but has acknowledged no setpoint for <s> s")
+            device.fields = {"p_mw": 4.0}
+            says(
+                "is outside the nameplate <low> .. <high> MW by more than <share>: wrong unit or sign? "
+                "expected MW, positive = injected"
+            )
+            says("device stale")
+            device.fields = {"sender": "MG9/x"}
+            says("sender <name> publishes on the channel of <name>")
+            device.fields, device.is_silent = {}, True
+            silent = "is online by its status, and has published nothing for <s> s"
+
+            def status() -> str:
+                return " ".join(run_heron("status", *place).out.split())
+
+            until(lambda: is_seen(silent, status()), silent, 30.0)
+            must_show("NOT CONFIRMED: no message within <s> s", run_heron("estop", "on", *place))
+            device.is_silent = False
+            for seq in range(20):
+                harness.publish(harness.topic("telemetry"), {"p_mw": 0.0, "boot": "another", "seq": seq})
+                harness.pause(0.05)
+            says("two devices publish under this name")
+            run.signal(signal.SIGINT)
+            assert is_seen("NOT WELL", run.wait().out)
