@@ -22,6 +22,7 @@ from support import (
     built_models,  # noqa: F401 # the process that workers are forked of looks for it
     forked_modules,
     forked_worker,
+    quick_grids,
     quick_hashes,
     quick_lookups,
     quick_networks,
@@ -105,14 +106,17 @@ def pytest_collection() -> Generator[None, object, object]:
     twelfth of the processor's time. What tests make is looked through less often than by default, which took
     a twentieth.
 
-    From then on pandapower copies its empty tables, and some answers are not looked up again: see
-    ``support.quick_networks`` and ``support.quick_lookups``.
+    From then on pandapower copies its empty tables, grids that were compiled are found wherever they are
+    needed, and some answers are not looked up again: see ``support.quick_networks``, ``quick_grids`` and
+    ``quick_lookups``.
     """
     gc.disable()
     try:
         return (yield)
     finally:
         quick_networks.copy_empty_tables()
+        if not os.environ.get("HERON_FRESH_PROCESSES"):
+            quick_grids.find_grids()
         quick_lookups.look_up_once()
         quick_lookups.freeze()
         gc.set_threshold(5_000, 20, 20)
@@ -180,6 +184,13 @@ def fresh_programs() -> Iterator[None]:
 def costly_hashes() -> Iterator[None]:
     """Passwords are hashed as in use: what that costs others is what is tested."""
     with quick_hashes.costly_hashes():
+        yield
+
+
+@pytest.fixture
+def built_anew() -> Iterator[None]:
+    """Grids are built by pandapower wherever a test does not say where to look for them."""
+    with quick_grids.building_anew():
         yield
 
 

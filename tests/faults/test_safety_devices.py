@@ -14,6 +14,9 @@ from support.observer import Observed, Observer, PlainClient, PlainDevice
 from support.safety_runs import DEADLINES, FULL, on_mosquitto, run, until_driven, write
 from support.scripted_box import ScriptedBox
 
+PATIENT = {**DEADLINES, "ready_s": 15.0, "device_s": 1.0}
+"""Where no fallback may come of a machine that is busy."""
+
 
 class OfAnotherEpisode(PlainDevice):
     """A device that knows no episodes: what its telemetry says of them means nothing."""
@@ -62,7 +65,7 @@ def test_telemetry_is_bound_to_its_device_by_boot_and_number_and_not_by_an_episo
     with (
         Observer(url) as observer,
         OfAnotherEpisode(url, "small") as device,
-        run(write(tmp_path, steps=60), url) as program,
+        run(write(tmp_path, steps=60, deadlines=PATIENT), url) as program,
     ):
         until_driven(observer, device)
         others: list[dict[str, Any]] = [

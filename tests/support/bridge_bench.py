@@ -7,31 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.forced_box import forced_box
 from support.heron_command import Program, heron, until
 from support.modbus_box import BoxThread, ModbusBox
 from support.observer import Observed, Observer
 
 OWN_W, RATED_W, MODE, WATTS = 2_100, 3_000, 10, 11
-TABLE = """
-name = "box"
+TABLE = (
+    forced_box("input", WATTS)
+    + """
 [modbus]
 period_s = 0.1
-[registers]
-power = { address = 0, area = "input", type = "int16" }
-mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
-watts = { address = 11, type = "int16" }
-[quantities.p_mw]
-formula = "power"
-unit = "W"
-[setpoint.values.p]
-quantity = "p_mw"
-unit = "W"
-decimals = 0
-[[setpoint.messages]]
-registers = { watts = "{p}", mode = "forced" }
 [[setpoint.release]]
 registers = { mode = "auto", watts = 0 }
 """
+)
 
 
 class Box(ModbusBox):

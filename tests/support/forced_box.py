@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-FORCED_BOX = """
+
+def forced_box(area: str, watts: int) -> str:
+    """Return the mapping, without a release.
+
+    Args:
+        area: Of the register with the measured power.
+        watts: Address of the register that takes a power.
+    """
+    return f"""
 name = "box"
 
 [registers]
-power = { address = 0, type = "int16" }
-mode = { address = 10, words = { 0 = "auto", 2 = "forced" } }
-watts = { address = 20, type = "int16" }
+power = {{ address = 0, area = "{area}", type = "int16" }}
+mode = {{ address = 10, words = {{ 0 = "auto", 2 = "forced" }} }}
+watts = {{ address = {watts}, type = "int16" }}
 
 [quantities.p_mw]
 formula = "power"
@@ -20,7 +28,9 @@ unit = "W"
 decimals = 0
 
 [[setpoint.messages]]
-registers = { watts = "{p}", mode = "forced" }
+registers = {{ watts = "{{p}}", mode = "forced" }}
 """
-"""Without a release."""
+
+
+FORCED_BOX = forced_box("holding", 20)
 TO_ZERO, TO_AUTO = '[setpoint]\nrelease = "zero"\n', '[[setpoint.release]]\nregisters = { mode = "auto" }\n'

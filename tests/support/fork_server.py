@@ -336,7 +336,14 @@ def _program(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
-    from support import built_models, forked_modules, quick_hashes, quick_lookups, quick_networks
+    from support import (
+        built_models,
+        forked_modules,
+        quick_grids,
+        quick_hashes,
+        quick_lookups,
+        quick_networks,
+    )
 
     sys.path.pop(0)  # a module of the tests is not to stand in for another
     for _module in [name for name in sys.modules if name.partition(".")[0] == "support"]:
@@ -348,6 +355,7 @@ if __name__ == "__main__":
     forked_modules.fork_modules()  # what the programs start in their turn
     built_models.build_models()
     quick_networks.copy_empty_tables()
+    quick_grids.find_grids()
     quick_hashes.hash_quickly()
     load_grid = sys.modules["powergrid.networks.loader"].load_grid
     for _network in ("cigre_mv_lv", "create_kerber_landnetz_freileitung_1"):

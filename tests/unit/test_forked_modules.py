@@ -28,8 +28,8 @@ def has_a_loop():
     except RuntimeError:
         return False
 
-late = threading.Timer(0.01, lambda: print("late"))
-late.start()
+all_is_told = threading.Event()
+threading.Thread(target=lambda: print("late") if all_is_told.wait(20.0) else None).start()
 told = {
     "arguments": sys.argv[1:], "name": __name__, "folder": os.getcwd(), "forked": "pytest" in sys.modules,
     "environment": os.environ.get("A"), "home": os.environ.get("HOME"), "input": sys.stdin.readline(),
@@ -42,6 +42,7 @@ told = {
 }
 print(json.dumps(told))
 print("an error", file=sys.stderr)
+all_is_told.set()
 sys.exit(int(sys.argv[1]))
 """
 

@@ -120,7 +120,9 @@ def test_a_file_that_is_not_utf8_says_so_with_its_row(tmp_path: Path, content: b
 def test_a_missing_file_a_folder_and_a_device_are_refused(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "none.csv") == [": no such file; check the path"]
     assert problems_of(tmp_path) == [": a folder; expected a file"]
-    assert problems_of(Path("null\0.csv")) == [": cannot be read: embedded null byte"]
+    (problem,) = problems_of(Path("null\0.csv"))
+    assert problem.startswith(": cannot be read: ")
+    assert "embedded null" in problem  # byte, or since Python 3.13 character in path
     assert problems_of(Path("/dev/zero")) == [": a device, pipe or socket; expected a file"]
 
 

@@ -46,7 +46,7 @@ def blueprint() -> Blueprint:
     return build(scenario_from_dict(small()))
 
 
-pytestmark = pytest.mark.usefixtures("built_once")
+pytestmark = pytest.mark.usefixtures("built_anew", "built_once")
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ from powergrid.simulation.placed_grid import CompiledGrid
 from support.powerflow_nets import assert_untouched
 from support.small_grid import scenario as small
 
+pytestmark = pytest.mark.usefixtures("built_anew")
+
 SHIPPED = ("three_microgrids", "hil_battery", "mw_microgrids", "neighbourhood")
 
 
