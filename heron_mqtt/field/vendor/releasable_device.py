@@ -172,7 +172,9 @@ class ReleasableDevice(MappedDevice, abc.ABC):
         async with self._busy:
             if self._release.holds_setpoint or self._release.is_owed:
                 await self._make_safe("its adapter is replaced")
-        return self._end.unreturned
+            why = await self._end.why_unproven()
+            self._tell_holder()
+        return why or self._end.unreturned
 
     async def _rest_at_the_end(self, *, is_alone: bool) -> None:
         await self._end.hand_back()

@@ -83,7 +83,7 @@ class ReleaseAtEnd:
         if not (is_at_hand or release.is_owed or self.left_with_power is not None):
             if release.left_rest:  # told a moment ago, and not measured since
                 await self._wait_for_rest()
-            await self._see_whether_it_was_there()
+            await self._prove()
             return
         if not (self._link.connected or self._link.connects_to_send):
             self._problem = f"no connection to {self._link.peer}"
@@ -103,20 +103,28 @@ class ReleaseAtEnd:
             return
         if self.left_with_power is not None or release.is_watched:
             await self._wait_for_rest()
-        await self._see_whether_it_was_there()
+        await self._prove()
 
-    async def _see_whether_it_was_there(self) -> None:
-        """Wait whether a device that was sent its release is late to say anything, or goes offline."""
+    async def why_unproven(self) -> str | None:
+        """Wait whether a device that was sent its release is late to say anything, or goes offline.
+
+        Returns:
+            What follows, for people: the release is owed again. None = nothing is known against it.
+        """
         if self._stop.is_active:
-            return
+            return None
         until = self._monotonic() + SHOWS_ITSELF_S
         while (why := self._release.why_gone()) is None:
             if not (self._release.is_unshown and self._monotonic() < self._release.late_at <= until):
-                return
+                return None
             await asyncio.sleep(LOOK_AGAIN_S)
         self._release.owe_unproven()
-        self._problem = f"its release is not known to be taken: {why}"
-        self._report(self._problem)
+        return f"its release is not known to be taken: {why}"
+
+    async def _prove(self) -> None:
+        if (why := await self.why_unproven()) is not None:
+            self._problem = why
+            self._report(why)
 
     async def _wait_for_rest(self) -> None:
         """Wait whether the device shows the 0 that it was told; power that falls is on its way there.

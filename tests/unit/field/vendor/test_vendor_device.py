@@ -2156,7 +2156,8 @@ async def test_one_that_speaks_seldom_has_the_time_that_it_takes_to_show_its_las
 
 def quickly_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it be known of a box within a moment how often it speaks."""
-    for name, value in (("LEAST_LATE_S", 0.3), ("LEAST_HEARD_S", 0.1), ("BURST_S", 0.0)):
+    known = {"LEAST_HEARD_S": 0.1, "BURST_S": 0.0, "REGULAR": 1.0, "LATE": 0.0, "LEAST_LATE_S": 0.3}
+    for name, value in known.items():
         monkeypatch.setattr(f"heron_mqtt.field.vendor.heard_intervals.{name}", value)
 
 
@@ -2193,13 +2194,13 @@ async def test_a_box_that_is_late_at_the_end_is_not_known_to_have_taken_its_rele
 async def test_a_box_that_is_heard_after_its_last_release_or_seldom_speaks_is_handed_back(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quickly_known(monkeypatch)
-    for times, every_s in ((20, 0.02), (3, 0.2)):
+    for times, every_s in ((3, 0.2), (20, 0.02)):
         async with InMemoryBroker() as broker:
             site = await make(RELEASED, broker)
             await speaks(site, times, every_s)
             await site.answered(site.send(0.001))
             if every_s < 0.1:
+                quickly_known(monkeypatch)
                 site.wire.answer = lambda topic, text, wire=site.wire: asyncio.get_running_loop().call_later(
                     0.02, wire.says, "box/state", {"p": 800}
                 )
@@ -2261,6 +2262,23 @@ async def test_on_change_the_setpoint_that_a_silent_box_may_have_missed_is_sent_
     site.wire.says("box/state", {"p": 0})
     await site.answered(site.send(0.001))
     assert site.wire.set_to() == [1000, 1000]
+
+
+async def test_a_box_that_is_late_when_its_adapter_is_replaced_is_not_given_up(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickly_known(monkeypatch)
+    site = await make(RELEASED)
+    await speaks(site)
+    await site.answered(site.send(0.001))
+    why = await site.device.give_up()
+    assert why is not None
+    assert why.startswith("its release is not known to be taken: it has said nothing for 0.")
+    await until(lambda: site.leases[-1]["state"] == "held", "a lease that says so")
+    await speaks(site)
+    await until(lambda: site.wire.sent.count(("box/mode", "auto")) == 2, "its release once more")
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    assert await site.device.give_up() is None
 
 
 # -- what it says, and what is said of it ----------------------------------------------------------------
