@@ -168,6 +168,8 @@ class SafeStateDevice(PresentDevice, abc.ABC):
     @property
     def _is_at_rest(self) -> bool:
         """Whether the hardware is in its safe state, for all that is known."""
+        if self._is_doubt_told and not (self._is_left_known or self._rest.is_told):
+            return False  # it has power, and whose is not known
         return self.is_safe and self._rest.is_taken and not self.owes_safe_state
 
     def _on_lease_left(self, message: Received) -> None:

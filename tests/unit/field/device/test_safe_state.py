@@ -514,9 +514,15 @@ def test_power_of_which_nobody_knows_who_left_it_is_not_called_safe_and_is_told_
         told = [report.what for report in site.broker.stats.reports if report.kind == "device"]
         assert len(told) == 1
         assert told[0].startswith("it has 500 kW at the start, and whether an earlier program left it driven")
+        site.stop(False)
+        await asyncio.sleep(0.1)
+        assert site.said["confirm"][-1]["safe"] is False
         site.device.measured = REST
         await asyncio.sleep(1.1)
         assert site.last["safe"] is True
+        site.stop(False)
+        await asyncio.sleep(0.1)
+        assert site.said["confirm"][-1]["safe"] is True
         site.device.measured = POWER
         await asyncio.sleep(1.1)
         assert site.last["safe"] is True, "it rested: what comes now is its own"
