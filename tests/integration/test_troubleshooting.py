@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import pytest
 
 from heron_mqtt.testing.device_harness import DeviceHarness
 from heron_mqtt.testing.loopback_server import free_port
+from powergrid.envs import MultiAgentMicrogrids
 from support.certificates import Certificates, key_of
 from support.heron_command import Ended, heron, run_heron, until, write_toml
 from support.mosquitto_server import Mosquitto
@@ -286,6 +289,71 @@ def test_which_environment_is_meant(mosquitto: Mosquitto) -> None:
 def test_no_environment_is_alive(own_mosquitto: Callable[..., Mosquitto]) -> None:
     url = own_mosquitto().url
     must_show("no environment is alive at <address>", run_heron("estop", "on", "--broker", url))
+
+
+def test_of_several_environments_one_must_be_named_and_a_broker_may_go_and_come(
+    own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    broker = own_mosquitto()
+    words = ["--broker", broker.url, "--devices", "simulated", "--realtime", "0.3", "--steps", "5000"]
+    paths = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        paths.append(file_of(tmp_path / name, {"env_id": name, "profiles.repeat": True}))
+    with heron("run", paths[0], *words) as first, heron("run", paths[1], *words) as second:
+        first.wait_for("step 2/")
+        second.wait_for("step 2/")
+        text = "<n> environments are alive at <address>: <names>: choose one with --env-id"
+        must_show(text, run_heron("estop", "on", "--broker", broker.url))
+        broker.kill()
+        lost = "connection lost: <reason>; reconnecting"
+        until(lambda: is_seen(lost, "".join(first.err)), lost, 30.0)
+        broker.start()
+        first.signal(signal.SIGINT)
+        assert "Traceback" not in first.wait().err
+
+
+def test_a_login_without_rights(own_mosquitto: Callable[..., Mosquitto], tmp_path: Path) -> None:
+    (tmp_path / "acl").write_text("topic read #\n")
+    (tmp_path / "acl").chmod(0o644)
+    url = own_mosquitto("allow_anonymous true", f"acl_file {tmp_path / 'acl'}").url
+    told = "the broker acknowledged it and has not taken it: may this user publish on <topic>?"
+    must_show(told, run_heron("estop", "on", "--broker", url, "--env-id", "small"))
+    told = "is acknowledged and does not come to who subscribes to it: may this user publish and read there?"
+    must_show(told, run_heron("run", file_of(tmp_path), "--broker", url, "--steps", "1"))
+
+
+def test_a_broker_that_devices_cannot_use(tmp_path: Path) -> None:
+    done = run_heron("run", file_of(tmp_path), "--broker", "memory", "--devices", "emulated")
+    must_show("nothing can connect to --broker <name>", done)
+
+
+def test_a_lease_that_one_lost_message_ends_is_a_surprise(tmp_path: Path) -> None:
+    done = run_heron("check", file_of(tmp_path, {"lease_s": 1.0, "realtime_s": 1.0}))
+    told = "lease_s = <s>: shorter than <n> steps of <s> s: one lost message sends a device to its safe state"
+    assert is_seen(told, done.out), done.out
+
+
+def test_a_record_of_a_newer_version(tmp_path: Path) -> None:
+    record = tmp_path / "run.heron"
+    words = ("--centralized", "--steps", "1", "--record", str(record))
+    assert run_heron("run", file_of(tmp_path), *words).code == 0
+    with contextlib.closing(sqlite3.connect(record)) as database:
+        database.execute("PRAGMA user_version = 999")
+    text = "its layout is version <n>, this program reads up to <n>; use a newer heron-mqtt"
+    must_show(text, run_heron("report", str(record)))
+
+
+def test_nothing_answers_on_modbus(tmp_path: Path) -> None:
+    done = run_heron("device", "sunspec_bridge", "--modbus", f"127.0.0.1:{free_port()}", "--show")
+    must_show("no answer; is Modbus TCP switched on there?", done)
+
+
+def test_steps_before_a_reset() -> None:
+    env = MultiAgentMicrogrids({"scenario": scenario(), "centralized": True})
+    with pytest.raises(Exception, match="step") as told:
+        env.step({})
+    assert is_seen("step() without an episode under way: call reset() first", str(told.value))
 
 
 # -- a device does not follow --------------------------------------------------------------------------
