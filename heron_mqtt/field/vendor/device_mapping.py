@@ -226,7 +226,9 @@ class DeviceMapping:
         return found
 
     def check_range(self, range_mw: tuple[float, float]) -> None:
-        """Refuse a mapping that does not tell the powers of a device, and 0, apart.
+        """Refuse a mapping that does not tell the powers of a device, and 0, apart; bound it to them.
+
+        From here on what is rounded is not beyond the range either.
 
         Args:
             range_mw: From the lowest to the highest power of the device, MW, positive = injected.
@@ -234,8 +236,10 @@ class DeviceMapping:
         Raises:
             ConfigError: Two powers of different sign would be sent alike, or 0 would leave a power in force.
         """
-        found = [] if self._writer is None else self._writer.confusions(range_mw)
-        if found:
+        if self._writer is None:
+            return
+        self._writer.values.bound_to(range_mw)
+        if found := self._writer.confusions(range_mw):
             raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
 
     def power_numbers(self, p_mw: float) -> dict[str, float]:

@@ -159,6 +159,21 @@ def rounded(value: float, decimals: int, *, toward_zero: bool) -> float:
     return math.trunc(steps + math.copysign(noise, steps)) / 10.0**decimals
 
 
+def rounded_within(value: float, decimals: int, low: float, high: float) -> float:
+    """Return ``value`` with so many decimals, to the nearest, but not beyond ``low`` and ``high``.
+
+    A value that is beyond them itself is rounded towards them.
+    """
+    nearest = rounded(value, decimals, toward_zero=False)
+    steps = value * 10.0**decimals
+    noise = 16.0 * math.ulp(steps)
+    if nearest > high:
+        return math.floor(steps + noise) / 10.0**decimals
+    if nearest < low:
+        return math.ceil(steps - noise) / 10.0**decimals
+    return nearest
+
+
 def as_number(value: float, decimals: int | None) -> int | float:
     """Return ``value`` as JSON shall show it: without a fraction where none was asked for."""
     return int(value) if decimals == 0 else value + 0.0

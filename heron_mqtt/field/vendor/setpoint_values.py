@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.built_ins import BUILT_INS, BuiltIns
 from heron_mqtt.field.vendor.formula import Formula
-from heron_mqtt.field.vendor.numbers import as_digits, as_number, interpolated, rounded
+from heron_mqtt.field.vendor.numbers import as_digits, as_number, interpolated, rounded, rounded_within
 from heron_mqtt.field.vendor.parameters import as_text, placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue, payload_bytes
 from heron_mqtt.field.vendor.problems import Problems
@@ -31,6 +32,12 @@ class SetpointValue:
         self.packed = placeholders([table.pack])
         """The values that it packs."""
         self._decimals = 0 if table.quantity == "seq" else table.decimals
+        self._ends: tuple[float, ...] = ()  # of the nameplate, in its numbers; empty = not known
+
+    def bound_to(self, largest: tuple[float, float]) -> None:
+        """Let rounding not lead beyond the nameplate: the lowest and the highest of the quantity."""
+        with contextlib.suppress(MessageError):  # it has none there; said where it is sent
+            self._ends = tuple(self._scaled(raw) for raw in (*largest, 0.0))
 
     @property
     def is_number(self) -> bool:
@@ -131,7 +138,7 @@ class SetpointValue:
     def _meant(self, raw: float) -> float:
         value = self._unscaled(raw)
         if self.table.decimals is not None and self.table.table is None:
-            return rounded(value, self.table.decimals, toward_zero=self.table.rounding == "toward_zero")
+            return self._rounded(value)
         return value
 
     def _scaled(self, raw: float) -> float:
@@ -144,11 +151,21 @@ class SetpointValue:
             value = interpolated(value, table.table)
         return value
 
+    def _rounded(self, value: float) -> float:
+        assert self._decimals is not None
+        if self.table.rounding == "toward_zero":
+            return rounded(value, self._decimals, toward_zero=True)
+        if not self._ends:
+            return rounded(value, self._decimals, toward_zero=False)
+        return rounded_within(value, self._decimals, min(self._ends), max(self._ends))
+
     def number(self, raw: float) -> float:
         """Return the vendor's number of a quantity, rounded and within ``min`` and ``max``."""
         table, value = self.table, self._scaled(raw)
         if self._decimals is not None:
-            value = rounded(value, self._decimals, toward_zero=table.rounding == "toward_zero")
+            value = self._rounded(value)
+            if table.quantity == "lease_s" and raw > 0.0 and not value:
+                value = 10.0**-self._decimals  # a timer of 0 is none
         if table.min is not None:
             value = max(value, table.min)
         if table.max is not None:
@@ -193,6 +210,15 @@ class SetpointValues:
     def names(self) -> tuple[str, ...]:
         """The names of the values."""
         return tuple(self._values)
+
+    def bound_to(self, range_mw: tuple[float, float]) -> None:
+        """Let rounding of powers not lead beyond the nameplate, MW, or as many Mvar of either sign."""
+        largest = max(map(abs, range_mw))
+        for value in self._values.values():
+            if value.table.quantity == "p_mw":
+                value.bound_to(range_mw)
+            elif value.table.quantity == "q_mvar":
+                value.bound_to((-largest, largest))
 
     def lasting(self, names: Iterable[str]) -> list[str]:
         """Return the values by which two messages differ in what they mean; of packed bytes those in them."""

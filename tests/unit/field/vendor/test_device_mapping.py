@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.outgoing import Outgoing
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 from support.rows import each_row
@@ -105,6 +107,49 @@ def test_rounding_towards_zero_never_asks_for_more_than_was_meant(p_mw: float, d
     kilowatts = float(encode(mapping(value=value), p_mw))
     assert abs(kilowatts) <= abs(p_mw * 1e3) * (1 + 1e-14)
     assert abs(kilowatts - p_mw * 1e3) <= 10.0**-decimals * (1 + 1e-6)
+
+
+@given(
+    part=st.floats(-1.0, 1.0),
+    largest_mw=st.floats(1e-3, 1.0),
+    decimals=st.integers(0, 3),
+    sign=SIGNS,
+    absolute=st.booleans(),
+)
+def test_rounding_to_the_nearest_does_not_lead_beyond_the_nameplate(
+    part: float, largest_mw: float, decimals: int, sign: int, absolute: bool
+) -> None:
+    value = {"quantity": "p_mw", "unit": "kW", "decimals": decimals, "sign": sign, "absolute": absolute}
+    box = mapping(value=value)
+    with contextlib.suppress(ConfigError):  # a magnitude alone does not tell two signs apart
+        box.check_range((-largest_mw, largest_mw))
+    p_mw = part * largest_mw
+    sent_mw = float(encode(box, p_mw)) / 1e3
+    assert abs(sent_mw) <= largest_mw * (1 + 1e-12)
+    assert abs(sent_mw - (abs(p_mw) if absolute else sign * p_mw)) <= 10.0 ** (-decimals - 3) * (1 + 1e-6)
+
+
+def test_a_timer_of_a_short_lease_is_not_switched_off_by_rounding() -> None:
+    for unit, decimals, lease_s, sent in (("s", 0, 0.45, "1"), ("s", 1, 0.04, "0.1"), ("min", 0, 20.0, "1"),
+                                          ("s", 0, 1.4, "1"), ("ms", 0, 0.45, "450")):  # fmt: skip
+        value = {"quantity": "lease_s", "unit": unit, "decimals": decimals}
+        power = {"quantity": "p_mw", "unit": "W"}
+        box = load_mapping(
+            {
+                "name": "box",
+                "setpoint": {
+                    "release": "zero",
+                    "values": {"p": power, "t": value},
+                    "messages": [{"topic": "box/set", "payload": "{p}:{t}"}],
+                },
+            },
+            agent="MG1",
+            device="ess",
+            source="box",
+        )
+        (command,) = box.encode(Setpoint(p_mw=0.001, lease_s=lease_s))
+        assert isinstance(command, Outgoing)
+        assert command.payload.decode() == f"1000:{sent}"
 
 
 @given(watts=st.integers(-(10**7), 10**7), rounding=st.sampled_from(["nearest", "toward_zero"]))
