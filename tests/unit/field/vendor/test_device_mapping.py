@@ -137,6 +137,7 @@ def test_a_timer_of_a_short_lease_is_not_switched_off_by_rounding() -> None:
         box = load_mapping(
             {
                 "name": "box",
+                "telemetry": [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}],
                 "setpoint": {
                     "release": "zero",
                     "values": {"p": power, "t": value},
