@@ -452,9 +452,9 @@ def _writes(messages: Iterable[DeviceCommand]) -> frozenset[Any]:
 
 
 def _places(message: DeviceCommand) -> set[tuple[str, Any]]:
-    """Return what a message sets: registers by area and address, members of JSON and numbers by their topic.
+    """Return what a message sets: registers by area and address, numbers by topic and member of JSON.
 
-    Two other texts on one topic may say different things, and each stands for itself.
+    Texts on one topic may say different things, and each stands for itself.
     """
     if isinstance(message, RegisterCommand):
         return {(w.area, w.address + i) for w in message.writes for i in range(len(w.words))}
@@ -462,4 +462,5 @@ def _places(message: DeviceCommand) -> set[tuple[str, Any]]:
         document = json.loads(message.payload)
     except ValueError:
         return set()
-    return {(message.topic, name) for name in (document if isinstance(document, dict) else [""])}
+    members = document if isinstance(document, dict) else {"": document}
+    return {(message.topic, name) for name, each in members.items() if type(each) in {int, float}}
