@@ -278,13 +278,15 @@ class DeviceRelease:
 
     @property
     def is_unshown(self) -> bool:
-        """Whether it was sent its release by its broker, and has neither accepted it nor said anything since.
+        """Whether its broker sent it its release just now, and it has neither accepted it nor said anything.
 
-        A broker acknowledges also what no one receives.
+        A broker acknowledges also what no one receives. After ``stale_after_s`` its silence says so.
         """
+        if self._mapping.registers is not None or self._stop_proof.is_accepted:
+            return False
         released_at = self._stop_proof.released_at
-        is_known = self._mapping.registers is not None or self._stop_proof.is_accepted
-        return not is_known and -math.inf < released_at >= self._state.heard.last_at
+        is_new = self._monotonic() <= released_at + self._stale_after_s
+        return is_new and released_at >= self._state.heard.last_at
 
     @property
     def late_at(self) -> float:

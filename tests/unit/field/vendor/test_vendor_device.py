@@ -2281,6 +2281,22 @@ async def test_a_box_that_is_late_when_its_adapter_is_replaced_is_not_given_up(
     assert await site.device.give_up() is None
 
 
+async def test_a_quiet_box_that_goes_offline_long_after_its_release_was_handed_back(make: Any) -> None:
+    quiet = [{**TELEMETRY[0], "reports": "on_change"}]
+    table = {**RELEASED, "telemetry": quiet, "availability": LWT, "liveness": {"by": "availability"}}
+    site = await make(table, stale_after_s=0.1)
+    site.wire.says("box/lwt", "on")
+    site.wire.says("box/state", {"p": 0})
+    site.send(0.001, 0.1)
+    await until(lambda: site.wire.sent[-1:] == [("box/mode", "auto")], "the release")
+    await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
+    await asyncio.sleep(0.2)  # it is there, and has nothing to say
+    site.wire.says("box/lwt", "off")
+    await site.end()
+    assert site.device.left_undone is None
+    assert site.leases[-1]["state"] == "free"
+
+
 # -- what it says, and what is said of it ----------------------------------------------------------------
 
 
