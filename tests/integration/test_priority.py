@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from heron_mqtt.messaging.embedded.auth.credentials import add_credentials
+from heron_mqtt.messaging.schemes import open_broker
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.scheduling import priority_problem
 from support.heron_command import HERON, heron, run_heron, until
@@ -59,6 +61,18 @@ def test_a_broker_and_a_device_alone_have_it() -> None:
         ) as device:
             device.wait_for("online")
             assert scheduling(device.pid) == {FIFO}
+
+
+async def test_a_broker_checks_passwords_without_it(tmp_path: Path) -> None:
+    """What computes for tens of milliseconds holds no message up, on whichever core it is."""
+    require_rights()
+    users, acl = tmp_path / "users", tmp_path / "acl"
+    add_credentials("MG1", "agent", b"right", users_file=users, acl_file=acl)
+    options = ("--port", "0", "--users", str(users), "--acl", str(acl))
+    with heron("broker", *options, *WANTED) as broker:
+        url = broker.wait_for("listening").split()[1]
+        async with open_broker(url.replace("//", "//MG1:right@"), env_id="prior"):
+            assert scheduling(broker.pid) == {FIFO, ORDINARY}
 
 
 def test_a_proxy_and_its_devices_have_it(tmp_path: Path, mosquitto: Mosquitto) -> None:
