@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from heron_mqtt.errors import BrokerError
 from heron_mqtt.json_object import Json
+from heron_mqtt.messaging.mqtt.connect_errors import no_answer
 from heron_mqtt.messaging.mqtt.options import read_options
 from heron_mqtt.messaging.topics import ESTOP, RUN_STATE, TopicMap, device, stop_confirm
 from heron_mqtt.messaging.urls import WEB
@@ -160,7 +161,7 @@ class DeviceHarness:
         try:
             self._client.connect(self._options.host, self._options.port, keepalive=30)
         except OSError as exc:
-            raise BrokerError(f"{where}: no answer: {exc.strerror or exc}") from exc
+            raise no_answer(where, exc) from exc
         self._client.loop_start()  # a thread, because the checks are plain functions that wait
         if not self._ready.wait(self.within_s) or self._refused:
             self.__exit__(None, None, None)
