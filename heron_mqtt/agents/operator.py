@@ -178,7 +178,7 @@ class SystemOperator:
                 await self._ownership.release()
         except (BrokerError, TimeoutError) as exc:
             why = str(exc) or "the broker does not answer"
-            log.warning("could not say that the run is finished: %s", why)
+            log.warning("could not publish that the run is finished: %s", why)
 
     def _unsubscribe(self) -> None:
         self._forget_reconnect()

@@ -37,9 +37,9 @@ READY_SHARE = 0.9  # of ready_s: what lacks must be said before the environment 
 class Proxy:
     """Carries one agent's messages: price, observation and command in, peers, devices, action out.
 
-    Messages of another environment, or of another episode or step than the one under way, are ignored
-    and counted (``dropped``); a phase that misses its deadline goes on without those who are late, and
-    the action says how many phases did.
+    Messages of another environment, episode or step than the current one are ignored and counted
+    (``dropped``). A phase that reaches its deadline continues without the late messages; the action contains
+    the number of such phases.
 
     Args:
         agent_id: The proxy's own name, for logs; channels carry the agent's id.

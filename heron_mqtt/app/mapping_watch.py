@@ -166,7 +166,7 @@ class MappingWatch:
             self._refuse(label, exc)
             return
         self._waiting.discard(key)
-        what = f"its mapping was read anew from {path}: handed back, and taken in hand as born again"
+        what = f"its mapping was reloaded from {path}: handed back, and driven again as after a restart"
         self._note(f"{label}: {what}")
         if rescaled:
             log.warning("%s: %s; is that its unit, its scale, its sign?", label, rescaled)
@@ -199,8 +199,8 @@ class MappingWatch:
         where = _difference(_without_mappings(self._begun), _without_mappings(loaded))
         if where and where != self._elsewhere:
             log.warning(
-                "%s: %s has changed, too: only mappings are read anew while a run goes on; it counts from "
-                "the next start on",
+                "%s: %s has changed, too: only mappings are reloaded during a run; it takes effect at "
+                "the next start",
                 self._source,
                 where,
             )
@@ -221,7 +221,7 @@ def rescaling(old: DeviceMapping, new: DeviceMapping, power_range_mw: tuple[floa
                 continue
             found.append(f"{name} = {is_now:g} where it was {was:g}")
         if found:
-            return f"by its new mapping it is told, for {p_mw:g} MW, {', '.join(sorted(found))}"
+            return f"its new mapping sends, for {p_mw:g} MW, {', '.join(sorted(found))}"
     return ""
 
 

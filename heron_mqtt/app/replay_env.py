@@ -29,9 +29,9 @@ from powergrid.rewards import traded
 class ReplayEnv(MultiAgentMicrogrids):
     """The environment of a record: step it without actions, and it gives the recorded trajectory.
 
-    With other actions, another price or scenario value, agents and devices go their own way from there:
-    a device answers as recorded while its setpoint and state are those of the record, then as its model
-    does plus the residual that it had in that step.
+    With other actions, another price or another scenario value, the trajectory differs from there on. A
+    device answers as recorded while its setpoint and state are those of the record. After that, its power is
+    that of its model plus the residual that was recorded in that step.
 
     Args:
         run: The record of a run (of an environment).

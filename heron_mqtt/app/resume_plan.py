@@ -64,7 +64,7 @@ def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPla
         DataError: The record cannot be gone on with; says why.
     """
     if given := [name for name, value in _said_by_the_record(options).items() if value]:
-        raise ConfigError(*(f"{name}: the record says it; leave it out with --resume" for name in given))
+        raise ConfigError(*(f"{name}: the record contains it; leave it out with --resume" for name in given))
     lock = _locked(run)
     try:
         with RecordFile(run) as record:
@@ -135,7 +135,7 @@ def _locked(run: Path) -> WriteLock:
             return WriteLock(run)
         except BlockingIOError:
             if time.monotonic() > ends:
-                raise DataError(f"{run}: its run goes on: another process writes to it") from None
+                raise DataError(f"{run}: its run has not ended: another process writes to it") from None
             time.sleep(0.1)
         except OSError as exc:
             raise DataError(f"{run}: cannot be written to: {exc.strerror}") from None
@@ -226,7 +226,7 @@ def _modules(record: RecordFile) -> dict[str, str]:
         try:
             found |= {str(name): str(told["sha256"]) for name, told in json.loads(row["data"]).items()}
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise DataError(f"{record.path}: what it says of modules cannot be read") from None
+            raise DataError(f"{record.path}: its list of modules cannot be read") from None
     return found
 
 

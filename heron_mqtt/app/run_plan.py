@@ -107,7 +107,7 @@ class RunOptions:
         lengths = {"--steps": self.steps, "--days": self.days, "--until": self.until}
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) > 1:
-            found.append(f"{' and '.join(given)}: each says how long the run is; give one of them")
+            found.append(f"{' and '.join(given)}: each sets the length of the run; give one of them")
         if self.seed is not None and self.seed < 0:
             found.append(f"--seed {self.seed}: expected a number of at least 0")
         if self.realtime_s is not None and not 0.0 < self.realtime_s <= MAX_REALTIME_S:

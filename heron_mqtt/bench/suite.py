@@ -360,7 +360,7 @@ async def _memory(report: BenchReport, effort: Effort, say: Say) -> None:
         async with module("heron_mqtt.bench.memory_use", str(n)) as child:
             rss.append(int(await next_line(child, 120.0)))
     if not all(rss):
-        report.skipped.append("memory: this system does not tell the resident memory of a process")
+        report.skipped.append("memory: this system does not report the resident memory of a process")
         return
     few, many = effort.fleet
     each_kb = (rss[1] - rss[0]) / (many - few) / 1e3

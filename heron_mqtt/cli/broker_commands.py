@@ -148,7 +148,7 @@ def add(
     foreign: dict[str, str] = {}
     if scenario is not None:
         if env_id is not None:
-            raise ConfigError("--env-id and --scenario: each says which environment; give one of them")
+            raise ConfigError("--env-id and --scenario: each names the environment; give one of them")
         env_id, prefix, foreign = _rights_in(scenario, name, role)
     before = topics_begin(prefix) if topic_prefix is None else topic_prefix_of(topic_prefix)
     notes = add_credentials(

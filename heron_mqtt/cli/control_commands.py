@@ -92,9 +92,9 @@ def estop(
 ) -> None:
     """Emergency stop: every device to its safe state until released, those that connect later too.
 
-    Prints who has confirmed it. Exit code 0: it stands at the broker, and every gateway and device that is
-    known to be there has confirmed, each device also by telemetry since then, but for devices that nothing
-    here can set, which are named NOT OURS TO STOP; 1: not so, or none is known; 2: wrong arguments, nothing
+    Prints who has confirmed it. Exit code 0: the broker has stored it, and every gateway and device that is
+    known to be there has confirmed, each device also by telemetry since then. Devices that cannot be set from
+    here are excepted, and named NOT OURS TO STOP. 1: otherwise, or none is known. 2: wrong arguments, nothing
     was sent.
     """
     from heron_mqtt.app.operator_client import Person, set_stop
@@ -143,10 +143,10 @@ def take(
     who: Who = None,
     why: Why = "",
 ) -> None:
-    """Take one device in hand for a bounded time, within nameplate, band and lease; or give it back.
+    """Control one device by hand for a limited time, within nameplate, band and lease; or give it back.
 
-    Powers are positive where they are injected into the grid. Exit code 0: granted, and the answer says what
-    was asked; 1: refused, no gateway answered, or the answer says something else; 2: wrong arguments.
+    Positive power is injected into the grid. Exit code 0: granted, and the answer is as requested; 1:
+    refused, no gateway answered, or the answer differs from the request; 2: wrong arguments.
     """
     from heron_mqtt.app.operator_client import Person, take_device
     from heron_mqtt.app.operator_client.take import parse_duration, parse_power
@@ -162,7 +162,7 @@ def take(
         if (p_kw is None) == (p_mw is None):
             raise ConfigError("expected one of --p-kw and --p-mw (or --release)")
         if for_ is None:
-            raise ConfigError("--for is missing: say for how long, such as 90s, 10m or 1h")
+            raise ConfigError("--for is missing: expected a duration such as 90s, 10m or 1h")
         p = parse_power("--p-mw", p_mw) if p_mw is not None else parse_power("--p-kw", p_kw or "") / KW_PER_MW
         q = 0.0 if q_kvar is None else parse_power("--q-kvar", q_kvar) / KW_PER_MW
         asked = {"p_mw": p, "q_mvar": q, "for_s": parse_duration("--for", for_)}
@@ -182,9 +182,9 @@ def authority(
 ) -> None:
     """Promote or demote a device of a running scenario.
 
-    A device that was driven, and is not any more, has 5 s to show that it has taken its release. Exit code 0:
-    granted, and the answer says so; 1: a gate refused (it is named), no gateway answered, the answer says
-    another level, or the device has not taken its release (it is named, with its power); 2: wrong arguments.
+    After a demotion that ends its control, a device has 5 s to show its release. Exit code 0: granted, with
+    the requested level; 1: a gate refused (it is named), no gateway answered, the answer has another level,
+    or the device has not shown its release (it is named, with its power); 2: wrong arguments.
     """
     from heron_mqtt.app.operator_client import Person, ask_authority, why_not_handed_back
     from heron_mqtt.app.operator_client.text import printable

@@ -55,7 +55,7 @@ class RepeatFilter(logging.Filter):
             known.hidden += 1
             return False
         if known.hidden:
-            record.msg, record.args = f"{text} (and {known.hidden} like it since it was last said)", None
+            record.msg, record.args = f"{text} (and {known.hidden} like it since it was last logged)", None
         known.text, known.shown_s, known.hidden = text, now_s, 0
         known.times = 1 if is_due else known.times + 1
         return True

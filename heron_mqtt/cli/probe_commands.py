@@ -310,7 +310,7 @@ def _show_mapping(
     console = status_console()
     if isinstance(where, str) and not asks and questions(mapping):
         asked = ", ".join(str(each.table.topic) for each in questions(mapping))
-        typer.echo(f"this mapping asks the box by {asked}; probe does not, unless you say --ask", err=True)
+        typer.echo(f"this mapping asks the box by {asked}; probe does so only with --ask", err=True)
 
     def watch(
         show: Callable[[list[ReportLine]], None], every_s: float, until_s: float | None

@@ -47,7 +47,7 @@ def try_setpoint(
     )
     if not is_confirmed and not sys.stdin.isatty():
         raise ConfigError(
-            "--send: asks at the terminal before it sends, and there is none; in a script say --yes"
+            "--send: asks at the terminal before it sends, and there is none; in a script, add --yes"
         )
     mapping = mapping_of(file, device)
 

@@ -84,7 +84,7 @@ State = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="After a kill, go on with the leases of the dead predecessor that this folder tells of; "
+        help="After a kill, take over the leases of the earlier start that is recorded in this folder; "
         "default: the first of $STATE_DIRECTORY, as systemd sets it.",
     ),
 ]
@@ -95,7 +95,7 @@ TakeOver = Annotated[
 
 Watch = Annotated[
     bool,
-    typer.Option("--watch", help="Read mappings of vendors' devices anew when their files change."),
+    typer.Option("--watch", help="Reload mappings of vendors' devices when their files change."),
 ]
 
 Priority = Annotated[int | None, typer.Option(metavar="N", help=PRIORITY_MEANS)]

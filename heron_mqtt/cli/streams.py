@@ -1,8 +1,7 @@
 """Standard output and error that may be full, closed or without a reader: a run goes on without them.
 
-A run drives devices. That a log has no room left, or that the reader of a pipe is gone, must neither end it
-with a traceback nor be kept quiet: what could not be written is said at the end, on standard error, and the
-exit code says so too.
+A run drives devices. A full disk for a log, or a closed pipe, must not end it with a traceback, and must not
+be hidden: lost output is reported at the end, on standard error and by the exit code.
 """
 
 from __future__ import annotations

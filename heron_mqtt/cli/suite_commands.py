@@ -29,10 +29,11 @@ def add_suite_commands(app: typer.Typer) -> None:
 def suite(
     file: Annotated[Path, typer.Argument(metavar="SUITE", help="A suite: a TOML file.")],
     parallel: Annotated[
-        int | None, typer.Option(metavar="N", help="Runs at a time; default: as the suite says.")
+        int | None, typer.Option(metavar="N", help="Runs at a time; default: the suite's number.")
     ] = None,
     only: Annotated[
-        str, typer.Option(metavar="TEXT", help="The runs alone whose name holds this, as 'seed 0'.")
+        str,
+        typer.Option(metavar="TEXT", help="Only the runs whose name contains this, for example 'seed 0'."),
     ] = "",
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report.")] = None,

@@ -45,7 +45,7 @@ def add_watch_commands(app: typer.Typer) -> None:
 
 def dashboard(
     broker: Annotated[
-        str | None, typer.Option(metavar="URL", help="mqtt://host:port: what goes on there, live.")
+        str | None, typer.Option(metavar="URL", help="mqtt://host:port: a live view of this broker.")
     ] = None,
     run: Annotated[
         str | None, typer.Option(metavar="FILE", help="A record: what happened, with a time slider.")
@@ -88,7 +88,7 @@ def dashboard(
     from heron_mqtt.dashboard.server import serve_dashboard, serve_record
 
     if (broker is None) == (run is None):
-        raise ConfigError("dashboard: expected --broker URL for what goes on, or --run FILE for a record")
+        raise ConfigError("dashboard: expected --broker URL for a live view, or --run FILE for a record")
     if run is not None and env_id is not None:
         raise ConfigError("--env-id: a record has one environment; leave it out")
     if run is not None and control:

@@ -60,12 +60,13 @@ class Command(PerDeviceMessage):
 class Action(PerDeviceMessage):
     """What really happened in the step.
 
-    ``p_<device>`` MW and ``q_<device>`` Mvar, one a device; ``soc_<device>`` in [0, 1] of storage;
-    ``cost_<device>`` generation cost of the step, $;
-    ``trade_<peer>`` MWh, positive = sold to the peer, with its ``price_<peer>`` $/MWh;
-    ``fallback_<device>`` why a model's value stands in for the device's own, ``bound_<device>`` what
-    changed its setpoint on the way out, ``authority_<device>`` its level where it is not simulated,
-    ``residual_<device>`` measured minus modelled power, MW, where there was something to compare.
+    - ``p_<device>`` MW and ``q_<device>`` Mvar of each device; ``soc_<device>`` in [0, 1] of storage;
+    - ``cost_<device>``: generation cost of the step, $;
+    - ``trade_<peer>`` MWh, positive = sold to the peer, with its ``price_<peer>`` $/MWh;
+    - ``fallback_<device>``: why a model's value is used in place of the device's;
+    - ``bound_<device>``: what limited its setpoint before it was sent;
+    - ``authority_<device>``: its level, if it is not simulated;
+    - ``residual_<device>``: measured minus modelled power, MW, if both are known.
     """
 
     type: Literal["action"] = "action"

@@ -112,7 +112,7 @@ class StopConfirm(Message):
     telemetry_seq: int | None = Field(
         None,
         ge=0,
-        description="seq of its last telemetry of before the stop: only what is newer shows its power since.",
+        description="seq of its last telemetry before the stop: only newer telemetry shows its power since.",
     )
     settable: bool | None = Field(
         None, description="False: nothing here can set the device; it is only read, or only watched."

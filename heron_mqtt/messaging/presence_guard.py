@@ -1,9 +1,9 @@
-"""A presence that another one has spoken over is said again.
+"""A presence is published again when another program has published on its channel.
 
-A last will comes late: of a program that stood still, or whose network did, the broker says ``offline`` only
-when its successor has long been born; and when such a program goes on, it may say once more that it is
-online before it reads that it was displaced. The broker keeps what came last, so one that asks later would
-take the living one for gone, or for another.
+A last will may come late. If a program was paused, or its network failed, the broker publishes its
+``offline`` when the successor is online already. When such a program continues, it may publish ``online``
+once more before it reads that it was displaced. The broker keeps the last message, so a later subscriber
+would take the running program for gone, or for the other one.
 """
 
 from __future__ import annotations

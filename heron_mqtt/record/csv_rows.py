@@ -29,7 +29,7 @@ class CsvRecorder(Recorder):
     Args:
         path: An earlier file of such rows is overwritten.
         devices: Names of all devices, of any agent.
-        report: Told once if it cannot be written any more; the run goes on.
+        report: Told once if it cannot be written any more; the run continues.
 
     Raises:
         ConfigError: There is a file with something else.
@@ -62,7 +62,7 @@ class CsvRecorder(Recorder):
             self._file.flush()
         except OSError as exc:
             if not self.lost:
-                self._report(f"csv {self.path}: {exc.strerror}; the run goes on")
+                self._report(f"csv {self.path}: {exc.strerror}; the run continues")
             self.lost += len(rows)
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Which messages of a recorded run arrived in time, step by step; for replaying the run without its network.
 
-Whether a message was in time is told by the order in which things passed in the process that received it:
-what an agent was told of a step counts if it arrived before the agent first spoke in that step, a peer's
-message if it arrived before its round was over.
+Whether a message was in time follows from the order of messages in the process that received it. A message
+from the operator counts if it arrived before the agent's first message in that step; a peer's message counts
+if it arrived before the end of its round.
 """
 
 from __future__ import annotations

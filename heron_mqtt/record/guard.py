@@ -32,7 +32,7 @@ def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G
             self.failures += 1
             if self.failures == 1:
                 log.exception(
-                    "something could not be recorded; the run goes on, further failures are counted"
+                    "something could not be recorded; the run continues, further failures are counted"
                 )
 
     return call

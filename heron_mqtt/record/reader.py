@@ -139,7 +139,7 @@ class RecordFile:
                 str(key): NamedFile(str(f["name"]), str(f["sha256"])) for key, f in json.loads(told).items()
             }
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise DataError(f"{self.path}: what it says of its files cannot be read") from None
+            raise DataError(f"{self.path}: its table of files cannot be read") from None
 
     def summary(self) -> dict[str, Any] | None:
         """Return what the run said of itself at its end; None where it was killed before, or goes on.

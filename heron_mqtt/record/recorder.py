@@ -135,7 +135,7 @@ class RunRecorder(Recorder):
         at = facts.episode, facts.step
         if facts.seed is not None and facts.episode != self._seeded:
             self._seeded = facts.episode
-            what = f"what is random in episode {facts.episode} follows from seed {facts.seed}"
+            what = f"the random numbers of episode {facts.episode} come from seed {facts.seed}"
             self.event("seed", self._facts.scenario, what, {"seed": facts.seed}, at=at)
         for info in facts.infos.values():
             missed += info["missed"] + (info["fallback"] is not None)
@@ -282,7 +282,7 @@ class RunRecorder(Recorder):
 
     def _device(self, at: tuple[int, int], agent: str, name: str, columns: Columns) -> None:
         if (state := columns.get(TAKEN_UP)) is not None:
-            what = "its model begins from what the device says of itself"
+            what = "its model starts from the device's own values"
             self.event("taken up", f"{agent}/{name}", what, state, at=at)
         self._add(DEVICE, (*at, agent, name, *map(columns.get, _DEVICE_COLUMNS)))
 

@@ -307,7 +307,7 @@ class RecordWriter:
                 continue
             except sqlite3.Error as exc:
                 self._undo()
-                what = f"{self.path}: {exc}; the run goes on, what cannot be recorded is counted"
+                what = f"{self.path}: {exc}; the run continues, what cannot be recorded is counted"
                 self._tell("disk", what)
                 return False
             self._batch.clear()
@@ -326,7 +326,7 @@ class RecordWriter:
         except Exception:
             self.losses.malformed += 1
             if self.losses.malformed == 1:
-                log.exception("%s: a row could not be made; the run goes on, others are counted", self.path)
+                log.exception("%s: a row could not be made; the run continues, others are counted", self.path)
             return
         if made is not None:
             self._batch.append(made)

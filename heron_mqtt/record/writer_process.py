@@ -179,7 +179,7 @@ class WriterProcess:
         except (OSError, ValueError):
             with contextlib.suppress(OSError):  # or Python 3.13 complains of what the pipe still holds
                 pipe.close()
-            self._tell_lost(f"{self.path}: its writer has ended; the run goes on without a record")
+            self._tell_lost(f"{self.path}: its writer has ended; the run continues without a record")
 
     def _write_batch(self, pipe: IO[bytes]) -> None:
         while self._queue:

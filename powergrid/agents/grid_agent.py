@@ -96,9 +96,9 @@ class _Unit:
 class GridAgent:
     """Dispatches one microgrid; driven by a proxy or directly (see ``heron_mqtt.agents.base.Agent``).
 
-    Its own policy, where no command says otherwise: each device as its kind does by itself
-    (``Device.usual_p_mw``), what is dispatched where its marginal cost meets what energy is worth to the
-    microgrid, and what is left over is offered to the peers.
+    Its own policy, without a command: each device follows the policy of its kind (``Device.usual_p_mw``).
+    Dispatched devices run at the power where marginal cost equals the value of energy to the microgrid. The
+    remaining energy is offered to the peers.
 
     Args:
         agent_id: The microgrid's id.

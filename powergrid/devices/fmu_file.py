@@ -93,7 +93,7 @@ class FmuFile:
             )
         if not version.startswith(("2.", "3.")):
             raise ConfigError(
-                f"file = {str(path)!r}: is of FMI {version}; expected 2 or 3: export it anew as one of these"
+                f"file = {str(path)!r}: is of FMI {version}; expected 2 or 3: export it again as one of these"
             )
         try:
             description: Any = fmpy.read_model_description(str(path))

@@ -54,10 +54,10 @@ class BatchedMicrogrids(CopiedByState):
     In the manner of ``gymnasium.vector``: every array has the copies in its first axis, here (n,). Each copy
     has its own place in the time series, its own devices and its own end.
 
-    Copies whose episode has ended are reset within the same step (``AutoresetMode.SAME_STEP``): rewards,
-    terminations and truncations are those of the step that ended it, the observation is the first one of the
-    next episode; ``infos[agent]["final_obs"]`` and ``["final_state"]`` hold the last ones, of every copy, and
-    ``["start_row"]`` where each copy's episode began, for those that ended the next one.
+    Copies whose episode has ended are reset within the same step (``AutoresetMode.SAME_STEP``). Rewards,
+    terminations and truncations are those of the step that ended it; the observation is the first one of the
+    next episode. ``infos[agent]["final_obs"]`` and ``["final_state"]`` contain the last ones of every copy.
+    ``["start_row"]`` is the row where each copy's episode began (if it has just ended: the next episode).
 
     Args:
         config: See ``powergrid.envs.config.BatchConfig``.

@@ -72,7 +72,7 @@ def check_state(state: Any, kind: type[Any], scenario: str, grid: GridState) -> 
     if not isinstance(state, kind):
         raise ValueError(f"set_state: expected what get_state returned, got a {type(state).__name__}")
     if vars(state).get("format") != getattr(kind, "format", None):
-        raise ValueError("set_state: the state was made by another version of this package; make it anew")
+        raise ValueError("set_state: the state was made by another version of this package; make it again")
     mine, given = [[a.shape for a in arrays] for arrays in (grid.get_state(), state.grid)]
     if state.scenario != scenario or mine != given:
         raise ValueError(

@@ -236,7 +236,7 @@ class BrokerExchange:
         here = asyncio.get_running_loop()
         if self.loop not in {None, here}:
             raise RuntimeError(
-                "this environment lives in another event loop: use either its synchronous calls or, in one "
+                "this environment belongs to another event loop: use either its synchronous calls or, in one "
                 "loop, reset_async(), step_async() and close_async(); close() it before you change"
             )
         if self.loop is here:

@@ -24,9 +24,13 @@ class ActionMap:
     """Maps one agent's normalised action to a command and back to names.
 
     Entries, device by device in the scenario's order: ``p_<device>`` and, where ``control_q``,
-    ``q_<device>``. A battery's 0 is rest; a generator's -1 is off and +1 its largest power; PV's -1
-    curtails everything and +1 nothing; a load's -1 sheds nothing and +1 all that may be shed (a load that
-    sheds nothing has no entry); reactive power's 0 is none.
+    ``q_<device>``. The values mean:
+
+    - battery: 0 is no power;
+    - generator: -1 is off, +1 is its largest power;
+    - PV: -1 curtails everything, +1 nothing;
+    - load: -1 sheds nothing, +1 all that may be shed (a load that sheds nothing has no entry);
+    - reactive power: 0 is none.
 
     Args:
         agent: For error messages.

@@ -15,11 +15,15 @@ Positions = NDArray[np.intp]
 class Layout:
     """Where each quantity stands in the state vector.
 
-    An agent's own part, in this order: ``price`` ($/MWh), ``hour_sin``, ``hour_cos``, ``p_load_mw``,
-    ``q_load_mvar``; for each device what its kind says is observed: ``p_`` and ``q_`` (last step), ``soc_``
-    of storage, ``p_available_`` of what follows a profile (PV >= 0; a demand <= 0); ``vm_min_pu``,
-    ``vm_max_pu``, ``loading_max_percent`` (last step); for each peer ``trade_`` (MWh sold to it, last step);
-    of what is foretold ``price+1`` and so on, then ``p_load_mw+1``, then ``p_available_<device>+1``.
+    An agent's own part, in this order:
+
+    - ``price`` ($/MWh), ``hour_sin``, ``hour_cos``, ``p_load_mw``, ``q_load_mvar``;
+    - for each device the quantities that its kind observes: ``p_`` and ``q_`` (last step), ``soc_`` of
+      storage, ``p_available_`` of kinds with a profile (PV >= 0; a demand <= 0);
+    - ``vm_min_pu``, ``vm_max_pu``, ``loading_max_percent`` (last step);
+    - for each peer ``trade_`` (MWh sold to it, last step);
+    - the forecast: ``price+1`` and so on, then ``p_load_mw+1``, then ``p_available_<device>+1``.
+
     Powers are positive when injected. Before the first step the last step's entries are 0, and the voltages
     those of the grid without devices.
 
@@ -29,14 +33,14 @@ class Layout:
     Args:
         simulation: The grid.
         live_buses: Positions of the buses that have a voltage.
-        horizon: How many steps are foretold.
+        horizon: How many steps are forecast.
 
     Attributes:
         size: Length of the state vector.
         sections: Name of a quantity -> its slice of the vector.
         n_local: Length of its first part, which belongs to single microgrids; the grid's results follow.
         n_live_buses: How many of those are voltages.
-        horizon: How many steps are foretold.
+        horizon: How many steps are forecast.
     """
 
     def __init__(self, simulation: GridSimulation, live_buses: Positions, horizon: int = 0) -> None:

@@ -81,7 +81,7 @@ def test_an_unknown_option_or_command_names_a_close_one() -> None:
         (["rnu"], "no such command 'rnu', did you mean 'run'?"),
         (["run", "--steps", "x"], "run: invalid value for '--steps': "),
         (["credentials", "remove"], "credentials remove: missing argument 'NAME'"),
-        (["run", "--days", "2", "--steps", "3"], "--steps and --days: each says how long the run is"),
+        (["run", "--days", "2", "--steps", "3"], "--steps and --days: each sets the length of the run"),
         (["run", "--days", "nan"], "--days nan: expected a number of days"),
         (["run", "--days", "1e308"], "--days 1e+308: expected a number of days"),
         (

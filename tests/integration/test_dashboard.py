@@ -217,7 +217,7 @@ def test_a_record_has_the_same_page_with_a_slider(browser: webdriver.Chrome, tmp
     ("arguments", "why"),
     [
         (["--run", "nothing.heron"], "nothing.heron: no such file"),
-        ([], "expected --broker URL for what goes on, or --run FILE for a record"),
+        ([], "expected --broker URL for a live view, or --run FILE for a record"),
         (["--run", "a.heron", "--broker", "mqtt://127.0.0.1:1"], "expected --broker URL"),
         (["--run", "a.heron", "--env-id", "lab"], "--env-id: a record has one environment"),
     ],

@@ -139,8 +139,8 @@ async def test_a_changed_mapping_hands_the_box_back_and_speaks_its_new_terms(
             assert boots[0] != boots[-1]  # to a gateway it is born again
         await until_async(lambda: box.is_released, "the release")
     assert site.notes == [
-        f"MG1/ess: its mapping was read anew from {tmp_path / 'box.toml'}: handed back, and taken in hand "
-        "as born again"
+        f"MG1/ess: its mapping was reloaded from {tmp_path / 'box.toml'}: handed back, and driven again "
+        "as after a restart"
     ]
     ((kind, subject, data),) = site.events
     assert (kind, subject) == ("mapping", "MG1/ess")
@@ -374,7 +374,7 @@ def test_a_run_takes_a_change_between_steps_and_records_it(
         (tmp_path / "box.toml").write_text(WRONG)
         program.wait_for("horses")
         (tmp_path / "box.toml").write_text(IN_KW)
-        program.wait_for("read anew")
+        program.wait_for("was reloaded")
         before = len(sent(box))
         until(lambda: len(sent(box)) >= before + 3, "setpoints in kW", 20.0)
         done = program.wait()
@@ -388,7 +388,7 @@ def test_a_run_takes_a_change_between_steps_and_records_it(
         rows = list(kept.query("SELECT subject, what, data FROM events WHERE kind = 'mapping'"))
     assert [row["subject"] for row in rows] == ["MG1/ess", "MG1/ess"]
     assert "horses" in rows[0]["data"]
-    assert "read anew" in rows[1]["what"]
+    assert "was reloaded" in rows[1]["what"]
 
 
 def sent(box: ScriptedBox) -> list[float]:
@@ -406,7 +406,7 @@ def test_a_remote_proxy_takes_a_change(mosquitto: Mosquitto, env_id: str, tmp_pa
     ):
         until(lambda: len(sent(box)) >= 2, "setpoints", 40.0)
         (tmp_path / "box.toml").write_text(IN_KW)
-        proxy.wait_for("read anew")
+        proxy.wait_for("was reloaded")
         before = len(sent(box))
         until(lambda: len(sent(box)) >= before + 3, "setpoints in kW", 20.0)
         program.signal(signal.SIGINT)

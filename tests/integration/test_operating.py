@@ -129,8 +129,8 @@ def test_a_recording_of_its_telemetry_confirms_no_stop_of_a_device_that_hangs(
         assert err == "  device MG1/ess: confirmed, power not measured: no telemetry since within 0.8 s\n"
     else:
         assert err == (
-            "  device MG1/ess: NOT CONFIRMED: no message within 0.8 s (it is online); that its telemetry "
-            "says it is safe confirms no stop\n"
+            "  device MG1/ess: NOT CONFIRMED: no message within 0.8 s (it is online); telemetry that "
+            "says it is safe does not confirm a stop\n"
         )
 
 
@@ -278,7 +278,7 @@ def test_a_stop_for_a_named_environment_is_sent_by_one_who_may_not_read_the_othe
 def test_it_is_never_sent_to_an_environment_that_nobody_named(site: Site, url: str, cli: Cli) -> None:
     code, _, err = cli("estop", "on", "--broker", url)
     assert code == 1
-    assert err == f"heron-mqtt: no environment is alive at {url}: say which one is meant with --env-id\n"
+    assert err == f"heron-mqtt: no environment is alive at {url}: name one with --env-id\n"
     other = f"{site.env_id}-2"
     site.run_state()
     site.run_state(env_id=other)
@@ -558,7 +558,10 @@ def test_an_answer_that_grants_something_else_than_was_asked_fails_and_a_take_is
     if "--for" in command:
         assert until(lambda: len(site.messages("devices/MG1/ess/take")) == 2)
         asked, withdrawn = site.messages("devices/MG1/ess/take")
-        assert (withdrawn["for_s"], withdrawn["why"]) == (0.0, "withdrawn: the answer says something else")
+        assert (withdrawn["for_s"], withdrawn["why"]) == (
+            0.0,
+            "withdrawn: the answer differs from the request",
+        )
         assert (withdrawn["request_boot"], withdrawn["request_seq"]) == (asked["boot"], asked["seq"])
 
 

@@ -368,11 +368,11 @@ def test_bounds_and_options_are_one_line(mosquitto: Mosquitto, base: str, tmp_pa
     for given, line in (
         (["--send", "1W"], "--send: needs --mapping FILE"),
         (["--mapping", str(file), "--send", "500"], "--send 500: expected a power with its unit"),
-        (["--mapping", str(file), "--send", "0W", "--yes"], "--send 0: tells neither sign nor scale"),
+        (["--mapping", str(file), "--send", "0W", "--yes"], "--send 0: shows neither sign nor scale"),
         (["--mapping", str(file), "--send", "2kW", "--yes"], "--send 2 kW: more than 1 kW"),
         (["--mapping", str(file), "--send", "500W", "--yes"], "setpoint.values.p: 500 is above max = 400"),
         (["--mapping", str(file), "--send", "300W", "--for", "1h", "--yes"], "--for 3600s: expected 2s to"),
-        (["--mapping", str(file), "--send", "300W"], "in a script say --yes"),
+        (["--mapping", str(file), "--send", "300W"], "in a script, add --yes"),
     ):
         done = run_heron(*on, *given)
         assert done.code == 2, (given, done.out, done.err)

@@ -104,7 +104,7 @@ def test_rows_of_the_csv_that_are_lost_fail_the_run(tmp_path: Path) -> None:
     path = write_scenario(tmp_path, {"steps": 2})
     done = run_heron("run", str(path), "--centralized", "--csv", "/dev/full", "--no-record")
     assert done.code == 1
-    assert "csv /dev/full: No space left on device; the run goes on" in done.out
+    assert "csv /dev/full: No space left on device; the run continues" in done.out
     assert done.errors[-1] == "heron-mqtt: --csv /dev/full: 6 rows could not be written"
     assert "ran 2 steps" in done.out
 
@@ -138,7 +138,7 @@ def test_nothing_is_written_where_a_record_is(
 def test_rows_that_are_missing_in_the_record_are_no_success(
     options: list[str], line: str | None, tmp_path: Path
 ) -> None:
-    """A disk without room, here a limit of the size of a file; the run goes on, its last line says it.
+    """A disk without room, here a limit of the size of a file; the run continues, its last line says it.
 
     Quick counterparts: test_run_summary.py, test_run_to_end.py.
     """

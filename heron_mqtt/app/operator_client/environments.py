@@ -320,7 +320,7 @@ def the_only_one(alive: Sequence[str], address: str) -> str:
     if len(names) == 1:
         return alive[0]
     if not names:
-        raise NotReady(f"no environment is alive at {address}: say which one is meant with --env-id")
+        raise NotReady(f"no environment is alive at {address}: name one with --env-id")
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     raise NotReady(f"{len(names)} environments are alive at {address}: {shown}: choose one with --env-id")
 

@@ -144,7 +144,7 @@ async def ask_gateway(
                 f"this user publish on {broker.topic_of(asked)}?"
             ) from None
         if (difference := _not_as_asked(request, answer)) is not None:
-            await withdraw("the answer says something else")
+            await withdraw("the answer differs from the request")
             raise NotAsAsked(
                 f"{device}: {printable(difference, 600)}; see heron-mqtt status, and who else may publish on "
                 f"{broker.topic_of(state)}"

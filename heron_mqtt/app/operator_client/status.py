@@ -194,10 +194,10 @@ def _device(device: DeviceSeen, now_s: float, listen_s: float) -> Json:
 
 
 def health(device: DeviceSeen) -> str:
-    """Return what a device is seen to be.
+    """Return the health of a device.
 
-    online; silent (it says online, and nothing was heard while listening); fault; offline; unborn (it
-    measures, and has no status); model (simulated, and nothing real is there); unknown.
+    online; silent (its status is online, but no telemetry arrived while listening); fault; offline; unborn
+    (telemetry, but no status); model (simulated, and nothing real is there); unknown.
     """
     state = None if device.status is None else device.status.state
     if state in {"fault", "offline"}:

@@ -41,7 +41,7 @@ ACKNOWLEDGED_S, READ_BACK_S, CONFIRM_S = 5.0, 2.0, 5.0
 LOOK_EVERY_S = 0.05
 
 NO_PROOF = "no telemetry with a number that shows it to be of after the stop"
-NO_NUMBERS = "its telemetry has no seq, and a recording of it could not be told from it"
+NO_NUMBERS = "its telemetry has no seq, so it could be a recording"
 
 
 @dataclass(slots=True)
@@ -301,7 +301,7 @@ def _unconfirmed(device: DeviceSeen) -> str:
         return ""
     is_safe, is_stopped = device.telemetry.get("safe"), device.telemetry.get("stopped")
     is_said = is_safe is True or (is_safe is None and is_stopped is True)
-    return "; that its telemetry says it is safe confirms no stop" if is_said else ""
+    return "; telemetry that says it is safe does not confirm a stop" if is_said else ""
 
 
 def _by_telemetry(device: DeviceSeen, why_not: str) -> tuple[bool, str]:

@@ -74,13 +74,13 @@ class TrialOrder:
 
     def __post_init__(self) -> None:
         if self.send_mw == 0.0:
-            raise ConfigError("--send 0: tells neither sign nor scale; expected a small power such as 0.5kW")
+            raise ConfigError("--send 0: shows neither sign nor scale; expected a small power such as 0.5kW")
         if self.max_mw <= 0.0:
             raise ConfigError("--max: expected more than 0")
         if abs(self.send_mw) > self.max_mw:
             raise ConfigError(
-                f"--send {kw(self.send_mw)}: more than {kw(self.max_mw)}; where the box and what hangs on it "
-                f"may be driven that far, say so: --max {kw(abs(self.send_mw)).replace(' ', '')}"
+                f"--send {kw(self.send_mw)}: more than {kw(self.max_mw)}; if the device and what is "
+                f"connected to it may be driven that far, add --max {kw(abs(self.send_mw)).replace(' ', '')}"
             )
         if not MIN_FOR_S <= self.for_s <= MAX_FOR_S:
             raise ConfigError(f"--for {self.for_s:g}s: expected {MIN_FOR_S:g}s to {MAX_FOR_S / 60:g}m")
@@ -154,8 +154,8 @@ class SetpointTrial:
             raise ConfigError(f"{mapping.source}: takes no setpoints: it has no [setpoint]")
         if not mapping.has_release:
             raise ConfigError(
-                f"{mapping.source}: setpoint.release: missing; say how the box is handed back before it is "
-                "driven"
+                f"{mapping.source}: setpoint.release: missing; it hands the device back, and is needed "
+                "before the device is driven"
             )
         if (mapping.registers is None) != (modbus is None):
             wanted = "needs --modbus" if modbus is None else "needs no --modbus, it is on MQTT"
@@ -335,7 +335,7 @@ class SetpointTrial:
 
     async def _listened(self) -> PowerBefore:
         """Listen to the box for a while."""
-        self._say(f"listening for {self._order.listen_s:g} s to what the box says by itself")
+        self._say(f"listening for {self._order.listen_s:g} s to what the device publishes by itself")
         end_s = steady_s() + self._order.listen_s
         while steady_s() < end_s:
             await self._tick()

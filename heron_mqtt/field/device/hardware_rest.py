@@ -49,8 +49,8 @@ class HardwareRest:
     its power shows since (``seen``), and what was reported. One whose power is not 0 some time after it was
     told is told again, at longer and longer intervals. What is wrong is reported once, until it is at rest.
 
-    What has been at 0 and has power long after it was told of the end of a lease was set by something else,
-    by hand for example, and is left to it; in a stop nothing may set it.
+    If hardware was at 0 after the end of a lease and has power much later, something else has set it, for
+    example a person, and it is left alone. During a stop nothing may set it.
 
     Args:
         power_range_mw: Its nameplate, MW, positive = injected; None for a bound that is not known.

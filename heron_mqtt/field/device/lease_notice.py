@@ -87,7 +87,7 @@ class LeaseNotice:
         except Exception as exc:
             is_bug = not isinstance(exc, HeronError)
             log.error(
-                "%s: could not say at the end whose it is: %s",
+                "%s: could not publish at the end who holds it: %s",
                 *(self._label, exc),
                 exc_info=exc if is_bug else None,
             )

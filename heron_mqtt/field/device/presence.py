@@ -166,7 +166,7 @@ class PresentDevice:
             try:
                 await self._presence.update(self._unsaid.popleft())
             except BrokerError as exc:
-                self._broker.stats.report("device", self.label, f"its status could not be said: {exc}")
+                self._broker.stats.report("device", self.label, f"its status could not be published: {exc}")
 
     def _status_channel(self) -> str:
         return topics.device(self.agent_id, self.name, "status")

@@ -367,7 +367,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             return f"it could not go to the safe state, and may hold its last setpoint: {why}"
         self._rest.is_taken = True
         if self._own_thread.goes_on:
-            return "what was broken off goes on in its thread, and may reach the hardware"
+            return "the cancelled call continues in its thread, and may reach the hardware"
         return await self._left_after_all(left) if self._is_watched and is_alone else left
 
     async def _left_after_all(self, left: str | None) -> str | None:

@@ -1,10 +1,10 @@
 """The ladder of authority over one device: simulated -> emulated -> shadow -> limited -> full.
 
 What a level means is data (``RULES``): whether setpoints are sent, whether a band bounds them, and
-whether it may be held over a real device. Going down is always allowed and immediate. Going up needs
-its gates: the device online by its own birth, its telemetry fresh, and for ``limited`` and ``full`` new
-telemetry that agrees with the model for a number of steps; ``limited`` needs a band, and a person
-reaches ``full`` from ``limited`` alone.
+whether it may be held over a real device. A demotion is always allowed and immediate. A promotion
+has gates: the device is online by its own birth, and its telemetry is fresh. For ``limited`` and ``full``,
+new telemetry must agree with the model for a number of steps. ``limited`` needs a band, and a person reaches
+``full`` only from ``limited``.
 
 The level of the scenario is a standing request: over a device that it would be sent to it begins at
 ``shadow`` and rises as the gates pass. A request below it lowers it for good: the ceiling stands,
@@ -204,7 +204,7 @@ class Authority:
         if rule.rank <= self.rule.rank:
             return ""
         if not evidence.is_born:
-            return "gate health: the device has not said that it is online (its birth, retained)"
+            return "gate health: the device has not published that it is online (its birth, retained)"
         if evidence.health != "online":
             return f"gate health: the device is {evidence.health}, it must be online"
         if not evidence.is_fresh:

@@ -373,7 +373,7 @@ class AuthorityManager:
         elif asked.boot is not None and asked.seq is not None:
             number = (message.channel, asked.boot, asked.seq)
             if number in self._heard_requests:
-                why = "this request was heard before, or withdrawn"
+                why = "this request was received before, or withdrawn"
             self._note_heard(number)
         if why:
             self._broker.reject(message, MessageError(why))

@@ -312,8 +312,8 @@ class DeviceLink:
     def why_not_sent(self) -> str | None:
         """Why no setpoint may go to the device now; None = one may.
 
-        A device that has not spoken within a lease cannot be given one: what would be echoed is older, and
-        a device that echoes nothing must not be told anything on what it said before.
+        A device without telemetry within the last lease gets no setpoint: the echo would be older than the
+        lease. A device whose telemetry cannot be echoed gets none on the basis of older telemetry, either.
         """
         if self.health in {"offline", "fault"} and not self._plausible.is_contested:
             return f"device {self.health}"
@@ -481,7 +481,7 @@ class DeviceLink:
                 self._plausible.once(
                     "no_data",
                     f"no usable message on {self.telemetry_topic} for {limit_s:g} s: is the device "
-                    "there, does it publish on this topic, does its mapping match what it says?",
+                    "there, does it publish on this topic, does its mapping match its messages?",
                 )
         elif (
             unanswered_since is not None
@@ -490,8 +490,8 @@ class DeviceLink:
         ):
             self._plausible.once(
                 "no_ack",
-                f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it listen on "
-                f"{self._broker.topic_of(self._setpoint)}, and say ack_seq? what it measures is used "
+                f"it measures but has acknowledged no setpoint for {limit_s:g} s: does it subscribe to "
+                f"{self._broker.topic_of(self._setpoint)}, and publish ack_seq? its measurements are used "
                 "meanwhile",
             )
 
@@ -690,7 +690,7 @@ class DeviceLink:
     def _note_kind(self, kind: str | None) -> None:
         self._wrong_kind = None
         if kind not in {None, UNNAMED_KIND, self._kind} and self._kind is not None:
-            self._wrong_kind = f"its birth says that it is a {kind}, the scenario says a {self._kind}"
+            self._wrong_kind = f"its birth names the kind {kind}, the scenario {self._kind}"
             self._plausible.once("kind", f"{self._wrong_kind}: nothing is sent to it")
 
     def _note_boot(self, boot: str | None) -> None:

@@ -68,9 +68,9 @@ def clamp(
 ) -> ClampedSetpoint:
     """Return the setpoint nearest to the one wanted that keeps every bound.
 
-    Active power comes first: nameplate, then state of charge and ramp, then the band; where state and
-    band exclude each other, the band wins (what a device must not be told weighs more than what it
-    would rather do). Reactive power gets what the apparent power leaves.
+    Active power comes first: nameplate, then state of charge and ramp, then the band. If state and band
+    exclude each other, the band has priority, because it is a safety limit of the setpoint. Reactive power
+    gets the rest of the apparent power.
 
     Args:
         p_mw: Wanted, MW, positive = injected; any float.

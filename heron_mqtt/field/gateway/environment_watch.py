@@ -128,9 +128,9 @@ class EnvironmentWatch:
     def heard(self, boot: str | None, number: tuple[str, int | None] | None = None) -> bool:
         """Take note of a message of the step loop; return whether it is a sign of life.
 
-        No sign of life is a message of another environment, one that does not follow in number what was
-        heard before (a replay, or presence, which has no number), and one that is read just after this
-        process was paused: it may have waited for us as long as we were.
+        These messages are no sign of life: one of another environment; one whose number does not follow the
+        last one (a replay, or presence, which has no number); one that is read just after this process was
+        paused, because it may have waited for as long as the pause.
 
         Args:
             boot: Of the environment.

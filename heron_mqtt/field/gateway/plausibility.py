@@ -117,7 +117,8 @@ class Plausibility:
             )
         if telemetry.sent_at is not None and abs(self._now() - telemetry.sent_at) > MAX_SKEW:
             self.once(
-                "skew", f"its clock says {telemetry.sent_at:%Y-%m-%d %H:%M:%SZ}; ages go by our own clock"
+                "skew",
+                f"its clock says {telemetry.sent_at:%Y-%m-%d %H:%M:%SZ}; ages are measured by our own clock",
             )
 
     def check_birth(self, birth: Status) -> None:

@@ -129,9 +129,9 @@ def run_bridge(
 ) -> int:
     """Run a bridge until it is asked to end; returns the exit code.
 
-    0 done or ended by SIGTERM, 1 broker or device are not there, or a device could not be handed back,
-    2 arguments, scenario or device do not fit, 3 displaced by another device of its name, 130 ended by
-    Ctrl-C or SIGHUP.
+    Exit codes: 0, done or ended by SIGTERM; 1, broker or device cannot be reached, or a device could not be
+    handed back; 2, arguments, scenario or device do not fit; 3, displaced by another device of its name; 130,
+    ended by Ctrl-C or SIGHUP.
 
     Args:
         parser: For the name of the program.

@@ -79,10 +79,9 @@ class ModbusConnection:
     Requests wait for each other, writes before reads; a unit that is silent or slow does not hold up the
     others: see ``SharedLine``. After a request without an answer the connection is closed, so that a late
     answer can never be taken for another request's; RTU frames, which have no numbers, are told apart by
-    ``UnnumberedAnswers``. Where the numbers of requests in the framing tell a late
-    answer apart, it is held through a few such requests if several units share it, so that none loses it to
-    another; or with a ``connect_delay_s``, for a device that swallows requests after connecting would swallow
-    the next ones too.
+    ``UnnumberedAnswers``. If the framing numbers the requests, a late answer is recognised.
+    Then the connection is kept through a few unanswered requests in two cases: several units share it, or it
+    has a ``connect_delay_s`` (a device that loses requests after connecting would lose the next ones too).
 
     Args:
         place: The address or serial line.

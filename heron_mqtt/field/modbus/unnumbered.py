@@ -2,9 +2,9 @@
 
 A box or gateway that answers everything twice, or late, must not have its second answer taken for the next
 request's. An answer has to be of the unit and function that were asked, a read of as many values, a write of
-the place that was written. What two equal requests cannot be told apart by, is their time: after each of the
-first answers of a connection nothing is asked for a moment, and if anything comes then that nothing has asked
-for, from then on after every answer, for as long as that took.
+the place that was written. Two equal requests can only be distinguished by time. So after each of the first
+answers of a connection there is a short pause. If a frame arrives in it that was not requested, there is such
+a pause after every answer from then on, as long as that frame took.
 """
 
 from __future__ import annotations

@@ -86,8 +86,10 @@ def _parser() -> ProgramArguments:
         help="one more inverter behind the same address and connection; may be repeated",
     )
     parser.add_argument("--show", action="store_true", help="print every model and point, and end")
-    parser.add_argument("--kind", choices=KINDS, help="what it is (default: as its models say)")
-    parser.add_argument("--read-only", action="store_true", help="write nothing to it, whatever it can do")
+    parser.add_argument("--kind", choices=KINDS, help="its kind (default: from its models)")
+    parser.add_argument(
+        "--read-only", action="store_true", help="write nothing to it, even if it can be controlled"
+    )
     parser.add_argument(
         "--nominal-v",
         type=positive,

@@ -125,8 +125,8 @@ def _parser() -> ProgramArguments:
         metavar="NAME@UNIT",
         help="one more device of the same mapping behind the same connection; may be repeated",
     )
-    parser.add_argument("--show", action="store_true", help="print every register and what it means, and end")
-    parser.add_argument("--kind", help="what it is, for example battery (default: as in the scenario)")
+    parser.add_argument("--show", action="store_true", help="print every register with its meaning, and end")
+    parser.add_argument("--kind", help="its kind, for example battery (default: from the scenario)")
     parser.add_argument(
         "--p-min-mw", type=finite_number, metavar="MW", help="nameplate (default: the scenario's)"
     )

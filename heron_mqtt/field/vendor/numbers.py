@@ -99,7 +99,7 @@ class NumberText:
             hint = (
                 f"one of {', '.join(self._factors)}"
                 if self._factors
-                else "a unit; it goes on with what may be part of the number"
+                else "a unit; the text after it may be part of the number"
                 if self._any
                 else "nothing; give 'suffix' if it is a unit"
             )

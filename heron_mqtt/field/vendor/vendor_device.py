@@ -1,8 +1,8 @@
 """A vendor's device as a field device: its own topics and payloads on one side, ours on the other.
 
-It runs beside the gateway and translates, so that the device needs no code and the gateway no special case:
-it takes leased setpoints and sends them in the vendor's terms, makes telemetry of what the device says, and
-hands the device back to its own control when the lease runs out, on a demotion, and at the end.
+It runs beside the gateway and translates, so that the device needs no code and the gateway no special case.
+It receives leased setpoints and sends them in the vendor's format, and makes telemetry of the device's
+messages. It hands the device back to its own control when the lease expires, on a demotion, and at the end.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ POWER_AFTER_ANSWER_S = (
 class VendorDevice(ReleasableDevice):
     """Translates for one device.
 
-    - The device is told something only while it is driven: by a setpoint and its renewals, and by what ends
-      them; and by an emergency stop if the gateway's authority over it is one that sends. Authority
-      ``shadow`` sends nothing but keepalives.
+    - Messages are sent to the device only while it is driven: setpoints, renewals, and the messages that end
+      them; an emergency stop is sent if the gateway's authority is one that sends. Authority ``shadow`` sends
+      nothing but keepalives.
     - A setpoint beyond the nameplate is clipped to it, whichever program sends it.
     - When the lease runs out, on a demotion below those that send, and at the end, the release of the mapping
       is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
       stop is. It is safe only while its power is known and next to 0, also one that is not told, because it
       can only be read or is in ``shadow``. While its power says that it is not at 0 it is told again.
-    - ``lease`` says ``held`` until the device has taken its release, also while a stop keeps it at 0: what an
-      earlier program of its name left, because it was killed, ended in a stop or could not hand it back, is
-      handed back once it is heard.
+    - ``lease`` is ``held`` until the device has accepted its release, also while a stop keeps it at 0. If an
+      earlier program of its name was killed, ended in a stop or could not hand the device back, this one
+      does so once the device is received.
     - Its last power counts for ``stale_after_s``. A device that says nothing for longer is a fault, and the
       gateway's model stands in. One that has said nothing yet is reported only.
     - What confirms a setpoint is said by the mapping; without the confirmation it counts as rejected.

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class EmbeddedBroker:
     """An MQTT 3.1.1 broker that starts in under a second and is gone when it is closed.
 
-    It runs as a child process of its own, which ends with this process even if that is killed, or with
-    ``in_process=True`` in the caller's event loop (start under 50 ms; meant for tests, since whatever
-    blocks that loop blocks the broker). By default it listens on loopback, on a port that the system
+    It runs as a child process, which ends with this process even if that is killed. With ``in_process=True``
+    it runs in the caller's event loop: it starts in under 50 ms, but code that blocks the loop blocks the
+    broker, so this is meant for tests. By default it listens on loopback, on a port that the system
     chooses, and lets in everyone on this machine. Sessions and retained messages live in memory and end
     with the broker.
 

@@ -1,7 +1,7 @@
 """Numbered messages from one program of ours to another, over a broker and a link that are broken on the way.
 
-What really passed says an observer that shares no code with them; what is missing must have been told to
-one side: the publisher, whose delivery failed, or the receiver, who counts a gap in the numbers.
+An observer that shares no code with them sees which messages passed. Each missing one must be known to one
+side: to the publisher, whose delivery failed, or to the receiver, which counts a gap in the numbers.
 """
 
 from __future__ import annotations

@@ -607,7 +607,7 @@ def test_a_broker_that_does_not_take_the_last_word_is_waited_for_a_second(
 
     with caplog.at_level(logging.WARNING, "heron_mqtt.operator"):
         run_virtual(main())
-    said = "could not say that the run is finished: the broker does not answer"
+    said = "could not publish that the run is finished: the broker does not answer"
     assert [record.getMessage() for record in caplog.records] == [said]
 
 

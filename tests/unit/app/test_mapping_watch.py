@@ -44,7 +44,7 @@ def mapping(value: dict[str, Any] | None, **more: Any) -> DeviceMapping:
     ],
 )
 def test_another_unit_scale_or_sign_is_told(old: dict[str, Any], new: dict[str, Any], told: str) -> None:
-    assert rescaling(mapping(old), mapping(new), RANGE_MW) == f"by its new mapping it is told, {told}"
+    assert rescaling(mapping(old), mapping(new), RANGE_MW) == f"its new mapping sends, {told}"
 
 
 @pytest.mark.parametrize(

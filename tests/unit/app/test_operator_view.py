@@ -258,7 +258,7 @@ def test_a_stop_is_proven_by_power_that_came_since(
     assert report.is_proven is (unmeasured is None)
     assert report.missing == {}
     if unmeasured is None:
-        how = "confirmed, unproven: its telemetry has no seq, and a recording of it could not be told from it"
+        how = "confirmed, unproven: its telemetry has no seq, so it could be a recording"
         assert report.confirmed == {"device MG1/ess": how}
     else:
         [(name, why)] = report.unmeasured.items()

@@ -563,7 +563,7 @@ def test_a_changed_record_is_refused_with_the_row(case: Case, tmp_path: Path) ->
 
 def test_options_that_the_record_says_are_refused_by_name(case: Case, cut: Path) -> None:
     for name, option in (("--steps", {"steps": 4}), ("--seed", {"seed": 1}), ("--days", {"days": 1.0})):
-        assert refusal(case, cut, **option).startswith(f"{name}: the record says it")
+        assert refusal(case, cut, **option).startswith(f"{name}: the record contains it")
 
 
 def test_a_priority_is_of_the_machine_and_takes_the_clock_of_the_record(case: Case, cut: Path) -> None:

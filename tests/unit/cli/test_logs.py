@@ -47,7 +47,7 @@ def test_after_a_minute_it_is_said_again_with_how_many_there_were() -> None:
     now.s = AGAIN_S
     again = record("late")
     assert filtered.filter(again)
-    assert again.getMessage() == "late (and 4 like it since it was last said)"
+    assert again.getMessage() == "late (and 4 like it since it was last logged)"
 
 
 def test_stops_and_errors_are_always_shown() -> None:

@@ -419,7 +419,7 @@ async def test_the_same_take_is_heard_once() -> None:
     made.rig.broker.publish("devices/MG1/ess/take", {**TAKE, "boot": "a", "seq": 4})
     assert made.rig.gateway.authority.manual_control("ess") is None
     (report,) = made.rig.broker.stats.reports
-    assert (report.kind, report.what) == ("rejected", "this request was heard before, or withdrawn")
+    assert (report.kind, report.what) == ("rejected", "this request was received before, or withdrawn")
 
 
 async def test_requests_without_a_whole_number_are_each_heard() -> None:

@@ -814,8 +814,8 @@ async def test_setpoints_without_an_answer_are_named_after_the_time_for_stalenes
         alone.link.watch()
         assert (len(alone.reports) == 1) is is_named, passed_s
     assert alone.reports == [
-        "it measures but has acknowledged no setpoint for 5 s: does it listen on devices/MG1/ess/setpoint, "
-        "and say ack_seq? what it measures is used meanwhile"
+        "it measures but has acknowledged no setpoint for 5 s: does it subscribe to "
+        "devices/MG1/ess/setpoint, and publish ack_seq? its measurements are used meanwhile"
     ]
 
 

@@ -125,9 +125,9 @@ async def test_a_synchronous_call_that_would_wait_for_its_own_loop_says_so() -> 
 async def test_calls_from_a_second_event_loop_say_so() -> None:
     env = make(centralized=False, message_broker=InMemoryBroker())
     env.reset(seed=1)  # lives in the background loop
-    with pytest.raises(RuntimeError, match="lives in another event loop"):
+    with pytest.raises(RuntimeError, match="belongs to another event loop"):
         await env.step_async({})
-    with pytest.raises(RuntimeError, match="lives in another event loop"):
+    with pytest.raises(RuntimeError, match="belongs to another event loop"):
         await env.reset_async()
     await env.close_async()
     await env.reset_async(seed=1)
@@ -138,7 +138,7 @@ async def test_calls_from_a_second_event_loop_say_so() -> None:
 def test_an_environment_left_open_in_a_loop_that_has_ended_can_be_closed_and_used_again() -> None:
     env = make(centralized=False, message_broker=InMemoryBroker())
     asyncio.run(leave_open(env))
-    with pytest.raises(RuntimeError, match="lives in another event loop"):
+    with pytest.raises(RuntimeError, match="belongs to another event loop"):
         env.step({})
     env.close()
     env.reset(seed=1)
