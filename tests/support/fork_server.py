@@ -336,6 +336,9 @@ def _program(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
+    from support.line_coverage import measure_from_here
+
+    measure_from_here()
     from support import (
         built_models,
         forked_modules,

@@ -28,6 +28,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
 from support.fork_server import ForkedProcess, ForkServer, end, serve
+from support.line_coverage import measure_from_here
 from support.schedule import begun_in_turn
 
 if TYPE_CHECKING:
@@ -284,6 +285,7 @@ def _worker(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     if stat.S_ISSOCK(os.fstat(0).st_mode):
+        measure_from_here()
         _take_in()
         _words = serve(socket.socket(fileno=os.dup(0)))
         if _words is not None:
