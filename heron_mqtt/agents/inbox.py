@@ -115,6 +115,10 @@ class Inbox:
         self._now = (episode, step + 1) if named is None or named == UNNAMED else named
         return observation, *self._now
 
+    def is_told(self, episode: int, step: int, commanded: bool) -> bool:
+        """Whether the price of a step is there, and the command if there is to be one."""
+        return self.price.is_for(episode, step) and (not commanded or self.commands.has(episode, step))
+
     def clearance_for(self, episode: int, step: int) -> Clearance | None:
         """Return the clearance of a step, once it has arrived."""
         newest = self._clearance

@@ -30,6 +30,7 @@ from heron_mqtt.messages import (
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker, Received
 from heron_mqtt.messaging.codec import Json
+from heron_mqtt.messaging.core.background_loop import current_loop
 from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.stamping import MessageStamper, utc_text
 from heron_mqtt.messaging.subscription_group import SubscriptionGroup
@@ -240,12 +241,19 @@ class SystemOperator:
         if not await self._wakeup.until(all_ready, timeout_s):
             raise NotReady(f"not ready after {timeout_s:g} s: {', '.join(self._not_ready(episode))}")
 
-    def begin_step(self, episode: int, step: int, price: float, clock: datetime) -> None:
-        """Publish where the run stands and the step's price; actions of earlier steps no longer count."""
+    def begin_step(self, episode: int, step: int, price: float, clock: datetime | str) -> None:
+        """Publish where the run stands and the step's price; actions of earlier steps no longer count.
+
+        Args:
+            episode: Under way.
+            step: That begins.
+            price: $/MWh.
+            clock: The simulated time at which it begins, UTC; or as text, which is sent as it is.
+        """
         self._now = (episode, step)
         self._reports = {}
         self._plans = {}
-        told = utc_text(clock)  # as in JSON: a text needs no decoding
+        told = clock if isinstance(clock, str) else utc_text(clock)  # as in JSON: a text needs no decoding
         self._state = {"type": "run_state", "state": "running", "scenario": self._scenario, "clock": told}
         self.say_alive()
         self._publish(
@@ -254,7 +262,7 @@ class SystemOperator:
 
     def say_alive(self) -> None:
         """Publish where the run stands: a sign of life, without which gateways stop renewing leases."""
-        self._alive_at = asyncio.get_running_loop().time()
+        self._alive_at = current_loop().time()
         if self._state is not None and self._displaced is None:
             self._publish(topics.RUN_STATE, self._state, **self._retain)
 
@@ -279,7 +287,7 @@ class SystemOperator:
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> None:
         """Wait for a condition as ``Wakeup.until`` does, and repeat ``run/state`` while that lasts."""
-        clock = asyncio.get_running_loop().time
+        clock = current_loop().time
         ends_at = clock() + timeout_s
         while True:
             due_s = self._alive_at + self._alive_every_s - clock()

@@ -24,6 +24,7 @@ from heron_mqtt.json_object import Json
 from heron_mqtt.messages import RunState, Status
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Announcement, MessageBroker
+from heron_mqtt.messaging.core.background_loop import current_loop
 from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.presence_guard import PresenceGuard
 from heron_mqtt.messaging.stamping import MessageStamper
@@ -243,12 +244,10 @@ class Proxy:
         observation, episode, step = inbox.begin_step()
         if observation is not None:
             commanded = observation.commanded
-            missed += not await self._wakeup.until(
-                lambda: (
-                    inbox.price.is_for(episode, step) and (not commanded or inbox.commands.has(episode, step))
-                ),
-                limit_s,
-            )
+            if not inbox.is_told(episode, step, commanded):
+                missed += not await self._wakeup.until(
+                    lambda: inbox.is_told(episode, step, commanded), limit_s
+                )
         agent.observe(observation, inbox.price.value)
         agent.decide(inbox.commands.take(episode, step))
         missed += await self._negotiate(episode, step)
@@ -336,14 +335,17 @@ class Proxy:
         self._inbox.open_session(session)
         missed, going = 0, True
         mine, stamp, publish = self.agent.agent_id, self._stamper.stamp, self._broker.publish
-        clock, round_s = asyncio.get_running_loop().time, self.deadlines.peer_s
+        clock, round_s = current_loop().time, self.deadlines.peer_s
         ends = clock()
         while going:
             ends += round_s
             for peer, message in session.outgoing().items():
                 channel = topics.p2p(mine, peer)
                 publish(channel, stamp(channel, message, episode=episode, step=step))
-            if not await self._wakeup.until(lambda: not session.waiting_for(), ends - clock()):
+            # often all have come already: then no wait is made
+            if session.waiting_for() and not await self._wakeup.until(
+                lambda: not session.waiting_for(), ends - clock()
+            ):
                 missed += 1
                 late = ", ".join(sorted(session.waiting_for()))
                 log.warning("%s: no message from %s in step %d", self.agent_id, late, step)

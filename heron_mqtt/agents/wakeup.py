@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from heron_mqtt.messaging.core.background_loop import running_loop
+from heron_mqtt.messaging.core.background_loop import current_loop
 
 
 class Wakeup:
@@ -52,8 +52,7 @@ class Wakeup:
             raise self._error
         if condition():
             return True
-        loop = running_loop()
-        assert loop is not None  # a coroutine runs in one
+        loop = current_loop()
         ends_s = None if timeout_s is None else loop.time() + timeout_s
         self._condition = condition
         self._expect(loop, ends_s)

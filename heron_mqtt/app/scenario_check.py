@@ -46,7 +46,7 @@ def describe(loaded: LoadedScenario) -> Iterator[str]:
     if scenario.network.solver == "fixed_point" and len(net.gen):
         _require_fixed_point(loaded, simulation)
     yield f"{loaded.source}: valid"
-    start = f"{simulation.series.clock(scenario.profiles.start_row):%Y-%m-%d %H:%M} UTC"
+    start = f"{simulation.series.clock.moment(scenario.profiles.start_row):%Y-%m-%d %H:%M} UTC"
     yield f"scenario    {scenario.name}: {scenario.steps} steps of {scenario.step_s:g} s from {start}"
     yield (
         f"network     {scenario.network.source}: {len(net.bus)} buses, {len(net.line)} lines, "

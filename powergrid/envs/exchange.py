@@ -301,15 +301,16 @@ class BrokerExchange:
             proxy.resume(episode, functools.partial(_put_back, proxy, state))
         await self.reset(episode, seed, clock)
 
-    async def step(self, given: StepInput, clock: datetime) -> Mapping[str, StepReport]:
+    async def step(self, given: StepInput, clock: datetime | str) -> Mapping[str, StepReport]:
         """Publish the step and gather the actions that came before the deadline.
 
         Args:
             given: What the agents are told.
-            clock: The simulated time at which the step begins, UTC.
+            clock: The simulated time at which the step begins, UTC; or as a text.
         """
         if self.loop is None or self.loop is not running_loop():
             await self.start()
+        assert self.loop is not None  # it was started in this one
         operator, clock_s = self.operator, time.perf_counter
         await operator.caught_up()  # an operator that was displaced meanwhile publishes nothing more
         marks = [clock_s()]
@@ -318,7 +319,7 @@ class BrokerExchange:
             operator.command(agent, command.to_fields())
         for agent, observation in given.observations.items():
             operator.publish_observation(agent, observation.to_fields())
-        begun = asyncio.get_running_loop().time()
+        begun = self.loop.time()
         marks.append(clock_s())
         if self._check is not None:
             plans = await operator.gather_plans(self._plan_s)
@@ -326,7 +327,7 @@ class BrokerExchange:
             for agent, clearance in self._check(given.step, plans).items():
                 operator.clear(agent, clearance)
             marks.append(clock_s())
-        reports = await operator.gather(begun + self._action_s - asyncio.get_running_loop().time())
+        reports = await operator.gather(begun + self._action_s - self.loop.time())
         marks.append(clock_s())
         names = ("inform", "plans", "check", "actions") if self._check is not None else ("inform", "actions")
         self.phases_s = {name: end - start for name, start, end in zip(names, marks, marks[1:], strict=False)}

@@ -18,7 +18,6 @@ from heron_mqtt.messages import Clearance, EmergencyStop, SetpointPlan
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.background_loop import run_sync, running_loop
 from heron_mqtt.messaging.memory import InMemoryBroker
-from heron_mqtt.messaging.stamping import utc_text
 from heron_mqtt.protocols.p2p import settle
 from heron_mqtt.record.facts import StepFacts
 from powergrid.agents import GridAgent
@@ -315,7 +314,7 @@ class MicrogridEnvironment(CopiedByState):
         if self._direct is not None:
             self._direct.set_state(state.exchange)
         elif self._exchange is not None:
-            clock = self.simulation.series.clock(self._row)
+            clock = self.simulation.series.clock.moment(self._row)
             await self._exchange.resume(self._episode, self._episode_seed, clock, state.exchange)
         self.agents = agents
         return self._state.observations(agents)
@@ -382,7 +381,7 @@ class MicrogridEnvironment(CopiedByState):
             if self._own_broker_is_closed:  # what was closed does not open again
                 self._own_broker_is_closed = False
                 self._connect()
-            await self._exchange.reset(self._episode, seed, self.simulation.series.clock(self._row))
+            await self._exchange.reset(self._episode, seed, self.simulation.series.clock.moment(self._row))
         return self._first_observations()
 
     async def step_async(self, actions: Mapping[str, ArrayLike]) -> StepResult:
@@ -391,7 +390,7 @@ class MicrogridEnvironment(CopiedByState):
         if self._direct is not None:
             return self._end_step(given, self._direct.step(given))
         assert self._exchange is not None
-        clock = self.simulation.series.clock(self._row)
+        clock = self.simulation.series.clock.text(self._row)
         return self._end_step(given, await self._exchange.step(given, clock))
 
     async def rest_async(self, duration_s: float) -> None:
@@ -513,7 +512,7 @@ class MicrogridEnvironment(CopiedByState):
                 episode=given.episode,
                 step=given.step,
                 row=row,
-                clock=utc_text(self.simulation.series.clock(row)),
+                clock=self.simulation.series.clock.text(row),
                 price=given.price,
                 phases_s={**phases_s, "solve": solve_s},
                 observations={agent: told.to_fields() for agent, told in given.observations.items()},

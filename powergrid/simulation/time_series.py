@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heron_mqtt.messaging.stamping import utc_text
 from powergrid.simulation.build import Blueprint
 
 Array = NDArray[np.float64]
@@ -16,6 +18,7 @@ Positions = NDArray[np.intp]
 Rows = int | NDArray[np.int64]
 
 _DAY_S = 86_400.0
+_DAY_ZERO = date(1970, 1, 1).toordinal()
 KNOWN_LOADS = 100_000  # numbers that are kept, 8 bytes each
 
 
@@ -51,6 +54,7 @@ class TimeSeries:
     Attributes:
         n_rows: Rows of the shortest file.
         repeats: Whether the series begin again after the last row.
+        clock: The simulated time of rows.
     """
 
     def __init__(
@@ -63,7 +67,8 @@ class TimeSeries:
         self._step_s = scenario.step_s
         start = prices.start
         self._local_start = start
-        self._start = (start if start.tzinfo else start.replace(tzinfo=UTC)).astimezone(UTC)
+        in_utc = (start if start.tzinfo else start.replace(tzinfo=UTC)).astimezone(UTC)
+        self.clock = RowClock(in_utc, scenario.step_s)
         self._start_s = (start.hour * 60 + start.minute) * 60.0 + start.second
         columns: Mapping[str, Array] = profiles.columns if profiles else {}
         scale = np.array([load.scale for load in blueprint.loads])
@@ -142,10 +147,6 @@ class TimeSeries:
         both = self._loads.at_one(at) if isinstance(at, int) else self._loads.at(at)
         return both.reshape(*both.shape[:-1], 2, self._n_loads)
 
-    def clock(self, row: int) -> datetime:
-        """Return the simulated time at which a row begins, UTC."""
-        return self._start + timedelta(seconds=row * self._step_s)
-
     def local_clock(self, row: int) -> datetime:
         """Return the time at which a row begins by the clock of the file."""
         return self._local_start + timedelta(seconds=row * self._step_s)
@@ -159,6 +160,48 @@ class TimeSeries:
         if not self.has(last):
             raise IndexError(f"row {last}: the time series have {self.n_rows} rows and do not repeat")
         return row % self.n_rows
+
+
+class RowClock:
+    """The simulated time at which each row begins.
+
+    Args:
+        start: Of row 0, UTC.
+        step_s: Length of a row, s.
+    """
+
+    def __init__(self, start: datetime, step_s: float) -> None:
+        self._start = start
+        self._step_s = step_s
+        # Texts are made faster of whole seconds since 1970 than of moments; None = they are not whole
+        is_whole = start.microsecond == 0 and float(step_s).is_integer()
+        self._start_epoch_s = int(start.timestamp()) if is_whole else None
+        self._whole_step_s = int(step_s)
+
+    def moment(self, row: int) -> datetime:
+        """Return the simulated time at which a row begins, UTC."""
+        return self._start + timedelta(seconds=row * self._step_s)
+
+    def text(self, row: int) -> str:
+        """Return the same as messages and records carry it: see ``utc_text``."""
+        if self._start_epoch_s is None:
+            return utc_text(self.moment(row))
+        day, of_day_s = divmod(self._start_epoch_s + row * self._whole_step_s, 86_400)
+        return _date_text(day) + _time_text(of_day_s)
+
+
+@functools.lru_cache(maxsize=16)
+def _date_text(day: int) -> str:
+    """Return the date of a day since 1970, as a moment's text begins."""
+    return f"{date.fromordinal(_DAY_ZERO + day).isoformat()}T"
+
+
+@functools.lru_cache(maxsize=4096)  # the same times come every day
+def _time_text(of_day_s: int) -> str:
+    """Return a time of day in UTC, s since midnight, as a moment's text ends."""
+    minutes, seconds = divmod(of_day_s, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}Z"
 
 
 class _Loads:

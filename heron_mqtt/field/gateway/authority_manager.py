@@ -142,6 +142,8 @@ class AuthorityManager:
     @property
     def all_simulated(self) -> bool:
         """Whether every device is simulated, and none is to rise."""
+        if not self._held:
+            return True
         return all(held.level == held.ceiling == "simulated" for held in self._held.values())
 
     def history(self, name: str) -> tuple[AuthorityChange, ...]:

@@ -60,6 +60,7 @@ class EnvironmentWatch:
         self._heard_at: float | None = None
         self._newest: dict[str, int] = {}  # seq of the newest message of the environment, by channel
         self._pause: PauseDetector | None = None  # None while it is not listened to
+        self._shares_clock = False  # whether that tells the time by the same clock
         self._end: str | None = None  # why it is not alive, where that was said
         self._subscriptions = SubscriptionGroup(broker)
 
@@ -68,6 +69,7 @@ class EnvironmentWatch:
         if self._pause is None:
             self._pause = PauseDetector.of_running_loop()
             self._pause.start()
+            self._shares_clock = self._pause.reads(self._monotonic)
         await self._subscriptions.open(
             [(topics.RUN_OWNER, self._on_owner), (topics.RUN_STATE, self._on_run_state)]
         )
@@ -144,9 +146,15 @@ class EnvironmentWatch:
             if seq is None or (newest is not None and seq <= newest):
                 return False
             self._newest[channel] = seq
-        if self.has_just_paused:
+        pause = self._pause
+        if pause is None:
+            self._heard_at = self._monotonic()
+            return True
+        now_s = pause.trusted_s()
+        if now_s is None:
             return False
-        self._heard_at = self._monotonic()
+        # the clock that goes on while the machine sleeps is slow to read: not twice for one message
+        self._heard_at = now_s if self._shares_clock else self._monotonic()
         return True
 
     # -- messages in -----------------------------------------------------------------------------------

@@ -66,6 +66,15 @@ class PauseDetector:
         """Whether the process has just come back from a pause."""
         return self._look() < self._distrust_until
 
+    def reads(self, clock: Callable[[], float]) -> bool:
+        """Whether this is the clock by which it tells the time."""
+        return clock is self._monotonic
+
+    def trusted_s(self) -> float | None:
+        """Return the time by its clock, s; None where the process has just come back from a pause."""
+        now = self._look()
+        return None if now < self._distrust_until else now
+
     async def caught_up(self) -> None:
         """Let the loop read what came while this process stood still; at once where it did not.
 

@@ -76,6 +76,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     return loop
 
 
+def current_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop running in this thread, for coroutines and callbacks: as ``running_loop`` finds it."""
+    loop = running_loop()
+    return asyncio.get_running_loop() if loop is None else loop
+
+
 def _forget_running() -> None:
     """Forget the loop of the process that this one is a fork of; it does not run here."""
     global _seen_running  # noqa: PLW0603 - see above

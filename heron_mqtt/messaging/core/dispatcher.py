@@ -16,7 +16,14 @@ from heron_mqtt.messaging.codec import MAX_PAYLOAD_BYTES, READ_AS_WRITTEN, Json,
 from heron_mqtt.messaging.core.background_loop import running_loop
 from heron_mqtt.messaging.core.sequence import Arrival, SequenceStream, SequenceTracker
 from heron_mqtt.messaging.core.stats import MessageStats
-from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, MAX_QUEUE, Callback, Received, Subscription
+from heron_mqtt.messaging.core.subscription import (
+    MAX_CHANNELS,
+    MAX_QUEUE,
+    Arrived,
+    Callback,
+    Received,
+    Subscription,
+)
 from heron_mqtt.messaging.tap import ArrivalKind, MessageTap
 
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
@@ -278,7 +285,10 @@ class Dispatcher:
             models = {}
         here = running_loop()
         for subscription in subscriptions:
-            subscription.deliver(Received(message, channel, retained, models, None, late), here, known)
+            received = Arrived(message)
+            received._payload, received._models, received.channel = message, models, channel
+            received.retained, received.late, received.malformed = retained, late, None
+            subscription.deliver(received, here, known)
         if asked:
             self._to_mailbox(channel, Received(message, channel, retained, late=late))
 

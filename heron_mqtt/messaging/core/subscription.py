@@ -111,6 +111,13 @@ class Received(Json):
             return parse_known_fields(model, self._payload)
 
 
+class Arrived(Received):
+    """One whose attributes the dispatcher sets: the constructor of ``Received`` takes twice as long."""
+
+    __slots__ = ()
+    __init__ = dict.__init__
+
+
 Callback = Callable[[Received], object]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from heron_mqtt.field.gateway.environment_watch import EnvironmentWatch
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
+from heron_mqtt.field.steady_clock import steady_s
 from support.field_rig import OpenMemoryBroker
 from support.virtual import run_virtual, virtual_now
 
@@ -320,6 +321,24 @@ async def test_an_environment_that_holds_its_name_is_followed_at_once_and_one_th
     site.now_s += 2 * LEASE_S
     assert not site.watch.may_begin("e2"), "e1 holds it, however silent it is"
     site.watch.close()
+
+
+async def test_a_sign_of_life_is_dated_by_the_watchs_own_clock_whichever_looks_for_pauses() -> None:
+    site = Watched()
+    await site.watch.open()
+    site.watch.serve("e1")
+    site.now_s += 1.0
+    assert site.watch.heard("e1", ("a", 0))
+    assert site.watch.left_s == LEASE_S, "the detector of pauses reads another clock"
+    site.watch.close()
+    watch = EnvironmentWatch("MG1", OpenMemoryBroker(), "lab", lease_s=1_000.0, on_end=lambda _: None)
+    await watch.open()
+    watch.serve("e1")
+    served_s, before_s = watch.left_s, steady_s()
+    assert watch.heard("e1", ("a", 0))
+    assert 1_000.0 - (steady_s() - before_s) <= watch.left_s <= 1_000.0, "one reading for both"
+    assert watch.left_s >= served_s - (steady_s() - before_s)
+    watch.close()
 
 
 async def test_what_follows_in_number_on_its_channel_is_a_sign_of_life() -> None:

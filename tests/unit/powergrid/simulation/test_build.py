@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 
 from heron_mqtt.config import shipped_config
 from heron_mqtt.errors import ConfigError
+from heron_mqtt.messaging.stamping import utc_text
 from powergrid.envs import MultiAgentMicrogrids
 from powergrid.scenario import load_scenario, scenario_from_dict
 from powergrid.simulation.build import Blueprint, build
+from powergrid.simulation.time_series import RowClock
 from support.small_grid import BUSES
 from support.small_grid import scenario as small
 
@@ -306,6 +309,18 @@ def test_a_row_as_one_vector_says_what_its_outlook_says(env: MultiAgentMicrogrid
     for row in (0, 5, 700):
         price, *others = series.outlook(row)
         assert series.vector(row).tolist() == [price, *np.concatenate(others).tolist()]
+
+
+STARTS = [datetime(2016, 2, 28, 23, 45, tzinfo=UTC), datetime(1969, 12, 31, 1, 2, 3, 4, UTC)]
+
+
+@pytest.mark.parametrize("step_s", [900.0, 1.0, 0.25, 1e-3, 86_400.0])
+@pytest.mark.parametrize("start", STARTS)
+def test_the_time_of_a_row_as_text_is_that_of_the_moment(start: datetime, step_s: float) -> None:
+    clock = RowClock(start, step_s)
+    for row in (0, 1, 3, 95, 96, 671, 672, 40_001):
+        assert clock.moment(row) == start + timedelta(seconds=row * step_s)
+        assert clock.text(row) == utc_text(clock.moment(row))
 
 
 def test_a_factor_on_loads_does_not_stay_on_them(env: MultiAgentMicrogrids) -> None:
