@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from heron_mqtt.testing.conformance.promises import PROMISES, RULES
@@ -63,7 +64,7 @@ def _table(result: ConformanceResult) -> list[str]:
         for i, one in enumerate(found):
             whole = f"<br>{_marked(result.verdict_of_rule(rule))}"
             first = f'<th rowspan="{len(found)}">{rule}. {escape(heading)}{whole}</th>' if i == 0 else ""
-            link = f'<a href="#{one.promise.id}">{escape(one.promise.text)}</a>'
+            link = f'<a href="#{one.promise.id}">{_promise(one)}</a>'
             why = f"<br><small>{escape(one.what)}</small>" if one.verdict in NOT_EXAMINED else ""
             rows.append(f"<tr>{first}<td>{link}{why}</td><td>{_marked(one.verdict)}</td></tr>")
     return [*rows, "</table>"]
@@ -81,7 +82,7 @@ def _detail(one: PromiseResult) -> str:
     is_open = " open" if one.verdict == "fail" else ""
     return (
         f'<details id="{one.promise.id}"{is_open}><summary>{_marked(one.verdict)} '
-        f"{one.promise.rule}. {escape(one.promise.text)} <small>{one.seconds:.1f} s</small></summary>"
+        f"{one.promise.rule}. {_promise(one)} <small>{one.seconds:.1f} s</small></summary>"
         f"{what}{lists}</details>"
     )
 
@@ -110,3 +111,8 @@ code {{ overflow-wrap: anywhere }} details {{ margin: .3rem 0 }} h4 {{ margin: .
 {body}
 </body></html>
 """
+
+
+def _promise(one: PromiseResult) -> str:
+    """Return what is promised, names of the wire as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(one.promise.text))

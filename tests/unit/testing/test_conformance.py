@@ -118,6 +118,7 @@ def test_the_page_escapes_what_a_device_says_and_needs_nothing_from_elsewhere() 
     assert "<b>&" not in page
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert "signature" in page
+    assert "`" not in conformance_page(result_of(*["pass"] * len(PROMISES)))
 
 
 def test_the_hash_on_the_page_changes_with_the_results() -> None:
