@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -244,9 +245,14 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Scalar]]:
 
 
 def _members(payload: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a payload sets, by name: the members of a JSON object, or what it is whole."""
+    """Yield what a payload sets, by name: members of an object, ``key=value`` in a text, or all of it."""
     if not isinstance(payload, Mapping):
-        yield key or repr(payload), payload
+        parts = re.split(r"[;&,\s]\s*", payload.strip("; \n")) if isinstance(payload, str) and not key else []
+        pairs = [part.partition("=") for part in parts]
+        if pairs and all(name and equals for name, equals, _ in pairs):
+            yield from ((name, value) for name, _, value in pairs)
+        else:
+            yield key or repr(payload), payload
         return
     for name, each in payload.items():
         inner = f"{key}.{name}" if key else name

@@ -77,6 +77,13 @@ def confusions(
         place not in sizes and all(effects.get(place) != content for effects in driving.values())
         for place, content in zero.items()
     )
+    if (clash := _left_by_other_side(driving, sizes)) is not None:
+        p_mw, other, place = clash
+        yield (
+            f"{p_mw:g} {unit} would leave what {other:g} {unit} has set ({_named(place)}), in a mode that is "
+            "the same for both: let its messages clear that"
+        )
+        return
     if not says_its_own and (kept := sizes - zero.keys()):
         place = min(map(_named, kept))
         yield f"0 {unit} would leave a power standing ({place}): let a message for 0 clear it"
@@ -114,6 +121,24 @@ def passed_through(
                     return
 
 
+def _left_by_other_side(
+    driving: Mapping[float, Effects], sizes: frozenset[Any]
+) -> tuple[float, float, Any] | None:
+    """Return a power, one of the other sign, and a place with the size of that, which both leave in force.
+
+    It is in force if what says whether and which way the device is driven is the same for both. Where nothing
+    says that, each message is taken for a command that ends the one before.
+    """
+    for (other, before), (p, effects) in product(driving.items(), driving.items()):
+        if p * other >= 0.0:
+            continue
+        modes = [place for place in effects if place not in sizes and place in before]
+        kept = (before.keys() & sizes) - effects.keys()
+        if kept and modes and all(before[place] == effects[place] for place in modes):
+            return p, other, min(kept, key=_named)
+    return None
+
+
 def _sizes(driving: Mapping[float, Effects]) -> frozenset[Any]:
     """Return the places that hold the size of a power: on one side of 0 more than two contents (off, on)."""
     found: set[Any] = set()
@@ -128,4 +153,4 @@ def _sizes(driving: Mapping[float, Effects]) -> frozenset[Any]:
 
 
 def _named(place: Any) -> str:
-    return " ".join(map(_named, place)) if isinstance(place, tuple) else str(place)
+    return " ".join(map(_named, place)) if isinstance(place, tuple) else str(place).strip("'")

@@ -202,6 +202,12 @@ def test_a_command_leaves_what_another_command_on_its_topic_has_set(mode: str, p
     assert refusal(setpoint.replace('when = "p != 0"', "")) == ""
 
 
+def test_texts_of_keys_and_values_leave_what_they_do_not_name() -> None:
+    setpoint = COMMANDS.replace("MODE", '"M={m}"').replace("POWER", '"P={p};M={m}"')
+    assert "0 MW would leave the device as" in refusal(setpoint)
+    assert refusal(setpoint.replace("'discharge'\"", "('discharge' if p > 0 else 'idle')\"")) == ""
+
+
 REACTIVE = """
 [setpoint.values.q]
 quantity = "q_mvar"
@@ -305,3 +311,18 @@ def test_a_mode_that_comes_before_the_power_that_its_0_has_left_is_refused() -> 
     power, mode = message('discharge = "{w}"', "w != 0"), message('mode = "{on}"')
     assert "written in another request" in refusal_of_registers(mode + power)
     assert refusal_of_registers(power + mode) == ""
+
+
+def test_a_power_that_leaves_the_size_of_the_other_sign_in_the_same_mode_is_refused() -> None:
+    """A box that gives discharge less charge while it is on has +2 kW after 3 kW and then -1 kW."""
+    sizes = by_side("off").replace(
+        "'charge' if p < 0 else ('discharge' if p > 0 else 'off')", "'on' if p else 'off'"
+    )
+    assert "would leave what -0.005 MW has set (b/ch charge), in a mode that is the same" in refusal(sizes)
+    cleared = sizes.replace('when = "p > 0"', "").replace('when = "p < 0"', "")
+    for name, bound in (("discharge", "max(p, 0)"), ("charge", "max(-p, 0)")):
+        cleared = f'[setpoint.values.{name[0]}]\nformula = "{bound}"\n' + cleared.replace(
+            f'{name} = "{{p}}"', f'{name} = "{{{name[0]}}}"'
+        )
+    assert refusal(cleared) == ""
+    assert refusal(by_side("off")) == ""  # the mode says which of them counts
