@@ -305,10 +305,13 @@ def test_of_several_environments_one_must_be_named_and_a_broker_may_go_and_come(
         second.wait_for("step 2/")
         text = "<n> environments are alive at <address>: <names>: choose one with --env-id"
         must_show(text, run_heron("estop", "on", "--broker", broker.url))
+        run_heron("estop", "on", "--broker", broker.url, "--env-id", "one")
         broker.kill()
         lost = "connection lost: <reason>; reconnecting"
         until(lambda: is_seen(lost, "".join(first.err)), lost, 30.0)
         broker.start()
+        again = "the broker does not know of the emergency stop by <who>: saying it again"
+        until(lambda: is_seen(again, "".join(first.err)), again, 40.0)
         first.signal(signal.SIGINT)
         assert "Traceback" not in first.wait().err
 
@@ -403,6 +406,37 @@ def test_a_retained_setpoint_is_refused_when_the_device_starts(mosquitto: Mosqui
             line = device.wait_for("retained")
         watching.publish(watching.topic("setpoint"), "", retain=True)
     assert is_seen("a setpoint is for now: it must not be retained", line), line
+
+
+def test_the_gates_of_a_device_that_was_demoted(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> None:
+    ess = "microgrids.MG1.devices.ess"
+    changes = {f"{ess}.external": True, f"{ess}.authority": "limited", "profiles.repeat": True}
+    changes |= {f"{ess}.gateway": {"band": {"p_min_mw": -0.002, "p_max_mw": 0.002}}, "env_id": env_id}
+    path = file_of(tmp_path, {**changes, "deadlines.ready_s": 20.0, "steps": 5000})
+    place = ("--broker", mosquitto.url, "--env-id", env_id)
+    words = ("--broker", mosquitto.url, "--devices", "simulated", "--realtime", "0.3")
+
+    def asked(level: str) -> Ended:
+        return run_heron("authority", "MG1/ess", level, *place)
+
+    with heron("device", "battery", "--agent", "MG1", "--name", "ess", *place) as device:
+        with heron("run", path, *words, cwd=tmp_path) as run:
+            run.wait_for("granted")
+            assert asked("shadow").code == 0
+            run.signal(signal.SIGINT)
+            run.wait()
+        with heron("run", path, *words, cwd=tmp_path) as run:
+            run.wait_for("step 2/")
+            told = "an earlier run left it at <level> (<why>): it does not rise above that until asked to"
+            assert is_seen(told, "".join(run.err)), run.err
+            must_show("gate ladder: full is reached from limited, not from <level>", asked("full"))
+            # The cure, by the letter: the level is asked for, and granted once the gates pass.
+            until(lambda: asked("limited").code == 0, "limited", 30.0)
+            device.signal(signal.SIGKILL)
+            offline = "gate health: the device has not said that it is online"
+            until(lambda: is_seen(offline, asked("full").out), offline, 30.0)
+            run.signal(signal.SIGINT)
+            run.wait()
 
 
 class FakeDevice:
