@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from powergrid.simulation.grid_cache import GridCache
-from powergrid.simulation.placed_grid import network_source
-
 __all__ = ["building_anew", "find_grids"]
 
 
@@ -25,6 +22,9 @@ def find_grids() -> None:
     module: Any = sys.modules.get("powergrid.simulation.build")
     if module is None or hasattr(module.placed_grid, "real"):
         return
+    from powergrid.simulation.grid_cache import GridCache  # most of it is imported then
+    from powergrid.simulation.placed_grid import network_source
+
     real = module.placed_grid
 
     def placed_grid(loaded: Any, attempt: Any, cache: Any = None) -> Any:
@@ -39,7 +39,9 @@ def find_grids() -> None:
 @contextlib.contextmanager
 def building_anew() -> Iterator[None]:
     """Have pandapower build them meanwhile, as without this module."""
-    module: Any = sys.modules["powergrid.simulation.build"]
+    import powergrid.simulation.build
+
+    module: Any = powergrid.simulation.build
     ours = module.placed_grid
     module.placed_grid = getattr(ours, "real", ours)
     try:
