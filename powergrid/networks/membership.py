@@ -40,8 +40,8 @@ def attach_microgrid(
         device_buses: Suggested bus by kind of device; a kind left out is put at the busbar.
 
     Raises:
-        ConfigError: Names all problems of these kinds: a bus does not exist, its name is not unique, or it
-            has no supply; no bus was named; the external grid is inside; nothing connects the buses to the
+        ConfigError: Everything found of: a bus does not exist, its name is not unique, or it has no
+            supply; no bus was named; the external grid is inside; nothing connects the buses to the
             rest; a device bus is outside. Then nothing was changed.
     """
     where = f"microgrid '{name}'"

@@ -204,7 +204,7 @@ class Authority:
         if rule.rank <= self.rule.rank:
             return ""
         if not evidence.is_born:
-            return "gate health: the device has not published that it is online (its birth, retained)"
+            return "gate health: the device has not said that it is online (its birth, retained)"
         if evidence.health != "online":
             return f"gate health: the device is {evidence.health}, it must be online"
         if not evidence.is_fresh:

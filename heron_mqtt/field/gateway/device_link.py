@@ -690,7 +690,7 @@ class DeviceLink:
     def _note_kind(self, kind: str | None) -> None:
         self._wrong_kind = None
         if kind not in {None, UNNAMED_KIND, self._kind} and self._kind is not None:
-            self._wrong_kind = f"its birth names the kind {kind}, the scenario {self._kind}"
+            self._wrong_kind = f"its birth says that it is a {kind}, the scenario says a {self._kind}"
             self._plausible.once("kind", f"{self._wrong_kind}: nothing is sent to it")
 
     def _note_boot(self, boot: str | None) -> None:

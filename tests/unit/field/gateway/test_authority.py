@@ -194,7 +194,7 @@ def test_from_limited_it_does_not_rise_without_steady_steps() -> None:
 def test_a_device_without_a_birth_rises_to_nothing() -> None:
     for level in ("shadow", "limited"):
         assert ask("simulated", level, Evidence("online", True, 9, is_born=False)) == (
-            "gate health: the device has not published that it is online (its birth, retained)"
+            "gate health: the device has not said that it is online (its birth, retained)"
         )
 
 

@@ -166,7 +166,7 @@ async def test_a_device_of_another_kind_than_the_scenario_says_is_sent_nothing()
     rig.measure()
     rig.step()
     assert rig.sent == []
-    assert rig.fallback == "its birth names the kind generator, the scenario battery"
+    assert rig.fallback == "its birth says that it is a generator, the scenario says a battery"
     assert [what for what in rig.reports if "generator" in what] == [f"{rig.fallback}: nothing is sent to it"]
     for kind in ("battery", "device", None):  # its program may name none
         rig.boot = f"b{kind}"
