@@ -101,14 +101,14 @@ def test_its_release_is_not_known_to_be_taken_and_the_run_does_not_end_well(
                 "--realtime",
                 "1.2",
                 "--steps",
-                "8",
+                "10",
                 "--json",
             ),
             "--no-record",
         ) as program,
     ):
         until(
-            lambda: sum(topic.endswith("/set") for topic, _ in box.told) >= 9, "setpoints", 60.0
+            lambda: sum(topic.endswith("/set") for topic, _ in box.told) >= 8, "setpoints", 60.0
         )  # gone for less than it may be silent
         if is_gone:
             box.go()
