@@ -33,6 +33,7 @@ class ImageRegisters:
         silent_s: How long ago it answered, s.
         fault: What every request meets with, connecting too; None = it is answered.
         read_fault: What reading meets with.
+        write_fault: What writing meets with.
     """
 
     address = "box unit 1"
@@ -46,6 +47,7 @@ class ImageRegisters:
         self.silent_s = 0.0
         self.fault: ModbusFault | None = None
         self.read_fault: ModbusFault | None = None
+        self.write_fault: ModbusFault | None = None
 
     async def connect(self) -> None:
         """Connect, if there is no connection."""
@@ -68,6 +70,8 @@ class ImageRegisters:
     async def write(self, address: int, words: Sequence[int]) -> None:
         """Write registers, and note which points they are."""
         await self.connect()
+        if self.write_fault is not None:
+            raise self.write_fault
         at = address - self.box.base
         self.box.image[at : at + len(words)] = words
         self.box.follow()

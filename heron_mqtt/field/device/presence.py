@@ -68,6 +68,7 @@ class PresentDevice:
         self._unsaid: deque[dict[str, Any]] = deque()
         self._saying: asyncio.Task[None] | None = None
         self._fault: str | None = None
+        self._has_name = False  # the name was ours in this run: what its hardware holds is ours to end
         self._name_taken = asyncio.Event()
         self._taken_by: Displaced | None = None
         self._ownership = NameOwnership(
@@ -90,6 +91,7 @@ class PresentDevice:
             NameTaken: Another one lives.
         """
         await self._ownership.acquire()
+        self._has_name = True
 
     def _on_displaced(self, error: Displaced) -> None:
         """Leave the status channel to the other device at once: the will, too, would speak for it."""

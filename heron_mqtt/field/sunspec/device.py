@@ -54,6 +54,7 @@ class SunSpecDevice(FieldDevice):
         self._stop_may_have_come = False  # one that it may not have heard, before any setpoint
         self._told_by = 0  # the connection that it was told over
         self._has_written = False
+        self._left = inverter.found  # by an earlier controller, until it is ended or driven over
         self._heeds_left = (
             inverter.found is not None or inverter.may_owe_settings
         )  # once the name is ours: it may be another bridge's
@@ -84,7 +85,7 @@ class SunSpecDevice(FieldDevice):
         """Tell the inverter, with the lease as its reversion time."""
         if not self._inverter.is_controlled:
             return
-        self._owes, self._told, self._heeds_left = False, None, False
+        self._owes, self._told, self._heeds_left, self._left = False, None, False, None
         self._stop_may_have_come = False
         try:
             self._has_written = True
@@ -117,6 +118,8 @@ class SunSpecDevice(FieldDevice):
 
         By the lease that the broker keeps a stop knows of it, also when this bridge is gone.
         """
+        if self._left == "settings" or self._is_owed(self._left):
+            return True
         is_owed = not self.is_safe or (self.owes_safe_state and not self._rest.is_set_elsewhere)
         return self._has_written and is_owed
 
@@ -171,7 +174,7 @@ class SunSpecDevice(FieldDevice):
         if not self._inverter.is_controlled:
             return
         self._stop_may_have_come = self.stopped and (self._stop_may_have_come or not self._has_written)
-        self._owes, self._heeds_left = True, False
+        self._owes, self._heeds_left, self._left = True, False, None
         self._has_written = True
         await self._be_safe()
         self._stop_may_have_come = self._stop_may_have_come and self._owes
@@ -200,11 +203,11 @@ class SunSpecDevice(FieldDevice):
         if not self._inverter.is_controlled:
             return
         if not self.stopped:
-            if self._has_written:
+            if self._has_written or (self._left is not None and self._has_name):
                 await self._inverter.release()
                 if (still := await self._still_held(SHOWN_WITHIN_S, by)) is not None:
                     raise SunSpecError(f"it acknowledged its release, but {still}")
-                self._owes = False
+                self._owes, self._left = False, None
                 self._tell_holder()
                 if self._inverter.lacks_own_settings:
                     log.warning("%s: %s", self.label, LOST)
@@ -224,12 +227,12 @@ class SunSpecDevice(FieldDevice):
 
     async def _heed_what_was_left(self) -> None:
         """Take what a bridge that was killed has left in force for our own: it is ended, and handed back."""
-        left = await self._inverter.what_was_left()
+        left = self._left = await self._inverter.what_was_left()
         if left == "settings":
             await self._inverter.release()
             log.warning("%s: its own settings were off after an earlier bridge, and are put back", self.label)
             left = None if await self._still_held(SHOWN_WITHIN_S) is None else "setpoint"
-        self._heeds_left = False
+        self._heeds_left, self._left = False, None
         self._owes = self._is_owed(left)
         self._has_written = left is not None
         if not self._owes:

@@ -758,3 +758,35 @@ async def test_a_limit_that_a_bridge_owed_is_put_back_before_any_setpoint(
     assert "MG1/ess: its own settings were off after an earlier bridge, and are put back" in caplog.text
     assert not site.device.owes_safe_state
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_settings_that_cannot_be_put_back_are_owed_hold_the_lease_and_fail_the_end(
+    tmp_path: Path,
+) -> None:
+    limited = {**PV, 123: {**PV[123], "WMaxLim_Ena": 1, "WMaxLimPct": 6000}}
+    kept = KeptSettings(tmp_path, "box unit 1")
+    first: Any = ImageRegisters(limited)
+    killed = make_device(await Inverter.connect(first, Settings(), kept=kept), "MG1", "ess", InMemoryBroker())
+    await killed.measure()
+    await killed.apply(told(0.01))
+    registers: Any = ImageRegisters(PV)  # its timer has ended the setpoint
+    async with InMemoryBroker() as broker:
+        leases: list[str] = []
+        broker.subscribe("devices/MG1/ess/lease", lambda message: leases.append(message["state"]))
+        inverter = await Inverter.connect(registers, Settings(), kept=kept)
+        site = Bridged(registers, make_device(inverter, "MG1", "ess", broker, period_s=0.02))
+        await site.device.hand_back()
+        assert site.points() == [], "before it has the name, another bridge may drive it"
+        registers.write_fault = REFUSED
+        running = asyncio.create_task(site.device.run())
+        await until(lambda: site.device._fault, "the refusal")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        with pytest.raises(ModbusFault, match="exception 4"):
+            await site.device.hand_back()
+        assert leases == ["held"]
+        registers.write_fault = None
+        await site.device.hand_back()
+        assert site.points() == ["WMaxLimPct=6000", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
+        await until(lambda: leases == ["held", "free"], "the free lease")
+    assert list(tmp_path.iterdir()) == []
