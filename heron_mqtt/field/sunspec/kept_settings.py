@@ -13,6 +13,8 @@ from heron_mqtt.field.sunspec.controls import Control, OwnSettings
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
+MAX_EXPONENT = 10  # of a scale factor: SunSpec Information Model Specification, sunssf
+
 
 class KeptSettings:
     """Keeps the own settings of one inverter from before the first setpoint until it is handed back.
@@ -27,27 +29,38 @@ class KeptSettings:
 
     def __init__(self, folder: Path, place: str) -> None:
         self._folder, self._place = folder, place
+        self.is_unreadable = False
+        """Whether, when it was loaded, there was a file of the inverter that does not say its settings."""
         self._is_reported = False
 
     def load(self, identity: Sequence[str], control: Control) -> OwnSettings | None:
-        """Return what a bridge has kept of the inverter; None = nothing, or of another control.
+        """Return what a bridge has kept of the inverter; None = nothing, or nothing that can be used.
 
         Args:
             identity: Manufacturer, model and serial number.
             control: How it is controlled.
         """
+        self.is_unreadable = False
         file = self._file(identity)
         if file is None or not file.is_file():
             return None
         try:
             held = json.loads(file.read_text())
+            if not isinstance(held, dict):
+                raise TypeError("expected an object with control, raw and exponents")
             if held["control"] != _named(control):
-                return None
+                raise ValueError(f"they are of {held['control']}, and it is controlled by {_named(control)}")
             raw, exponents = (
                 {str(path): int(number) for path, number in held[key].items()} for key in ("raw", "exponents")
             )
+            if not all(-(2**31) <= number < 2**32 for number in raw.values()):
+                raise ValueError("raw: a number that no register holds")
+            if not all(-MAX_EXPONENT <= number <= MAX_EXPONENT for number in exponents.values()):
+                raise ValueError("exponents: a number that no scale factor has")
         except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError) as exc:
-            log.warning("%s: the settings of an inverter cannot be read, and are not known: %s", file, exc)
+            self.is_unreadable = True
+            why = f"{exc} is missing" if isinstance(exc, KeyError) else exc
+            log.warning("%s: the settings of an inverter cannot be read, and are not known: %s", file, why)
             return None
         return OwnSettings(raw, exponents)
 

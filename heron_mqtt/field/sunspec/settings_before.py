@@ -23,7 +23,7 @@ class SettingsBefore:
         self.is_back = False
         """Whether it was released, shows its own settings, and was told nothing since."""
         self.is_lost = False
-        """Whether it was left by an earlier controller, and what it was set to before that is not known."""
+        """Whether an earlier controller did not hand it back, and what was set before that is not known."""
         self.has_timer = False
         """Whether its setpoints end by themselves; set anew where that is found out."""
         self._address = address
@@ -45,7 +45,9 @@ class SettingsBefore:
     def left(self, control: Control) -> Left | None:
         """Return what was left in force, by the control's model as it was read last and by what was kept."""
         left, own = control.found(), control.own
-        self.is_lost = left is not None and self._from_before is None
+        # A file that cannot be read was written when it was driven: a timer may have ended that since.
+        is_unreadable = self._kept is not None and self._kept.is_unreadable
+        self.is_lost = (left is not None or is_unreadable) and self._from_before is None
         if left is not None or self._from_before is None or own is None:
             return left
         if self._before(control, own) is own or own.at(control.layout) == self._from_before.at(

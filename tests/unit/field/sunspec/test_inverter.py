@@ -1013,3 +1013,36 @@ async def test_settings_that_cannot_be_kept_or_read_are_told_of(
         assert site.inverter.lacks_own_settings
         [line] = said(caplog)
         assert line.startswith(f"{file}: the settings of an inverter cannot be read, and are not known: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "Expecting"),
+        ("[]", "expected an object with control, raw and exponents"),
+        ('{"raw": {}, "exponents": {}}', "'control' is missing"),
+        ('{"control": "124 StorCtl_Mod", "raw": {}, "exponents": {}}', "they are of 124 StorCtl_Mod"),
+        (
+            '{"control": "123 WMaxLim_Ena", "raw": {"WMaxLimPct": 4294967296}, "exponents": {}}',
+            "raw: a number that no register holds",
+        ),
+        (
+            '{"control": "123 WMaxLim_Ena", "raw": {"WMaxLimPct": 1}, "exponents": {"WMaxLimPct": -300}}',
+            "exponents: a number that no scale factor has",
+        ),
+    ],
+)
+async def test_with_a_damaged_file_settings_are_lost_also_where_the_timer_has_ended_the_setpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, why: str
+) -> None:
+    for changes, is_lost in (({}, True), (LIMITED, False)):  # off, or on at the inverter itself
+        await killed(tmp_path)
+        [file] = tmp_path.iterdir()
+        file.write_text(text)
+        caplog.clear()
+        site = await restarted(PV, changes, tmp_path)
+        assert why in said(caplog)[0]
+        await site.inverter.set(0.01, 0.0, 5.0)
+        await site.inverter.release()
+        assert await site.inverter.not_released() is None
+        assert site.inverter.lacks_own_settings is is_lost
