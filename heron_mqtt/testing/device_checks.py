@@ -26,12 +26,18 @@ from heron_mqtt.testing.device_harness import (
 DeviceCheck = Callable[[DeviceHarness], None]
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
 SCENARIO_LEASE_S = 30.0  # `lease_s` of a scenario that does not say another
+HEARD_AGO_S = 10.0  # so old may be what the setpoint of that lease echoes: so much less is waited for
+STOP_S = 21.0  # a stop is looked at again after this time
+LATE_COPY_S = 12.0
+"""So long after a setpoint its copy comes: what remembers numbers by time has lost it."""
 FURTHER_LEASES_S = (9.0, 13.0, 20.0, 27.0)
 """Leases that are looked at besides, by their last seconds; and the longest that the numbers allow."""
+SHORT_LEASE_S = 3.0
 LAST_S = (0.8, 2.5)  # so much of such a lease is left when it is sent
 REMEMBERED = 60  # of the 64 numbers that a device knows the time of: some are sent meanwhile
 LATE_S = 0.5  # the end of a lease may show so late: it is looked for ten times a second, and told at once
 TRIES = 3  # a machine under load may be late once
+FORGOTTEN = 70  # numbers ago: who remembers the newest 64 does not know it any more
 RELEASES_AFTER = 20  # of the 64 that a device remembers
 FLOOD = 400
 """Messages of a flood: more than a gateway ever sends at once, and nothing that a broker would cut off."""
@@ -128,12 +134,8 @@ def check_scale(device: DeviceHarness) -> None:
 def _followed(device: DeviceHarness) -> Iterator[tuple[float, Json]]:
     """Yield what was asked for, and the telemetry once the output has settled, in either direction."""
     device.make_free()
-    birth = device.birth()
-    powers_mw = [device.part_mw(0.4), device.part_mw(0.6)]
-    if birth["p_min_mw"] < 0.0 < birth["p_max_mw"]:
-        powers_mw.append(-min(device.part_mw(0.4), 0.8 * abs(birth["p_min_mw"])))
     sender = device.sender()
-    for p_mw in powers_mw:
+    for p_mw in (device.part_mw(0.6), *device.powers_mw):
         mark = device.now
         answer = sender.answer(sender.send(p_mw))
         if device.settle_s > 0.0 and not device.is_at(p_mw, answer):
@@ -214,12 +216,9 @@ def check_ramp(device: DeviceHarness, mw_per_s: float) -> None:
 def check_setpoint_by_hand(device: DeviceHarness) -> None:
     """A setpoint without any metadata is done, each time it comes."""
     device.make_free()
-    for part in (0.2, 0.4, 0.2, 0.2):
-        mark = device.now
-        by_hand = {"p_mw": device.part_mw(part), "lease_s": 5.0}
-        by_hand |= {} if device.dt_s is None else {"dt_s": device.dt_s}
-        device.publish(device.topic("setpoint"), by_hand)
-        device.wait_for_power(device.part_mw(part), f"{part} of the nameplate", mark)
+    first_mw, *others_mw = device.powers_mw
+    for p_mw in (first_mw, *others_mw, first_mw, first_mw):
+        device.do_by_hand(p_mw, lease_s=5.0)
     _need(device.newest.get("ack_seq") is None or device.newest.get("ack_boot"), "it invents a number")
     sender = device.sender()
     sender.do(0.0, take_over=True)
@@ -326,6 +325,7 @@ def check_flood(device: DeviceHarness) -> None:
     again = device.sender()
     again.do(p_mw)
     again.release()
+    _refuses_forgotten(device, again)
 
 
 # -- leases --------------------------------------------------------------------------------------------
@@ -354,10 +354,13 @@ def check_lease_runs_out(device: DeviceHarness) -> None:
     sender.release()
     limit_s = LATE_S + device.settle_s
     late_s = math.inf
-    for _ in range(TRIES):
-        late_s = min(late_s, _lateness_s(device, sender, p_mw, lease_s=1.5))
-        if late_s <= limit_s:
-            return
+    powers_mw = device.powers_mw
+    for i in range(max(TRIES, len(powers_mw))):
+        if i >= len(powers_mw) and late_s <= limit_s:
+            break
+        late_s = min(late_s, _lateness_s(device, sender, powers_mw[i % len(powers_mw)], lease_s=1.5))
+    if late_s <= limit_s:
+        return
     told = f"leases of 1.5 s ended {late_s:.2f} s late or later, {TRIES} times on end, without renewal"
     raise CheckFailed(
         f"{told}; expected at most {limit_s:g} s: look for the end ten times a second, and say it"
@@ -398,29 +401,37 @@ def _heard_last(device: DeviceHarness) -> WatchedMessage:
 def check_long_lease_runs_out(device: DeviceHarness) -> None:
     """A lease as scenarios have it ends in time as a short one does; this takes 45 s.
 
-    Storage is charged: the other checks discharge it. What is as old as that lease by then is stale. Leases
-    of other lengths echo telemetry that is nearly as old as they are long: only their last seconds are
-    waited for.
+    Storage is charged, if it can be; the setpoint echoes telemetry of some seconds ago, if there is some.
+    Meanwhile a copy of it comes, long after it. What is as old as that lease by then is stale. Leases of
+    other lengths echo telemetry that is nearly as old as they are long: only their last seconds are waited
+    for.
     """
     device.make_free()
-    birth = device.birth()
-    stores = birth["p_min_mw"] < 0.0 < birth["p_max_mw"]
-    p_mw = -min(device.part_mw(0.4), 0.8 * abs(birth["p_min_mw"])) if stores else device.part_mw(0.4)
+    p_mw = device.powers_mw[-1]
     old = device.next_telemetry()
     sender = device.sender()
-    begin = time.monotonic()
-    sender.do(p_mw, lease_s=SCENARIO_LEASE_S)
+    echoed = next(m for m in _remembered(device) if time.monotonic() - m.at_s <= HEARD_AGO_S)
+    first = sender.next_seq
+    heard = {"heard_boot": echoed.json["boot"], "heard_seq": echoed.json["seq"]}
+    sender.do(p_mw, lease_s=SCENARIO_LEASE_S, **heard)
     mark = device.now
+    device.pause(LATE_COPY_S)
+    sender.send(device.part_mw(0.8), lease_s=LONGEST_LEASE_S, seq=first)
     limit_s = SCENARIO_LEASE_S + 2.0 + device.settle_s
     _is_safe_within(device, mark, limit_s + device.within_s, f"one of {SCENARIO_LEASE_S:g} s was not renewed")
-    held_s = time.monotonic() - begin
-    _need(held_s <= limit_s, f"it held for {held_s:.1f} s a lease of {SCENARIO_LEASE_S:g} s, without renewal")
+    held_s = time.monotonic() - echoed.at_s
+    _need(
+        held_s <= limit_s,
+        f"a lease of {SCENARIO_LEASE_S:g} s ended {held_s:.1f} s after what its setpoint echoes",
+    )
+    moved = [m.json for m in device.heard("telemetry", mark) if device.is_at(device.part_mw(0.8), m.json)]
+    _need(not moved, f"a copy {LATE_COPY_S:g} s after a setpoint moved it: {moved[:1]}")
     heard = {"heard_boot": old["boot"], "heard_seq": old["seq"]}
     sender.refused(p_mw, lease_s=SCENARIO_LEASE_S / 3.0, echo=False, **heard)
     oldest_s = time.monotonic() - _remembered(device)[0].at_s
     longest_s = min(LONGEST_LEASE_S, math.floor(oldest_s + LAST_S[0]))
     for lease_s in (*FURTHER_LEASES_S, longest_s):
-        _check_last_seconds(device, sender, p_mw, lease_s)
+        _check_last_seconds(device, sender, device.next_mw(), lease_s)
 
 
 def _remembered(device: DeviceHarness) -> list[WatchedMessage]:
@@ -533,10 +544,32 @@ def check_stale_echo(device: DeviceHarness) -> None:
         {"heard_boot": own["boot"], "heard_seq": 10**15},
         {"heard_seq": own["seq"]},
         {"heard_boot": own["boot"]},
+        {"heard_boot": "another-boot", "heard_seq": own["seq"], "take_over": True},
     )
     for fields in stale:
-        sender.refused(device.part_mw(0.4), echo=False, **fields)
+        sender.refused(device.next_mw(), echo=False, **fields)
+    _refuses_forgotten(device, sender)
     _need(device.is_safe(device.next_telemetry()), "a stale setpoint moved it")
+
+
+def _refuses_forgotten(device: DeviceHarness, sender: SetpointSender) -> None:
+    """Echo telemetry that a device has forgotten, or knows to be older than the lease, if there is some."""
+    newest = _heard_last(device)
+    last = newest.json
+    now_s = time.monotonic()
+    forgotten = [
+        m
+        for m in device.heard("telemetry")
+        if m.json.get("boot") == last["boot"]
+        and m.json["seq"] <= last["seq"] - FORGOTTEN
+        and now_s - m.at_s >= 2.0
+    ]
+    if not forgotten:
+        return
+    for old in {forgotten[0].json["seq"]: forgotten[0], forgotten[-1].json["seq"]: forgotten[-1]}.values():
+        lease_s = min(LONGEST_LEASE_S, now_s - old.at_s - 1.0)
+        heard = {"heard_boot": old.json["boot"], "heard_seq": old.json["seq"]}
+        sender.refused(device.next_mw(), lease_s=lease_s, echo=False, **heard)
 
 
 def check_stale_renewal(device: DeviceHarness) -> None:
@@ -572,7 +605,10 @@ def check_lease_has_an_owner(device: DeviceHarness) -> None:
     other.refused(device.part_mw(0.8))
     reborn.refused(device.part_mw(0.8))  # the same name with another boot is another sender
     other.refused(0.0, release=True)
+    stale = {"heard_boot": "another-boot", "heard_seq": 0}
+    other.refused(device.part_mw(0.8), echo=False, take_over=True, **stale)
     _need(device.is_at(device.part_mw(0.4), device.next_telemetry()), "another sender moved it")
+    _lease(device, "held", one.boot)
     other.do(device.part_mw(0.2), take_over=True)
     one.refused(device.part_mw(0.8))
     one.send(device.part_mw(0.4), renewal=True)
@@ -587,11 +623,57 @@ def check_owner_against_one_by_hand(device: DeviceHarness) -> None:
     device.make_free()
     sender = device.sender()
     sender.do(device.part_mw(0.4))
-    mark = device.now
-    device.publish(device.topic("setpoint"), {"p_mw": device.part_mw(0.8), "lease_s": 5.0})
-    told = device.telemetry(lambda m: isinstance(m.get("rejected"), str), "the refusal of one by hand", mark)
-    _need(device.is_at(device.part_mw(0.4), told), f"a setpoint by hand moved it: {told}")
+    device.refused_by_hand(device.part_mw(0.8))
+    _need(device.is_at(device.part_mw(0.4), device.next_telemetry()), "a setpoint by hand moved it")
     sender.release()
+
+
+def check_nothing_else_extends_a_lease(device: DeviceHarness) -> None:
+    """What is refused, ignored or repeated moves neither the end of a lease, nor power, nor owner.
+
+    The newest setpoint of the owner does, also to an earlier end; a renewal without an echo counts from its
+    arrival.
+    """
+    device.make_free()
+    p_mw, foreign_mw = device.part_mw(0.4), device.part_mw(0.8)
+    own = device.next_telemetry()
+    sender, other = device.sender(), device.sender("other")
+    sender.do(p_mw)
+    mark = device.now
+    begin = time.monotonic()
+    first = sender.next_seq
+    sender.do(p_mw, lease_s=SHORT_LEASE_S)
+    unknown = {"heard_boot": own["boot"], "heard_seq": own["seq"] + 1000}
+    another: Json = {"heard_boot": "another-boot", "heard_seq": own["seq"]}
+    of_owner: tuple[Json, ...] = (
+        another,
+        unknown,
+        {"heard_seq": own["seq"]},
+        another | {"take_over": True},
+        another | {"renewal": True},
+        unknown | {"renewal": True},
+    )
+    for fields in of_owner:
+        sender.send(foreign_mw, lease_s=LONGEST_LEASE_S, echo=False, **fields)
+    sender.send(foreign_mw, lease_s=LONGEST_LEASE_S, seq=first)
+    sender.send(foreign_mw, lease_s=LONGEST_LEASE_S, q_mvar="much")
+    sender.send(foreign_mw, lease_s=LONGEST_LEASE_S, env_id="another")
+    of_others: tuple[Json, ...] = ({}, {"renewal": True}, {"release": True}, another | {"take_over": True})
+    for fields in of_others:
+        other.send(foreign_mw, lease_s=LONGEST_LEASE_S, **fields)
+    by_hand: tuple[Json, ...] = ({}, {"renewal": True}, {"release": True})
+    for fields in by_hand:
+        device.send_by_hand(foreign_mw, lease_s=LONGEST_LEASE_S, **fields)
+    sender.send(p_mw, lease_s=SHORT_LEASE_S, renewal=True, echo=False)
+    limit_s = SHORT_LEASE_S + 3.0 + device.settle_s
+    _is_safe_within(device, mark, limit_s, f"a lease of {SHORT_LEASE_S:g} s that nothing has extended")
+    held_s = time.monotonic() - begin
+    _need(held_s >= SHORT_LEASE_S / 2.0, f"a refused or ignored setpoint has ended a lease: {held_s:.1f} s")
+    moved = [m.json for m in device.heard("telemetry", mark) if device.is_at(foreign_mw, m.json)]
+    _need(not moved, f"a refused or ignored setpoint moved it: {moved[:1]}")
+    owners = [m.json for m in device.heard("lease", mark) if m.json.get("state") == "held"]
+    strange = [m for m in owners if m.get("holder_boot") != sender.boot]
+    _need(not strange, f"a refused or ignored setpoint has changed the owner of its lease: {strange[:1]}")
 
 
 def check_lease_is_told(device: DeviceHarness) -> None:
@@ -669,6 +751,8 @@ def _lease(device: DeviceHarness, state: str, boot: str | None, *, or_held_by_it
 def malformed_stops(env_id: str) -> dict[str, bytes | str | Json]:
     """Return messages that are no valid release, by what is wrong with them: each is a stop."""
     release: Json = {"type": "estop", "active": False}
+    whole = release | {"sender": "control-room", "boot": uuid.uuid4().hex[:8], "seq": 0}
+    whole |= {"sent_at": "2026-01-02T03:04:05Z", "who": "an operator", "why": "checked"}
     return {
         "active is 1": {"type": "estop", "active": 1},
         "active is the text true": {"type": "estop", "active": "true"},
@@ -685,6 +769,9 @@ def malformed_stops(env_id: str) -> dict[str, bytes | str | Json]:
         "type is null": {**release, "type": None},
         "another env_id": {**release, "env_id": f"{env_id}x"},
         "another type": {**release, "type": "setpoint"},
+        "another env_id in a whole release": {**whole, "env_id": f"{env_id}x"},
+        "another type in a whole release": {**whole, "env_id": env_id, "type": "setpoint"},
+        "active is 0 in a whole release": {**whole, "env_id": env_id, "active": 0},
         "a BOM": b'\xef\xbb\xbf{"type":"estop","active":false}',
         "a BOM, UTF-16": '{"type":"estop","active":false}'.encode("utf-16"),
         "empty": "",
@@ -724,6 +811,7 @@ def check_stop(device: DeviceHarness) -> None:
     sender.do(device.part_mw(0.4))
     mark = device.stop()
     device.telemetry(device.is_safe, "the safe state after the stop", mark)
+    device.refused_by_hand(device.part_mw(0.6))
     for fields in ({}, {"take_over": True}):
         answer = sender.answer(sender.send(device.part_mw(0.6), **fields))
         _need(answer.get("rejected") and device.is_safe(answer), f"expected a refusal at rest: {answer}")
@@ -740,18 +828,40 @@ def check_stop(device: DeviceHarness) -> None:
     sender.release()
 
 
+def check_stop_stays(device: DeviceHarness) -> None:
+    """Time does not end a stop, nor a power: it is looked at again after 21 s."""
+    device.make_free()
+    device.sender().do(device.next_mw())
+    mark = device.stop()
+    device.pause(STOP_S)
+    sender = device.sender()
+    answer = sender.answer(sender.send(device.part_mw(0.4)))
+    told = f"{STOP_S:g} s after a stop that nobody released"
+    _need(answer.get("rejected") and device.is_safe(answer), f"{told} it follows a setpoint: {answer}")
+    _need(answer.get("stopped") is True, f"{told} it does not say `stopped`: {answer}")
+    said = [m.json for m in device.heard("telemetry", mark)]
+    first_safe = next((i for i, m in enumerate(said) if device.is_safe(m)), len(said))
+    moved = [m for m in said[first_safe:] if not device.is_safe(m)]
+    _need(not moved, f"it moved in a stop: {moved[:1]}")
+    device.release_stop()
+
+
 def check_malformed_stops(device: DeviceHarness) -> None:
     """Whatever comes on ``estop`` and is no valid release stops."""
     device.make_free()
-    p_mw = device.part_mw(0.4)
-    for what, payload in malformed_stops(device.env_id).items():
+    for i, (what, payload) in enumerate(malformed_stops(device.env_id).items()):
         sender = device.sender()
-        sender.do(p_mw)
+        p_mw = device.next_mw()
+        if i % 3 == 0 and not device.requires_proof:
+            device.do_by_hand(p_mw)
+        else:
+            sender.do(p_mw)
         mark = device.stop(payload)
         written = json.dumps(payload) if isinstance(payload, dict) else str(payload)
         about = f"{what} (estop: {written[:80] or 'an empty message'})"
         device.telemetry(device.is_safe, f"the safe state after a stop: {about}", mark)
         device.wait_for(device.confirm_topic, lambda m: m.get("active") is True, f"confirmed: {about}", mark)
+        device.stop(payload)  # in a stop it does not end it
         answer = sender.answer(sender.send(p_mw))
         _need(answer.get("rejected") and device.is_safe(answer), f"{about}: it is not stopped: {answer}")
         device.release_stop()
@@ -760,10 +870,10 @@ def check_malformed_stops(device: DeviceHarness) -> None:
 def check_repeated_stops(device: DeviceHarness) -> None:
     """The same stop again is a stop; the same release again is none."""
     device.make_free()
-    p_mw = device.part_mw(0.4)
     stop: Json = {"type": "estop", "active": True, "boot": "r1", "seq": 0}
     sender = device.sender()
     for _ in range(2):  # the second time it is a copy of the first one, byte for byte
+        p_mw = device.next_mw()
         sender.do(p_mw)
         mark = device.stop(stop)
         device.telemetry(device.is_safe, "the safe state after a repeated stop", mark)

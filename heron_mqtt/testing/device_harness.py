@@ -30,6 +30,9 @@ TOLERANCE = 0.02
 """How far a device's power may be from the setpoint, as a part of its nameplate."""
 SLOWEST_S = 7.5  # between telemetry: a quarter of the lease of 30 s that most checks use
 LOOK_S = 0.1
+LARGE, SMALL = 0.4, 0.1
+"""Powers that are asked for, as parts of the largest."""
+LEAST_TOLERANCES = 3.0  # a power of so many tolerances is surely not 0
 USUAL_LEASE_S = 30.0
 LONGEST_LEASE_S = 60.0
 """Of what a harness sends on purpose; a bounded one sends no longer one by mistake either."""
@@ -100,6 +103,7 @@ class DeviceHarness:
         bound_mw: Largest power that may be asked for, MW, > 0; None = the nameplate of its birth.
         is_bounded: Send nothing that a device without bounds of its own would follow beyond nameplate and
             lease: for real hardware.
+        requires_proof: The device is set to refuse setpoints that echo nothing.
 
     Raises:
         ConfigError: The URL or a setting of the connection is wrong.
@@ -120,6 +124,7 @@ class DeviceHarness:
         tolerance: float = TOLERANCE,
         bound_mw: float | None = None,
         is_bounded: bool = False,
+        requires_proof: bool = False,
     ) -> None:
         self.url = url
         self.env_id = env_id
@@ -129,6 +134,7 @@ class DeviceHarness:
         self.least_mw = least_mw
         self.dt_s = dt_s
         self.bound_mw, self.is_bounded = bound_mw, is_bounded
+        self.requires_proof = requires_proof
         self._options = options = read_options(url, client_id=f"harness-{uuid.uuid4().hex[:12]}")
         topics, before = TopicMap(env_id), options.topic_prefix
         self.estop_topic = before + topics.topic(ESTOP)
@@ -138,6 +144,7 @@ class DeviceHarness:
         """Everything that it has sent, oldest first."""
         self._base = before + topics.topic(device(agent_id, name, ""))
         self._heard: list[WatchedMessage] = []
+        self._turn = 0
         self._changed = threading.Condition()
         self._ready = threading.Event()
         self._refused = ""
@@ -331,6 +338,29 @@ class DeviceHarness:
         least_mw = math.copysign(min(self.least_mw, abs(full_mw)), full_mw)
         return least_mw + part * (full_mw - least_mw)
 
+    @property
+    def powers_mw(self) -> list[float]:
+        """Powers of which a defect may spare one: large and small, in each direction that it has, MW.
+
+        Each is surely another one than 0, and than the others.
+        """
+        birth = self.birth()
+        least_mw = LEAST_TOLERANCES * self.tolerance * abs(self.full_mw)
+        large_mw = self.part_mw(LARGE)
+        small_mw = self.part_mw(max(SMALL, LEAST_TOLERANCES * self.tolerance))
+        powers_mw = [large_mw, small_mw]
+        if birth["p_min_mw"] < 0.0 < birth["p_max_mw"]:
+            low_mw = abs(float(birth["p_min_mw"]))
+            if 0.8 * low_mw >= max(least_mw, self.least_mw):
+                powers_mw = [large_mw, -min(small_mw, 0.8 * low_mw), small_mw, -min(large_mw, 0.8 * low_mw)]
+        return powers_mw
+
+    def next_mw(self) -> float:
+        """Return one of ``powers_mw``, in turn: what is examined often is examined with each of them."""
+        powers_mw = self.powers_mw
+        self._turn += 1
+        return powers_mw[(self._turn - 1) % len(powers_mw)]
+
     # -- what is sent ------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes | str | Json, *, retain: bool = False) -> None:
@@ -387,6 +417,40 @@ class DeviceHarness:
         """Release the emergency stop, for every receiver."""
         self.publish(self.estop_topic, {"type": "estop", "active": False, **fields}, retain=retain)
 
+    def send_by_hand(self, p_mw: float, *, lease_s: float = USUAL_LEASE_S, **fields: Any) -> None:
+        """Publish a setpoint as a person would: power and lease, and no word of who, when, and to what."""
+        self.must_be_within_bounds(p_mw, lease_s)
+        by_hand: Json = {"p_mw": p_mw, "lease_s": lease_s}
+        by_hand |= {} if self.dt_s is None else {"dt_s": self.dt_s}
+        self.publish(self.topic("setpoint"), by_hand | fields)
+
+    def do_by_hand(self, p_mw: float, *, lease_s: float = USUAL_LEASE_S) -> None:
+        """Publish a setpoint by hand, and wait until it is done."""
+        mark = self.now
+        self.send_by_hand(p_mw, lease_s=lease_s)
+        if self.settle_s > 0.0:
+            self.settle(p_mw)
+        self.wait_for_power(p_mw, f"{p_mw:g} MW by hand", mark)
+
+    def refused_by_hand(self, p_mw: float) -> Json:
+        """Publish a setpoint by hand that must be refused; returns the telemetry that says so."""
+        before_mw = self.newest["p_mw"]
+        mark = self.now
+        self.send_by_hand(p_mw)
+        told = self.telemetry(
+            lambda m: isinstance(m.get("rejected"), str), "the refusal of one by hand", mark
+        )
+        if not self.is_at(before_mw, told):
+            raise CheckFailed(f"a refused setpoint by hand moved it from {before_mw} MW: {told}")
+        return told
+
+    def must_be_within_bounds(self, p_mw: float, lease_s: float) -> None:
+        """Raise ``CheckFailed`` instead of asking real hardware for more than it may be asked for."""
+        if self.is_bounded and (abs(p_mw) > abs(self.full_mw) * (1.0 + 1e-9) or lease_s > LONGEST_LEASE_S):
+            raise CheckFailed(
+                f"not sent: {p_mw:g} MW for {lease_s:g} s is beyond what this bench may ask for"
+            )
+
     def sender(self, name: str = "MG1") -> SetpointSender:
         """Return a sender of setpoints with a boot of its own."""
         return SetpointSender(self, name)
@@ -442,12 +506,7 @@ class SetpointSender:
     def send(self, p_mw: float, *, lease_s: float = USUAL_LEASE_S, echo: bool = True, **fields: Any) -> int:
         """Publish a setpoint; returns its seq. ``fields`` are added, or replace what stands there."""
         device = self._harness
-        if device.is_bounded and (
-            abs(p_mw) > abs(device.full_mw) * (1.0 + 1e-9) or lease_s > LONGEST_LEASE_S
-        ):
-            raise CheckFailed(
-                f"not sent: {p_mw:g} MW for {lease_s:g} s is beyond what this bench may ask for"
-            )
+        device.must_be_within_bounds(p_mw, lease_s)
         seq = self.next_seq
         self.next_seq += 1
         message: Json = {"type": "setpoint", "p_mw": p_mw, "q_mvar": 0.0, "lease_s": lease_s}

@@ -157,9 +157,11 @@ def online(
         made = prepare(server.url.removeprefix("mqtt://"), folder, proof)
         with (
             ForkedDeviceProcess(made.command, cwd=made.cwd, environment=made.environment) as program,
-            DeviceHarness(server.url, env_id=ENV, name=name, within_s=WITHIN_S, dt_s=dt_s) as harness,
+            DeviceHarness(
+                server.url, env_id=ENV, name=name, within_s=WITHIN_S, dt_s=dt_s, requires_proof=proof
+            ) as harness,
         ):
-            bench = ConformanceBench(harness, program, server, requires_proof=proof)
+            bench = ConformanceBench(harness, program, server)
             bench.give_power()
             yield bench
     finally:

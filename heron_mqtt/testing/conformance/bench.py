@@ -40,7 +40,6 @@ class ConformanceBench:
         program: The device's program, where the kit starts it.
         broker: The broker, where the kit runs it.
         ask: Asks a person to do something by hand, where one is there; returns at once.
-        requires_proof: The device is set to refuse setpoints that echo nothing.
         ramp_mw_per_s: Its ramp, MW/s; None = not named.
     """
 
@@ -48,7 +47,6 @@ class ConformanceBench:
     program: DeviceProcess | None = None
     broker: KilledBroker | None = None
     ask: Callable[[str], None] | None = None
-    requires_proof: bool = False
     ramp_mw_per_s: float | None = None
 
     def make_ready(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import time
 
 from heron_mqtt.json_object import Json
 from heron_mqtt.testing.conformance.bench import ConformanceBench
 from heron_mqtt.testing.device_harness import CheckFailed
+
+LEASE_OVER_S = 6.0  # of a lease in which the connection is lost
+LATE_S = 1.5  # its end may show so late: a broker has just started
 
 
 def _need(condition: object, what: str) -> None:
@@ -48,7 +52,7 @@ def check_start_is_safe(bench: ConformanceBench) -> None:
     """After a power cut amid a lease it is in its safe state until a setpoint comes."""
     harness = bench.harness
     harness.make_free()
-    harness.sender().do(harness.part_mw(0.4))
+    harness.sender().do(harness.next_mw())
     mark = harness.now
     birth = bench.restart()
     harness.later_telemetry()
@@ -91,7 +95,7 @@ def check_retained_setpoint(bench: ConformanceBench) -> None:
     topic = harness.topic("setpoint")
     harness.make_free()
     bench.cut_power()
-    kept = {"type": "setpoint", "p_mw": harness.part_mw(0.4), "lease_s": 30.0}
+    kept = {"type": "setpoint", "p_mw": harness.next_mw(), "lease_s": 30.0}
     harness.publish(topic, kept, retain=True)
     try:
         mark = harness.now
@@ -130,6 +134,7 @@ def check_required_proof(bench: ConformanceBench) -> None:
     harness.make_free()
     sender = harness.sender()
     sender.refused(harness.part_mw(0.4), echo=False)
+    harness.refused_by_hand(harness.part_mw(0.4))
     sender.do(harness.part_mw(0.4))
     sender.release()
 
@@ -137,27 +142,42 @@ def check_required_proof(bench: ConformanceBench) -> None:
 def check_without_its_broker(bench: ConformanceBench) -> None:
     """Without its broker the lease ends by its own clock: back, it is safe and stays so."""
     harness = bench.harness
-    harness.make_free()
-    harness.sender().do(harness.part_mw(0.4), lease_s=1.5)
-    mark = harness.now
-    bench.restart_broker(2.0)
-    harness.birth(mark)
-    harness.later_telemetry()
-    said = [m.json for m in harness.heard("telemetry", mark)]
-    moved = [m for m in said if not harness.is_safe(m)]
-    _need(not moved, f"the lease was over while the broker was away, and it has power: {moved}")
+    for p_mw in harness.powers_mw[:2]:  # in both directions, if it has both
+        harness.make_free()
+        harness.sender().do(p_mw, lease_s=1.5)
+        mark = harness.now
+        bench.restart_broker(2.0)
+        harness.birth(mark)
+        harness.later_telemetry()
+        said = [m.json for m in harness.heard("telemetry", mark)]
+        moved = [m for m in said if not harness.is_safe(m)]
+        _need(not moved, f"the lease was over while the broker was away, and it has power: {moved}")
 
 
 def check_reconnect(bench: ConformanceBench) -> None:
-    """Back after a lost connection it is born again with the same ``boot``, speaks, and follows."""
+    """Back after a lost connection it is born again with the same ``boot``, speaks, and follows.
+
+    A lease goes on, and ends when it would have ended.
+    """
     harness = bench.harness
-    before = harness.next_telemetry()
+    harness.make_free()
+    harness.next_telemetry()
+    before, begin = harness.newest, time.monotonic()
+    harness.sender().do(harness.part_mw(0.4), lease_s=LEASE_OVER_S)
     mark = harness.now
     bench.restart_broker(0.2)
     birth = harness.birth(mark)
     _need(birth.get("boot") == before["boot"], f"a lost connection is no start: `boot` changed: {birth}")
     told = harness.telemetry(lambda m: m.get("boot") == before["boot"], "telemetry", mark)
     _need(told.get("seq", -1) > before["seq"], f"it uses a number of this boot again: {told}")
+    end = begin + LEASE_OVER_S + LATE_S + harness.settle_s
+    harness.until(
+        lambda: any(harness.is_safe(m.json) for m in harness.heard("telemetry", mark)),
+        "the safe state at the end of a lease in which the connection was lost",
+        LEASE_OVER_S + harness.within_s + harness.settle_s,
+    )
+    late = [m.json for m in harness.heard("telemetry", mark) if m.at_s > end and not harness.is_safe(m.json)]
+    _need(not late, f"a lost connection has prolonged a lease of {LEASE_OVER_S:g} s: {late}")
     sender = harness.sender()
     sender.do(harness.part_mw(0.4))
     sender.release()

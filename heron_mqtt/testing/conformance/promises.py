@@ -66,11 +66,11 @@ def _broker(bench: ConformanceBench) -> str:
 
 
 def _by_hand(bench: ConformanceBench) -> str:
-    return "the device is set to require proof (--requires-proof)" if bench.requires_proof else ""
+    return "the device is set to require proof (--requires-proof)" if bench.harness.requires_proof else ""
 
 
 def _proof(bench: ConformanceBench) -> str:
-    return "" if bench.requires_proof else "the device is not set to require proof (--requires-proof)"
+    return "" if bench.harness.requires_proof else "the device is not set to require proof (--requires-proof)"
 
 
 def _beyond(bench: ConformanceBench) -> str:
@@ -204,6 +204,13 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         "pace owner lease-end",
     ),
     _wire(
+        3,
+        "nothing-else",
+        "nothing else extends a lease: no refused, repeated, broken or foreign setpoint",
+        checks.check_nothing_else_extends_a_lease,
+        "pace lease-end stale copies owner foreign-renewal",
+    ),
+    _wire(
         1,
         "copies-of-many",
         "a copy is known as one after six other senders",
@@ -212,6 +219,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     ),
     _wire(5, "confirm", "a stop and its release are confirmed", checks.check_stop_is_confirmed),
     _wire(5, "stop", "a stop is safe, and no setpoint ends it", checks.check_stop, "pace confirm"),
+    _wire(5, "stop-stays", "a stop stays until it is released", checks.check_stop_stays, "stop"),
     _wire(
         3,
         "reactive",

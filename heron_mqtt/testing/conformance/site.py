@@ -133,6 +133,7 @@ def bench_of(options: ConformanceOptions, ask: Callable[[str], None] | None) -> 
                 bound_mw=options.max_p_mw,
                 least_mw=options.min_p_mw or 0.0,
                 is_bounded=not options.is_started_here,
+                requires_proof=options.requires_proof,
             )
         )
         program = None
@@ -145,7 +146,7 @@ def bench_of(options: ConformanceOptions, ask: Callable[[str], None] | None) -> 
             program = stack.enter_context(DeviceProcess(words, environment=environment))
         else:
             _is_free(harness)
-        bench = ConformanceBench(harness, program, broker, ask, options.requires_proof, options.ramp_mw_per_s)
+        bench = ConformanceBench(harness, program, broker, ask, options.ramp_mw_per_s)
         yield bench
 
 
