@@ -35,6 +35,25 @@ _HOLDS_ITSELF = (
     'state="held" if who else "free"',
 )
 _RELEASED = "            del releases[:-64]\n            say_telemetry()\n"
+_HEARD = "# -- what we hear"
+_END = "        go_safe(safe_after_s=round(now() - heard_at, 3))  # it was not renewed"
+_STOPPED = "(None, None)\n        go_safe()\n    fields"
+_IN_STOP = "(None, None)\n        go_keep()\n    fields"
+_PRESSED = "        stopped, stop_id = True, ident if"
+_REFUSED = "    if refused:\n        say_telemetry(ack, rejected=refused)"
+_UNKNOWN = "    elif heard_boot != boot or heard_seq not in published:"
+_NEWEST = "newest = {}  #"
+
+
+def _keeping(kept_mw: str) -> tuple[str, str]:
+    """Return the change that adds a safe state which keeps some powers, as an expression in MW."""
+    keep = "def go_keep(**fields):\n    global holder\n"
+    keep += f"    holder, power['p_mw'] = None, {kept_mw}\n    say_telemetry(**fields)\n    say_lease()\n"
+    return _HEARD, f"{keep}\n\n{_HEARD}"
+
+
+_CHARGING = _keeping("min(power['p_mw'], 0.0)")
+_SMALL = _keeping("power['p_mw'] if 0.0 < power['p_mw'] <= 0.009 else 0.0")
 
 ALLOWED = {
     "holds its lease itself during a stop": _defect(
@@ -164,6 +183,84 @@ DEFECTS = {
         "lease_ends, lease_s, heard_at = now() + for_s, for_s, now()",
     ),
     "holds its lease itself after a stop": _defect("lease-told", *_HOLDS_ITSELF),
+    "charges on in a stop": _defect("malformed-stop", *_CHARGING, _STOPPED, _IN_STOP),
+    "goes on with a small power in a stop": _defect("malformed-stop", *_SMALL, _STOPPED, _IN_STOP),
+    "goes on in a stop with what was set by hand": _defect(
+        "malformed-stop",
+        *_keeping("power['p_mw'] if holder == (None, None) else 0.0"),
+        *(_STOPPED, _IN_STOP),
+    ),
+    "charges on at the end of a lease": _defect(
+        "lease-end", *_CHARGING, _END, _END.replace("safe(", "keep(", 1)
+    ),
+    "goes on with a small power at the end of a lease": _defect(
+        "lease-end", *_SMALL, _END, _END.replace("safe(", "keep(", 1)
+    ),
+    "charges on without its broker": _defect(
+        "silence",
+        *_CHARGING,
+        _END,
+        f"        if not client.is_connected():\n            go_keep()\n        else:\n    {_END}",
+    ),
+    "lets the stale take over": _defect(
+        "stale", _REFUSED, _REFUSED.replace("refused:", "refused and not take_over:", 1)
+    ),
+    "takes the forgotten for fresh": _defect(
+        "stale",
+        _UNKNOWN,
+        "    elif heard_boot == boot and heard_seq is not None and heard_seq < min(published, default=0):\n"
+        f"        refused = None\n{_UNKNOWN}",
+    ),
+    "prolongs its lease by what it refuses": _defect(
+        "nothing-else",
+        _REFUSED,
+        _REFUSED.replace(
+            "refused:\n",
+            "refused:\n        if is_held and who == holder:\n"
+            "            lease_ends = max(lease_ends, now() + for_s)\n",
+            1,
+        ),
+    ),
+    "holds for a day what a renewal without an echo extends": _defect(
+        "nothing-else",
+        "max(lease_ends, begin + for_s), for_s",
+        "max(lease_ends, begin + (for_s if heard_boot else 86400.0)), for_s",
+    ),
+    "does not shorten its lease": _defect(
+        "nothing-else",
+        "lease_s, lease_ends, heard_at = for_s, begin + for_s, now()\n",
+        "lease_ends = max(begin + for_s, lease_ends if is_held and was == who else 0.0)\n"
+        "    lease_s, heard_at = for_s, now()\n",
+    ),
+    "lets a release of another environment end a stop": _defect(
+        "malformed-stop", "is False and is_ours:", 'is False and (is_ours or told.get("who")):'
+    ),
+    "ends a stop by itself": _defect(
+        "stop-stays",
+        _NEWEST,
+        f"stopped_at = [0.0]\n{_NEWEST}",
+        _PRESSED,
+        f"        stopped_at[0] = now()\n{_PRESSED}",
+        "    if holder is not None and now() >= lease_ends:",
+        "    if stopped and now() > stopped_at[0] + 20.0:\n        stopped = False\n"
+        "    if holder is not None and now() >= lease_ends:",
+    ),
+    "prolongs its lease with each connection": _defect(
+        "reconnect",
+        _CONNECTED,
+        f"{_CONNECTED}    global lease_ends\n    lease_ends += 3.0 if holder else 0.0\n",
+    ),
+    "follows one by hand in a stop": _defect(
+        "stop", "    if stopped:\n        say_tel", "    if stopped and sender is not None:\n        say_tel"
+    ),
+    "forgets numbers after ten seconds": _defect(
+        "long-lease",
+        _NEWEST,
+        f"newest_at = {{}}\n{_NEWEST}",
+        "        if seq <= newest.get(who, -1):",
+        "        if now() - newest_at.get(who, 0.0) > 10.0:\n            newest.pop(who, None)\n"
+        "        newest_at[who] = now()\n        if seq <= newest.get(who, -1):",
+    ),
 }
 
 
