@@ -35,6 +35,7 @@ FURTHER_LEASES_S = (9.0, 13.0, 20.0, 27.0)
 SHORT_LEASE_S = 3.0
 LAST_S = (0.8, 2.5)  # so much of such a lease is left when it is sent
 REMEMBERED = 60  # of the 64 numbers that a device knows the time of: some are sent meanwhile
+FRESH_S = 0.3
 LATE_S = 0.5  # the end of a lease may show so late: it is looked for ten times a second, and told at once
 TRIES = 3  # a machine under load may be late once
 FORGOTTEN = 70  # numbers ago: who remembers the newest 64 does not know it any more
@@ -369,7 +370,9 @@ def check_lease_runs_out(device: DeviceHarness) -> None:
 
 def _lateness_s(device: DeviceHarness, sender: SetpointSender, p_mw: float, *, lease_s: float) -> float:
     """Return how long after the end of a lease, which counts from what it echoes, the safe state came, s."""
-    echoed = _heard_last(device)
+    found = device.heard("telemetry")
+    is_fresh = time.monotonic() - found[-1].at_s <= FRESH_S  # as after the end of the lease before this one
+    echoed = found[-1] if is_fresh else _heard_last(device)
     safe = _end_of_lease(device, sender, p_mw, lease_s, echoed)
     return safe.at_s - echoed.at_s - lease_s
 
