@@ -274,9 +274,10 @@ class FieldDevice(SafeStateDevice, abc.ABC):
                 self._notice.tell_at_the_end(self._holder_to_tell(), None)
                 if self._kept is not None and self._is_left_known and not self._notice.is_held:
                     self._kept.save(None)  # also where it was driven by nothing: then the next one knows
+            left = left or self.left_unheeded
+            await self._leave()
             if self._kept is not None:
                 self._kept.close()
-            await self._leave()
             self._own_thread.end()
             if left is not None and not self._tells_again:
                 raise NotHandedBack(f"{self.label}: {left}")
@@ -300,10 +301,9 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         await self._first.wait()
 
     def _own_channels(self) -> list[tuple[str, Callback]]:
-        lease = topics.device(self.agent_id, self.name, "lease")
-        keeps = not (self._is_model or self._tells_again)
+        keeps = self._keeps_lease and not self._is_model
         return [
-            *([(lease, self._on_lease_left)] if keeps else []),
+            *([(self._lease_channel, self._on_lease_left)] if keeps else []),
             (topics.ESTOP, self._on_estop),
             (topics.RUN_STATE, self._on_run_state),
             (topics.device(self.agent_id, self.name, "setpoint"), self._on_setpoint),

@@ -57,6 +57,8 @@ class LeaseNotice:
 
     def take_over(self, holder: Holder) -> None:
         """Go on from what an earlier program has said."""
+        if self._kept is not None:
+            self._kept.save(holder)
         self._holder, self.is_told = holder, False
 
     def tell(self, holder: Holder | None, lease_s: float | None) -> None:

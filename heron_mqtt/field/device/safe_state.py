@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from heron_mqtt.end_times import BREAK_OFF_S, TELL_END_S
-from heron_mqtt.errors import HeronError, NotReady
+from heron_mqtt.errors import HeronError, NameTaken, NotReady
 from heron_mqtt.field.device.device_lock import DeviceLock
 from heron_mqtt.field.device.device_thread import DeviceThread
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
@@ -29,6 +29,10 @@ from heron_mqtt.units import KW_PER_MW
 log = logging.getLogger("heron_mqtt.device")
 
 GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
+EARLIER = (
+    "an earlier program was killed while it was driven, and this one ended before it could bring it to rest: "
+    "it may hold its last setpoint"
+)
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 
 
@@ -42,6 +46,8 @@ class SafeStateDevice(PresentDevice, abc.ABC):
     """See ``FieldDevice``."""
     _tells_again: ClassVar[bool] = False
     """An adapter: it repeats by itself a safe state that its hardware was not told of."""
+    _keeps_lease: ClassVar[bool] = True
+    """Its next program brings to rest what a killed one left driven, which it knows by the lease alone."""
     _is_model: ClassVar[bool] = False
     """There is no hardware, which would keep what it was told over the end of its program."""
 
@@ -65,11 +71,14 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._told_safe: bool | None = None  # of the stop in force
         self._own_thread = DeviceThread(f"device {self.label}")
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
-        keeps = broker.features.external and not (self._is_model or self._tells_again)
-        lease = topics.device(agent_id, name, "lease")
-        self._kept = KeptLease(broker.topic_of(lease)) if keeps else None
+        is_hardware = broker.features.external and not self._is_model
+        keeps = is_hardware and self._keeps_lease
+        self._lease_channel = topics.device(agent_id, name, "lease")
+        self._kept = KeptLease(broker.topic_of(self._lease_channel)) if keeps else None
         self._is_doubt_told = False
         self._is_left_known = not keeps  # whether an earlier program left it driven
+        self._is_left_heeded = not is_hardware  # it is brought to rest, or left to another program that lives
+        self._lease_before: LeaseState | None = None  # what the broker had kept before the name was ours
         self._notice = LeaseNotice(agent_id, name, broker, self._stamper, self._kept)
         self._monotonic = monotonic
         self._stop = StopRegister(env_id)
@@ -172,9 +181,31 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             return False  # it has power, and whose is not known
         return self.is_safe and self._rest.is_taken and not self.owes_safe_state
 
+    async def _take_name(self) -> None:
+        """Take the name, and read beside it what lease the broker has kept: the program may end meanwhile."""
+        if self._is_left_heeded:
+            return await super()._take_name()
+        reading = self._broker.subscribe(self._lease_channel, self._on_lease_before)
+        try:
+            await super()._take_name()
+        except NameTaken:
+            self._is_left_heeded = True
+            raise
+        finally:
+            reading()
+
+    def _on_lease_before(self, message: Received) -> None:
+        if message.retained:
+            self._lease_before = self._broker.parsed(message, LeaseState)
+
+    @property
+    def _may_be_left_driven(self) -> bool:
+        """Whether what an earlier program left, if it left any, is still in the hardware, and ours to end."""
+        return self.is_settable and self._lease.holder is None
+
     def _on_lease_left(self, message: Received) -> None:
         """Bring hardware to rest that an earlier program of this name left driven: it was killed."""
-        if not message.retained or not self.is_settable or self._lease.holder is not None:
+        if not message.retained or not self._may_be_left_driven:
             return
         state = self._broker.parsed(message, LeaseState)
         if state is None or state.boot == self._stamper.boot:
@@ -185,7 +216,8 @@ class SafeStateDevice(PresentDevice, abc.ABC):
 
     def _look_at_kept_lease(self) -> None:
         """Do the same where the broker has lost it: this machine knows what its last program left."""
-        if self._kept is None or not self.is_settable or self._lease.holder is not None:
+        self._is_left_heeded = True
+        if self._kept is None or not self._may_be_left_driven:
             return
         kept = self._kept.load()
         if kept is None:
@@ -193,6 +225,22 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._is_left_known = True
         if kept[0] is not None and not self._notice.is_held:
             self._bring_to_rest(kept[0])
+
+    @property
+    def left_unheeded(self) -> str | None:
+        """What an earlier program left in the hardware, for people, where this one ends before it has looked.
+
+        None = nothing that is known, or it was looked at, or another program of the name lives.
+        """
+        if self._is_left_heeded or self._taken_by is not None or not self._may_be_left_driven:
+            return None
+        before = self._lease_before
+        is_held = before is not None and before.state == "held"
+        if not is_held and self._kept is not None:
+            kept = self._kept.load()
+            self._kept.close()
+            is_held = kept is not None and kept[0] is not None
+        return EARLIER if is_held else None
 
     def _bring_to_rest(self, left_by: Holder) -> None:
         self._notice.take_over(left_by)

@@ -336,24 +336,23 @@ async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised:
     Raises:
         HeronError: Of the first that could not go on; the others have cleaned up.
     """
-    together = asyncio.create_task(_together(serving), name="devices behind Modbus")
+    # Made here, not in a task that may be cancelled before it begins: each of them is awaited, and cleans up.
+    tasks = [asyncio.create_task(each, name=f"unit {i}") for i, each in enumerate(serving)]
+    together = asyncio.create_task(_until_one_fails(tasks), name="devices behind Modbus")
     try:
         await (until_input_ends(together) if supervised else together)
     finally:
         together.cancel()
-
-
-async def _together(serving: Sequence[Coroutine[Any, Any, None]]) -> None:
-    tasks = [asyncio.create_task(each, name=f"unit {i}") for i, each in enumerate(serving)]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
         ends = await end_tasks(tasks)
         left = [str(end) for end in ends if isinstance(end, NotHandedBack)]
         if left:  # also where all were asked to end: that has not succeeded
             raise NotHandedBack("; ".join(left))
+
+
+async def _until_one_fails(tasks: Sequence[asyncio.Task[None]]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
 
 
 def modbus_place(text: str) -> ModbusPlace:

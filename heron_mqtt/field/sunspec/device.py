@@ -8,6 +8,7 @@ import logging
 import math
 from typing import Any, Literal
 
+from heron_mqtt.errors import NotHandedBack
 from heron_mqtt.field.device import FieldDevice, SetpointRejected
 from heron_mqtt.field.device.hardware_rest import GrowingPause, PowerSeen
 from heron_mqtt.field.modbus.registers import ModbusFault
@@ -45,6 +46,7 @@ class SunSpecDevice(FieldDevice):
     """
 
     watches_its_rest = _tells_again = True
+    _keeps_lease = False  # its registers, and the file of its own settings, say what was left
     breaks_off_measuring = True
 
     def __init__(self, inverter: Inverter, *args: Any, **kwargs: Any) -> None:
@@ -197,11 +199,14 @@ class SunSpecDevice(FieldDevice):
                 not be read by then counts as taken. None = no bound.
 
         Raises:
+            NotHandedBack: The program ends before the name is its own, and a killed one has left it driven.
             SunSpecError, ModbusFault: It could not be told so, or has acknowledged it and holds what it was
                 told before; or, in a stop, it is not known to be at 0.
         """
         if not self._inverter.is_controlled:
             return
+        if self._left is not None and (why := self.left_unheeded) is not None:
+            raise NotHandedBack(f"{self.label}: {why}")
         if not self.stopped:
             if self._has_written or (self._left is not None and self._has_name):
                 await self._inverter.release()

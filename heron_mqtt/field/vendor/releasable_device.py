@@ -17,9 +17,8 @@ from heron_mqtt.field.vendor.link import RegisterPoll, VendorLink
 from heron_mqtt.field.vendor.mapped_device import MappedDevice
 from heron_mqtt.field.vendor.release_at_end import ReleaseAtEnd
 from heron_mqtt.field.vendor.stop_proof import StopProof
-from heron_mqtt.messages import LeaseState, Telemetry
-from heron_mqtt.messaging import topics
-from heron_mqtt.messaging.base import Callback, Received
+from heron_mqtt.messages import Telemetry
+from heron_mqtt.messaging.base import Received
 
 log = logging.getLogger("heron_mqtt.vendor")
 
@@ -142,7 +141,7 @@ class ReleasableDevice(MappedDevice, abc.ABC):
         It was not handed back; or a stop is in force, and the device has not taken it or is not known to be
         at 0. One that is not told of stops, because it can only be read or is in ``shadow``, is not ours.
         """
-        return self._end.left_undone
+        return self._end.left_undone or self.left_unheeded
 
     async def run(
         self,
@@ -292,22 +291,16 @@ class ReleasableDevice(MappedDevice, abc.ABC):
 
     # -- whose setpoint it holds ---------------------------------------------------------------------
 
-    def _own_channels(self) -> list[tuple[str, Callback]]:
-        lease = topics.device(self.agent_id, self.name, "lease")
-        return [(lease, self._on_lease), *super()._own_channels()]
+    @property
+    def _may_be_left_driven(self) -> bool:
+        """As with any device; one that is watched only was driven by another authority before."""
+        return bool(self._mapping.sets) and not self._release.holds_setpoint
 
-    def _on_lease(self, message: Received) -> None:
-        """Notice that an earlier program of this name was killed while the device held a setpoint."""
-        if not message.retained or not self._mapping.sets:
-            return
-        state = self._broker.parsed(message, LeaseState)
-        if state is None or state.state != "held" or state.boot == self._stamper.boot:
-            return
-        if self._release.holds_setpoint:
-            return
+    def _bring_to_rest(self, left_by: Holder) -> None:
+        """Have the device handed back once it is received."""
         log.warning("%s: an earlier program ended while it held the device, which is handed back", self.label)
         self._release.take_over()
-        self._notice.take_over(Holder(state.holder, state.holder_boot))
+        self._notice.take_over(left_by)
         self._tell_holder()  # the next program has to know it, too
 
     def _holder_to_tell(self) -> Holder | None:

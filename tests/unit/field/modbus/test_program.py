@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import uuid
@@ -388,6 +389,22 @@ async def test_units_are_served_until_all_have_ended_or_one_cannot_go_on() -> No
             ],
             supervised=False,
         )
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+async def test_a_program_that_is_ended_before_its_devices_begin_ends_them_too() -> None:
+    async def served() -> None:
+        await asyncio.sleep(30.0)
+
+    async def main() -> None:
+        main_task.cancel()  # as a signal does, while nothing of it has begun
+        await serve_all([served()], supervised=False)
+
+    main_task = asyncio.create_task(main())
+    with pytest.raises(asyncio.CancelledError):
+        await main_task
+    gc.collect()  # of what was never awaited a warning says so
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_unit_is_served_on_a_connection_whose_will_says_that_it_is_gone(

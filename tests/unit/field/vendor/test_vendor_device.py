@@ -16,15 +16,21 @@ import pytest
 from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError, Displaced, MessageExpired, PlaceTaken
 from heron_mqtt.field import moving_deadline
+from heron_mqtt.field.device.kept_lease import KeptLease
+from heron_mqtt.field.device.lease import Holder
+from heron_mqtt.field.device.safe_state import EARLIER
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
+from heron_mqtt.field.state_directory import state_directory
 from heron_mqtt.field.vendor import VendorDevice
 from heron_mqtt.field.vendor.link import MqttLink
 from heron_mqtt.messages import AuthorityState, EmergencyStop, Setpoint
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.ownership import NameOwnership
 from heron_mqtt.messaging.stamping import MessageStamper
 from powergrid.scenario import scenario_from_dict
+from support.field_rig import OpenMemoryBroker
 from support.waiting import until
 
 STAYS = "MG1/ess: an emergency stop is in force: the device stays at 0 and is not handed back"
@@ -570,6 +576,64 @@ async def test_what_a_killed_program_left_is_not_handed_back_while_another_envir
         site.wire.says("box/state", {"p": 1000})
         await until(lambda: site.leases[-1]["state"] == "free", "the debt to be dropped")
         assert (site.wire.sent, site.device.is_driven, site.device.owes_safe_state) == ([], False, False)
+
+
+async def test_what_a_killed_program_left_is_known_on_its_machine_where_the_broker_has_not_heard_of_it(
+    make: Any,
+) -> None:
+    """Its connection was dead upwards when it drove the box."""
+    kept = KeptLease("devices/MG1/ess/lease")
+    async with OpenMemoryBroker() as broker:
+        site = await make(RELEASED, broker)
+        site.level("full")
+        site.wire.says("box/state", {"p": 1000})
+        told, publish_raw = [], site.wire.publish_raw
+
+        def noting(topic: str, *args: Any, **how: Any) -> Any:
+            [file] = (state_directory() / "leases").iterdir()
+            told.append((topic, json.loads(file.read_text())["state"]))
+            return publish_raw(topic, *args, **how)
+
+        site.wire.publish_raw = noting
+        site.send(0.002)
+        await until(lambda: told, "the setpoint")
+        assert told == [("box/set", "held")], "kept before the box was told"
+        await site.end()
+        assert kept.load() == (None,), "it was handed back"
+    kept.save(Holder("MG1", "g0"))
+    kept.close()
+    async with OpenMemoryBroker() as broker:
+        site = await make(RELEASED, broker)
+        await until(lambda: site.leases, "the lease")
+        assert site.leases[-1]["state"] == "held"
+        site.wire.says("box/state", {"p": 1000})
+        await until(lambda: site.leases[-1]["state"] == "free", "handed back")
+        assert site.wire.sent == [("box/mode", "auto")]
+
+
+@pytest.mark.parametrize("known_by", ["broker", "machine", "nobody"])
+async def test_a_program_that_ends_before_the_name_is_its_own_says_what_a_killed_one_left(
+    monkeypatch: pytest.MonkeyPatch, known_by: str
+) -> None:
+    async def asks_on(ownership: NameOwnership) -> None:
+        await asyncio.sleep(30.0)
+
+    monkeypatch.setattr(NameOwnership, "acquire", asks_on)
+    if known_by == "machine":
+        kept = KeptLease("devices/MG1/ess/lease")
+        kept.save(Holder("MG1", "g0"))
+        kept.close()
+    async with OpenMemoryBroker() as broker:
+        if known_by == "broker":
+            await left_held(broker)
+        wire = Wire()
+        plate: dict[str, Any] = {"kind": "battery", "power_range_mw": (-0.01, 0.01)}
+        mapping = load_mapping(RELEASED, agent="MG1", device="ess", source="test")
+        site = Site(VendorDevice(mapping, MqttLink(wire), "MG1", "ess", broker, **plate), wire, broker)
+        await site.settled()
+        await site.end()
+        assert wire.sent == []
+        assert site.device.left_undone == (None if known_by == "nobody" else EARLIER)
 
 
 @pytest.mark.parametrize(("ceiling", "keeps"), [("shadow", False), (None, False), ("full", True)])
