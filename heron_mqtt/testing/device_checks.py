@@ -136,7 +136,8 @@ def _followed(device: DeviceHarness) -> Iterator[tuple[float, Json]]:
     """Yield what was asked for, and the telemetry once the output has settled, in either direction."""
     device.make_free()
     sender = device.sender()
-    for p_mw in (device.part_mw(0.6), *device.powers_mw):
+    first_mw, *others_mw = device.powers_mw
+    for p_mw in (first_mw, device.part_mw(0.6), *others_mw):  # what ramps is there after each of them
         mark = device.now
         answer = sender.answer(sender.send(p_mw))
         if device.settle_s > 0.0 and not device.is_at(p_mw, answer):
@@ -811,6 +812,16 @@ def check_stop(device: DeviceHarness) -> None:
     """A stop is a safe state that no setpoint ends; its release ends it, and brings nothing back."""
     device.make_free()
     sender = device.sender()
+    for p_mw in device.powers_mw:
+        for is_by_hand in (False,) if device.requires_proof else (False, True):
+            if is_by_hand:
+                device.do_by_hand(p_mw)
+            else:
+                sender.do(p_mw)
+            mark = device.stop()
+            how = "by hand" if is_by_hand else "by a gateway"
+            device.telemetry(device.is_safe, f"the safe state in a stop after {p_mw:g} MW {how}", mark)
+            device.release_stop()
     sender.do(device.part_mw(0.4))
     mark = device.stop()
     device.telemetry(device.is_safe, "the safe state after the stop", mark)

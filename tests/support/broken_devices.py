@@ -183,10 +183,10 @@ DEFECTS = {
         "lease_ends, lease_s, heard_at = now() + for_s, for_s, now()",
     ),
     "holds its lease itself after a stop": _defect("lease-told", *_HOLDS_ITSELF),
-    "charges on in a stop": _defect("malformed-stop", *_CHARGING, _STOPPED, _IN_STOP),
-    "goes on with a small power in a stop": _defect("malformed-stop", *_SMALL, _STOPPED, _IN_STOP),
+    "charges on in a stop": _defect("stop", *_CHARGING, _STOPPED, _IN_STOP),
+    "goes on with a small power in a stop": _defect("stop", *_SMALL, _STOPPED, _IN_STOP),
     "goes on in a stop with what was set by hand": _defect(
-        "malformed-stop",
+        "stop",
         *_keeping("power['p_mw'] if holder == (None, None) else 0.0"),
         *(_STOPPED, _IN_STOP),
     ),

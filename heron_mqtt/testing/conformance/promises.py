@@ -241,7 +241,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(8, "formats", "spellings that leave no doubt are taken", checks.check_number_formats),
     _wire(8, "garbage", "what is no setpoint moves nothing and ends nothing", checks.check_nonsense),
     _wire(8, "large", "a message of 200 kB harms nothing", checks.check_large_message),
-    _wire(8, "flood", "after a flood it still receives a stop", checks.check_flood, "stop owner"),
+    _wire(8, "flood", "after a flood it still receives a stop", checks.check_flood, "stop owner stale"),
     _bench(
         6,
         "reconnect",
