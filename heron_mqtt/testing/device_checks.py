@@ -216,11 +216,15 @@ def check_ramp(device: DeviceHarness, mw_per_s: float) -> None:
 
 
 def check_setpoint_by_hand(device: DeviceHarness) -> None:
-    """A setpoint without any metadata is done, each time it comes."""
+    """A setpoint without any metadata is done, each time it comes, for its lease from then."""
     device.make_free()
     first_mw, *others_mw = device.powers_mw
     for p_mw in (first_mw, *others_mw, first_mw, first_mw):
         device.do_by_hand(p_mw, lease_s=5.0)
+    mark = device.now
+    device.send_by_hand(first_mw, lease_s=1.5)
+    _is_safe_within(device, mark, 4.0 + device.settle_s, "one by hand of 1.5 s")
+    device.do_by_hand(first_mw, lease_s=5.0)
     _need(device.newest.get("ack_seq") is None or device.newest.get("ack_boot"), "it invents a number")
     sender = device.sender()
     sender.do(0.0, take_over=True)
@@ -618,8 +622,9 @@ def check_lease_has_an_owner(device: DeviceHarness) -> None:
     one.send(device.part_mw(0.4), renewal=True)
     _need(device.is_at(device.part_mw(0.2), device.later_telemetry()), "a displaced sender moved it")
     other.release()
-    one.do(device.part_mw(0.4))
-    one.release()
+    for p_mw in device.powers_mw:  # a release ends each of them
+        one.do(p_mw)
+        one.release()
 
 
 def check_owner_against_one_by_hand(device: DeviceHarness) -> None:

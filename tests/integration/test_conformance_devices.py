@@ -66,8 +66,11 @@ def examine(program: str, folder: Path, only: Collection[str]) -> ConformanceRes
         return devices.examined(ON_MOSQUITTO[program], folder, mosquitto_in(folder), only=only)
     if program in ON_EMBEDDED:
         name, prepare = ON_EMBEDDED[program]
-        dt_s = 60.0 if program == "genset" else None  # it ramps in simulated time
-        return devices.examined(prepare, folder, EmbeddedServer(), name=name, dt_s=dt_s, only=only)
+        # It ramps in simulated time, and runs at 20 kW and more.
+        dt_s, least_mw = (120.0, 0.02) if program == "genset" else (None, 0.0)
+        return devices.examined(
+            prepare, folder, EmbeddedServer(), name=name, dt_s=dt_s, least_mw=least_mw, only=only
+        )
     with devices.following_inverter() as modbus:
         prepare = functools.partial(devices.sunspec, modbus)
         return devices.examined(prepare, folder, EmbeddedServer(), only=only)

@@ -150,6 +150,7 @@ def online(
     name: str = "ess",
     proof: bool = False,
     dt_s: float | None = None,
+    least_mw: float = 0.0,
 ) -> Iterator[ConformanceBench]:
     """Have a program online at a broker of its own; both are ended."""
     server.start()
@@ -158,7 +159,13 @@ def online(
         with (
             ForkedDeviceProcess(made.command, cwd=made.cwd, environment=made.environment) as program,
             DeviceHarness(
-                server.url, env_id=ENV, name=name, within_s=WITHIN_S, dt_s=dt_s, requires_proof=proof
+                server.url,
+                env_id=ENV,
+                name=name,
+                within_s=WITHIN_S,
+                dt_s=dt_s,
+                least_mw=least_mw,
+                requires_proof=proof,
             ) as harness,
         ):
             bench = ConformanceBench(harness, program, server)
@@ -176,8 +183,9 @@ def examined(
     name: str = "ess",
     proof: bool = False,
     dt_s: float | None = None,
+    least_mw: float = 0.0,
     only: Collection[str] | None = None,
 ) -> ConformanceResult:
     """Examine a program at a broker of its own."""
-    with online(prepare, folder, server, name=name, proof=proof, dt_s=dt_s) as bench:
+    with online(prepare, folder, server, name=name, proof=proof, dt_s=dt_s, least_mw=least_mw) as bench:
         return examine_device(bench, only=only)
