@@ -60,7 +60,11 @@ def every(
     return examine_all(selected(request, "defect"), tmp_path_factory.mktemp("every"))
 
 
-ALSO = {"accepts a replay": ["long-lease"], "takes the lease from the arrival": ["long-lease"]}
+ALSO = {
+    "accepts a replay": ["long-lease"],
+    "takes the lease from the arrival": ["long-lease"],
+    "lets the stale take over": ["owner"],
+}
 """Promises that such a device breaks, too: a long lease also ends by the telemetry that is echoed."""
 
 
