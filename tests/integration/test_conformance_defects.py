@@ -20,7 +20,13 @@ from heron_mqtt.testing.device_checks import check_lease_is_told
 from support.broken_devices import ALLOWED, COMMAND, DEFECTS, write_broken
 from support.selection import selected
 
-FIRST = ("ignores the lease", "has the wrong sign", "accepts a foreign owner", "ignores a malformed stop", "charges on in a stop")
+FIRST = (
+    "ignores the lease",
+    "has the wrong sign",
+    "accepts a foreign owner",
+    "ignores a malformed stop",
+    "charges on in a stop",
+)
 
 
 def bench(defect: str, folder: Path) -> AbstractContextManager[ConformanceBench]:
