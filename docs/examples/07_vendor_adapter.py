@@ -12,7 +12,7 @@ import argparse
 import sys
 from contextlib import closing
 
-from heron_mqtt.app.vendor_links import claimed_places
+from heron_mqtt.app.vendor_links import claimed_places, power_places
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.device.presence import leaving_others_alone
@@ -52,8 +52,14 @@ async def serve(url: str, device_url: str, env_id: str) -> None:
     will = (topics.device(AGENT, NAME, "status"), stamper.will(Status(state="offline")))
     ours = MqttBroker(url, env_id=env_id, will=will)
     options = read_options(device_url, client_id=f"adapter-{AGENT}-{NAME}")
-    # another environment on this machine must not drive the same device
-    claim = PlaceClaim(claimed_places(mapping, options, None), env_id, broker_place(ours.options.hosts))
+    # another environment or name on this machine must not drive the same device
+    claim = PlaceClaim(
+        claimed_places(mapping, options, None),
+        env_id,
+        broker_place(ours.options.hosts),
+        own_places=power_places(mapping, options, None),
+        own_device=f"{AGENT}/{NAME}",
+    )
     with closing(claim):
         async with RawMqtt(options, ours.stats) as connection, leaving_others_alone(ours) as broker:
             device = VendorDevice(

@@ -9,7 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heron_mqtt.app.vendor_links import VendorLinks, address_problems, broker_options, place_problems
+from heron_mqtt.app.vendor_links import (
+    VendorLinks,
+    address_problems,
+    broker_options,
+    place_problems,
+    shared_power_problems,
+)
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.errors import ConfigError, HeronError
 from heron_mqtt.field.gateway.hand_back import Unreturned
@@ -48,6 +54,8 @@ def load_mappings(loaded: LoadedScenario) -> dict[tuple[str, str], DeviceMapping
         except ConfigError as exc:
             problems += exc.problems
     problems += address_problems(loaded)
+    if not problems:
+        problems += shared_power_problems(loaded, found)
     if problems:
         raise ConfigError(*problems)
     return found

@@ -65,9 +65,13 @@ class VendorLinks:
         options = self._mqtt.options
         if table.broker is not None:
             options = broker_options(table.broker, self._loaded, environ=None)
-        places = claimed_places(mapping, options, table.modbus)
-        home = broker_place(self._mqtt.options.hosts)
-        claim = PlaceClaim(places, self._loaded.scenario.topic_env_id, home)
+        claim = PlaceClaim(
+            claimed_places(mapping, options, table.modbus),
+            self._loaded.scenario.topic_env_id,
+            broker_place(self._mqtt.options.hosts),
+            own_places=power_places(mapping, options, table.modbus),
+            own_device=f"{agent}/{device}",
+        )
         self._stack.callback(claim.close)
         return claim
 
@@ -110,6 +114,42 @@ def claimed_places(
     return [
         place_name(host, port, topic) for host, port in options.hosts for topic in mapping.command_places()
     ]
+
+
+def power_places(
+    mapping: DeviceMapping, options: MqttOptions | None, modbus: DeviceModbusTable | None
+) -> list[str]:
+    """Return what a device claims for itself alone: where its power is set.
+
+    Args:
+        mapping: Of the device.
+        options: Of its broker; None = the run's own, which is not known yet.
+        modbus: Where it is, if it is on Modbus.
+    """
+    if modbus is not None:
+        return [f"{unit_place(modbus.place, modbus.unit)} {place}" for place in mapping.power_places()]
+    hosts = [""] if options is None else [place_name(host, port) for host, port in options.hosts]
+    return [f"{host} {place}".strip() for host in hosts for place in mapping.power_places()]
+
+
+def shared_power_problems(
+    loaded: LoadedScenario, mappings: Mapping[tuple[str, str], DeviceMapping]
+) -> Iterator[str]:
+    """Return where two devices of a scenario would set the power of one and the same box, line by line."""
+    first: dict[str, str] = {}
+    for (agent, name), mapping in mappings.items():
+        table = loaded.scenario.microgrids[agent].devices[name]
+        where = f"microgrids.{agent}.devices.{name}"
+        options = None if table.broker is None else broker_options(table.broker, loaded, environ=None)
+        for place in power_places(mapping, options, table.modbus):
+            other = first.setdefault(place, where)
+            if other != where:
+                yield (
+                    f"{loaded.source}: {where}.mapping: {place}: {other} sets its power there already: two "
+                    "devices would drive one box in turn; expected another place, or a mapping without "
+                    "[setpoint] for one that is only read"
+                )
+                break
 
 
 def place_problems(where: str, mapping: DeviceMapping, device: DeviceTable) -> Iterator[str]:

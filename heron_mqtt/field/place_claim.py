@@ -1,8 +1,9 @@
-"""One device, one environment: what drives a place claims it for all programs of this machine.
+"""One device, one environment, one name: what drives a place claims it for all programs of this machine.
 
 Names on the wire are held by environment, and a box that speaks otherwise knows of none: two environments
-could drive it in turn. Where both programs run on one machine this is known, and the second one is refused.
-A claim is the name of a socket, so it ends with its process, however that ends, and no user owns it.
+could drive it in turn, and so could two names of one of them. Where both programs run on one machine this is
+known, and the second one is refused. A claim is the name of a socket, so it ends with its process, however
+that ends, and no user owns it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def broker_place(hosts: Iterable[tuple[str, int]]) -> str:
 
 
 class PlaceClaim:
-    """Places that one environment drives; the same one may claim them again, also in another program.
+    """Places that one environment drives, and of these what one device of it drives.
+
+    The same one may claim them again, also in another program.
 
     On systems without abstract socket names (all but Linux) nothing is known, and nothing refused.
 
@@ -70,12 +73,26 @@ class PlaceClaim:
         broker: Its broker, as of ``broker_place``: environments of one name at two brokers are two.
         device: ``AGENT/DEVICE``, where not even another device of the environment may share the place; else
             empty: what is behind one unit may be several devices.
+        own_places: Further ones, which only a device of this name may share: where its power is set.
+        own_device: Its ``AGENT/DEVICE``.
     """
 
-    def __init__(self, places: Iterable[str], env_id: str, broker: str, device: str = "") -> None:
-        self._places = tuple(places)
-        self._env_id, self._device = env_id, device
-        self._holder = _digest(f"{broker} {env_id} {device}")
+    def __init__(
+        self,
+        places: Iterable[str],
+        env_id: str,
+        broker: str,
+        device: str = "",
+        *,
+        own_places: Iterable[str] = (),
+        own_device: str = "",
+    ) -> None:
+        self._broker, self._env_id = broker, env_id
+        # Those of the environment first: who is refused by another environment is told of that.
+        self._places = (
+            *((place, device) for place in places),
+            *((place, own_device) for place in own_places),
+        )
         self._held: dict[str, socket.socket] = {}
 
     def take(self, learned: Mapping[str, str] | None = None) -> None:
@@ -88,17 +105,18 @@ class PlaceClaim:
                 claimed; what was claimed with another value is left.
 
         Raises:
-            PlaceTaken: Another environment has one of them; none more than before is claimed then.
+            PlaceTaken: Another environment, or device, has one; none more than before is claimed then.
         """
-        filled = (_filled(place, learned or {}) for place in self._places)
-        wanted = dict.fromkeys(place for place in filled if place is not None)
+        filled = ((_filled(place, learned or {}), device) for place, device in self._places)
+        wanted = {place: device for place, device in filled if place is not None}
         if wanted.keys() == self._held.keys() or not _NAMES.exists():
             return
         more = [place for place in wanted if place not in self._held]
         try:
             for place in more:
-                self._bind(place)
-                self._refuse_others(place)
+                holder = _digest(f"{self._broker} {self._env_id} {wanted[place]}")
+                self._bind(place, holder, wanted[place])
+                self._refuse_others(place, holder)
         except BaseException:
             self._leave(more)
             raise
@@ -113,16 +131,16 @@ class PlaceClaim:
             if (held := self._held.pop(place, None)) is not None:
                 held.close()
 
-    def _bind(self, place: str) -> None:
-        who = f"{_shown(self._env_id)} {_shown(self._device)}"
-        name = f"{_PREFIX} {_digest(place)} {self._holder} {os.getpid()} {next(_numbers)} {who}"
+    def _bind(self, place: str, holder: str, device: str) -> None:
+        who = f"{_shown(self._env_id)} {_shown(device)}"
+        name = f"{_PREFIX} {_digest(place)} {holder} {os.getpid()} {next(_numbers)} {who}"
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._held[place] = claim
         claim.bind(f"\0{name}")
 
-    def _refuse_others(self, place: str) -> None:
+    def _refuse_others(self, place: str, ours: str) -> None:
         for holder, pid, env_id, device in _claims(place):
-            if holder != self._holder:
+            if holder != ours:
                 who = f"{device} of environment {env_id!r}" if device else f"environment {env_id!r}"
                 raise PlaceTaken(
                     f"{place}: {who} drives it already, by process {pid} on this machine, and two must not; "

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -213,21 +213,29 @@ def place_of(
     return place
 
 
-def claim_unit(options: argparse.Namespace, env_id: str, unit: BridgedUnit, *, alone: bool) -> PlaceClaim:
+def claim_unit(
+    options: argparse.Namespace, env_id: str, unit: BridgedUnit, own_registers: Iterable[str] | None = None
+) -> PlaceClaim:
     """Claim a unit that a program may set, for its environment; the claim ends with the program.
 
     Args:
         options: What the program was told.
         env_id: The environment.
         unit: The unit.
-        alone: Not even another device of the environment may be set there.
+        own_registers: Which of its registers only this device may set; the others are any one's of the
+            environment. None = all: not even another device of the environment may be set there.
 
     Raises:
-        PlaceTaken: Another environment drives one of them, by a program on this machine.
+        PlaceTaken: Another environment, or another device, has it, by a program on this machine.
     """
-    device = f"{options.agent}/{unit.name}" if alone else ""
+    device = f"{options.agent}/{unit.name}"
     place = unit_place(options.modbus, unit.unit)
-    claim = PlaceClaim([place], env_id, _broker_place(options.broker), device)
+    broker = _broker_place(options.broker)
+    if own_registers is None:
+        claim = PlaceClaim([place], env_id, broker, device)
+    else:
+        own = [f"{place} {register}" for register in own_registers]
+        claim = PlaceClaim([place], env_id, broker, own_places=own, own_device=device)
     claim.take()
     return claim
 

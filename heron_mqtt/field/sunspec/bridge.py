@@ -161,7 +161,7 @@ async def _serve(options: argparse.Namespace, env_id: str) -> None:
     settings = [_settings(unit, options) for unit in units]
     with contextlib.ExitStack() as stack:
         for unit in () if options.read_only else units:
-            stack.enter_context(contextlib.closing(claim_unit(options, env_id, unit, alone=True)))
+            stack.enter_context(contextlib.closing(claim_unit(options, env_id, unit)))
         connection = stack.enter_context(contextlib.closing(connection_of(options)))
         inverters: list[tuple[BridgedUnit, Inverter]] = []
         for unit, wanted in zip(units, settings, strict=True):

@@ -201,6 +201,19 @@ class DeviceMapping:
         found = ("/".join(map(self._place_level, topic.split("/"))) for topic in self._command_topics())
         return tuple(dict.fromkeys(found))
 
+    def power_places(self) -> tuple[str, ...]:
+        """Return where the device is told its power, for a claim: two names must not set one of these.
+
+        Registers (area and address), or topics with what stands in the payload beside the power: several
+        devices may share a topic, and be told apart by that. Names of values do not count, and what is
+        learned keeps its ``{name}``.
+        """
+        found = () if self._writer is None else self._writer.power_places(self._place_text)
+        return tuple(dict.fromkeys(found))
+
+    def _place_text(self, text: str) -> str:
+        return PLACEHOLDER.sub(lambda found: found[0] if found[1] in self.learned else "+", text)
+
     def _command_topics(self) -> list[str]:
         return [topic for key, topic in _sent_topics(self.table) if not key.startswith("keepalive")]
 

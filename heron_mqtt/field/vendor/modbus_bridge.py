@@ -184,8 +184,10 @@ async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScena
     online = UnitsOnline(options.agent, units)
     unreached: list[str] = []
     with contextlib.ExitStack() as stack:
-        for unit in [unit for unit, mapping, _ in serving if mapping.sets]:
-            stack.enter_context(contextlib.closing(claim_unit(options, env_id, unit, alone=False)))
+        for unit, mapping, _ in serving:
+            if mapping.sets:
+                claim = claim_unit(options, env_id, unit, mapping.power_places())
+                stack.enter_context(contextlib.closing(claim))
         connection = stack.enter_context(contextlib.closing(connection_of(options)))
         await serve_all(
             [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -95,6 +96,23 @@ class SetpointMessage:
         """Return the registers that hold one of these values."""
         written = self._table.registers or {}
         return {name for name, text in written.items() if placeholders([text]) & set(powers)}
+
+    def power_places(self, powers: Collection[str], place_of: Callable[[str], str]) -> Iterator[str]:
+        """Yield where it sets one of these values: a register, or a topic with what stands beside the value.
+
+        Several devices behind one topic differ by what stands beside it, as an id.
+
+        Args:
+            powers: The values.
+            place_of: Returns a text with placeholders as it is compared with that of another mapping.
+        """
+        if self._registers is not None:
+            for name in sorted(self.registers_of(powers)):
+                table = self._registers.registers[name].table
+                yield f"{table.area} {table.address}"
+        elif self.carries(powers):
+            beside = place_of(json.dumps(self._table.payload, sort_keys=True))
+            yield f"{place_of(str(self._table.topic))} {beside}"
 
     def contents(
         self, values: Mapping[str, RenderedValue], context: MessageContext

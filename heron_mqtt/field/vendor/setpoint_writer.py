@@ -136,6 +136,12 @@ class SetpointWriter:
                         f"of {taken_for:g} {unit}; let its min, max and table have 0, or send another message"
                     )
 
+    def power_places(self, place_of: Callable[[str], str]) -> list[str]:
+        """Return where the power, active or reactive, is set; see ``SetpointMessage.power_places``."""
+        of_power = {"p_mw", "q_mvar"}
+        powers = [name for name in self.values.names if of_power & self.values.quantities([name])[0]]
+        return [place for message in self._messages for place in message.power_places(powers, place_of)]
+
     def confusions(self, range_mw: tuple[float, float]) -> list[str]:
         """Return which powers of a device with this range, MW, and 0, the messages do not tell apart.
 

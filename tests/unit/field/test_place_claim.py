@@ -83,6 +83,27 @@ def test_a_place_for_one_device_alone_is_refused_to_another_of_its_environment(
         claims[2].take()
 
 
+def test_where_its_power_is_set_is_one_device_s_own_and_the_rest_its_environment_s(
+    claims: list[PlaceClaim], place: str
+) -> None:
+    def device(name: str, register: int, env_id: str = "lab") -> PlaceClaim:
+        own = [f"{place} holding {register}"]
+        claims.append(PlaceClaim([place], env_id, HOME, own_places=own, own_device=f"MG1/{name}"))
+        return claims[-1]
+
+    device("ess", 7).take()
+    device("ess", 7).take()
+    device("pv", 8).take()
+    second = device("ess2", 7)
+    with pytest.raises(PlaceTaken, match="holding 7: MG1/ess of environment 'lab' drives it already"):
+        second.take()
+    with pytest.raises(PlaceTaken, match="1: environment 'lab' drives it already"):
+        device("ess", 9, "field").take()
+    for claim in claims[:2]:
+        claim.close()
+    second.take()
+
+
 def test_of_several_places_all_are_claimed_or_none(claims: list[PlaceClaim], place: str) -> None:
     claims += [
         PlaceClaim([f"{place} b"], "lab", HOME),

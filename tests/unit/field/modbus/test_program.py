@@ -81,7 +81,7 @@ def test_a_bridge_counts_as_of_the_environment_of_a_run_whatever_host_comes_firs
     broker = broker_place(read_options("mqtt://a,b:1884", client_id="run").hosts)
     claims = [PlaceClaim([place_name(box, 502, "unit", 1)], "lab", at) for at in (broker, "other:1883")]
     with (
-        contextlib.closing(claim_unit(options, "lab", BridgedUnit("ess", 1), alone=False)),
+        contextlib.closing(claim_unit(options, "lab", BridgedUnit("ess", 1), [])),
         contextlib.closing(claims[0]),
     ):
         claims[0].take()
@@ -89,15 +89,15 @@ def test_a_bridge_counts_as_of_the_environment_of_a_run_whatever_host_comes_firs
             claims[1].take()
 
 
-@pytest.mark.parametrize(("alone", "device"), [(True, "MG1/ess"), (False, "")])
+@pytest.mark.parametrize("own", [None, [], ["holding 7"]])
 def test_a_unit_is_claimed_for_its_environment_at_its_broker(
-    alone: bool, device: str, monkeypatch: pytest.MonkeyPatch
+    own: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed: list[Any] = []
 
     class Claim:
-        def __init__(self, *what: Any) -> None:
-            claimed.append(what)
+        def __init__(self, *what: Any, **own: Any) -> None:
+            claimed.append((what, own))
 
         def take(self) -> None:
             claimed.append("taken")
@@ -105,8 +105,13 @@ def test_a_unit_is_claimed_for_its_environment_at_its_broker(
     monkeypatch.setattr(program, "PlaceClaim", Claim)
     for url, place in (("mqtt://box:1884", broker_place([("box", 1884)])), ("what?", "what?")):
         options = options_of("--agent", "MG1", "--broker", url)
-        assert isinstance(claim_unit(options, "lab", BridgedUnit("ess", 7), alone=alone), Claim)
-        assert claimed == [([place_name("box", 502, "unit", 7)], "lab", place, device), "taken"]
+        assert isinstance(claim_unit(options, "lab", BridgedUnit("ess", 7), own), Claim)
+        unit = place_name("box", 502, "unit", 7)
+        of_device = (
+            {} if own is None else {"own_places": [f"{unit} {o}" for o in own], "own_device": "MG1/ess"}
+        )
+        device = ["MG1/ess"] if own is None else []
+        assert claimed == [(([unit], "lab", place, *device), of_device), "taken"]
         claimed.clear()
 
 

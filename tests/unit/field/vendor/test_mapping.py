@@ -113,6 +113,22 @@ def test_what_it_is_rated_for_is_the_least_that_stands_with_its_power() -> None:
         ]
 
 
+def test_where_a_power_is_set_is_known_by_register_or_by_topic_and_what_stands_beside_it() -> None:
+    values = {**VALUES, "q": {"quantity": "q_mvar", "unit": "var"}, "on": {"formula": "1 if p > 0 else 0"}}
+    written = {"on": 1, "set": "{p}"}
+    assert load(name="meter").power_places() == ()
+    made = load(**REGISTERS, setpoint={**WRITES, "messages": [{"registers": written}]})
+    assert made.power_places() == ("holding 4",)
+    messages = [
+        {"topic": "box/set", "payload": {"id": 3, "set": {"w": "{p}"}}},
+        {"topic": "box/set", "payload": {"set": {"w": "{on}"}, "id": 3}},
+        {"topic": "box/q", "payload": "Q={q}"},
+        {"topic": "box/mode", "payload": "auto"},
+    ]
+    made = load(setpoint={"values": values, "messages": messages})
+    assert made.power_places() == ('box/set {"id": 3, "set": {"w": "+"}}', 'box/q "Q=+"')
+
+
 def test_what_is_subscribed_to_and_told_is_known_by_topic() -> None:
     second = {"topic": ["box/{id}/a", "box/p"], "inputs": {"a": {"path": "a"}}}
     made = load(
@@ -135,6 +151,7 @@ def test_what_is_subscribed_to_and_told_is_known_by_topic() -> None:
     assert made.topic_filters() == ("box/p", "box/+/a", "box/lwt", "box/ack/+")
     assert made.command_filters() == ("box/+/set/+", "box/mode", "box/off")
     assert made.command_places() == ("box/{id}/set/+", "box/mode", "box/off")
+    assert made.power_places() == ('box/{id}/set/+ "+"',), "a constant beside it is not its power"
     assert made.topics_of("p_mw") == ("box/p",)
     assert made.topics_of("q_mvar") == ("box/{id}/a", "box/p")
     assert made.topics_of("soc") == ()

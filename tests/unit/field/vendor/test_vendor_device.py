@@ -2723,6 +2723,58 @@ def loaded(**device: Any) -> Any:
     return scenario_from_dict({"name": "boxes", "microgrids": {"MG1": microgrid}})
 
 
+def two_devices(first: dict[str, Any], second: dict[str, Any], at: tuple[Any, Any] = (None, None)) -> Any:
+    """Return a scenario with two devices of these mappings, and the URLs of brokers of their own."""
+    plate = {"kind": "battery", "max_e_mwh": 0.01, "max_p_charge_mw": 0.01, "max_p_discharge_mw": 0.01}
+    devices = {
+        name: {**plate, "mapping": mapping, **({} if url is None else {"broker": {"url": url}})}
+        for name, mapping, url in zip(("ess", "ess2"), (first, second), at, strict=True)
+    }
+    microgrid = {"buses": [2], "devices": devices}
+    return scenario_from_dict({"name": "boxes", "microgrids": {"MG1": microgrid}})
+
+
+def of_id(number: int) -> dict[str, Any]:
+    """Return a mapping of one of several boxes behind one topic."""
+    message = {"topic": "box/set", "payload": {"id": number, "p": "{w}"}}
+    values = {"w": {"quantity": "p_mw", "unit": "W"}}
+    return {**READ_ONLY, "setpoint": {"values": values, "messages": [message]}}
+
+
+RENAMED = {
+    **PLAIN,
+    "setpoint": {
+        "values": {"w": {"quantity": "p_mw", "unit": "kW"}, "s": {"quantity": "lease_s", "unit": "s"}},
+        "messages": [{"topic": "box/set", "payload": {"t": "{s}", "p": "{w}"}}],
+    },
+}
+ONE, OTHER = "mqtt://box-one:1883", "mqtt://box-two:1883"
+
+
+@pytest.mark.parametrize(("first", "second"), [(PLAIN, PLAIN), (PLAIN, RENAMED), (of_id(1), of_id(1))])
+@pytest.mark.parametrize("at", [(None, None), (ONE, ONE)])
+def test_two_devices_of_a_scenario_that_set_one_box_are_refused(first: Any, second: Any, at: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_mappings(two_devices(first, second, at))
+    (problem,) = caught.value.problems
+    assert "microgrids.MG1.devices.ess2.mapping: " in problem
+    assert "box/set" in problem
+    assert "microgrids.MG1.devices.ess sets its power there already" in problem
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "at"),
+    [
+        (PLAIN, READ_ONLY, (None, None)),
+        (of_id(1), of_id(2), (None, None)),
+        (PLAIN, PLAIN, (ONE, OTHER)),
+        (PLAIN, PLAIN, (None, OTHER)),
+    ],
+)
+def test_what_is_only_read_or_told_apart_may_share_a_place(first: Any, second: Any, at: Any) -> None:
+    assert len(load_mappings(two_devices(first, second, at))) == 2
+
+
 BAND = {"band": {"p_min_mw": -0.005, "p_max_mw": 0.005}}
 
 
