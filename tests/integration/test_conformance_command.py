@@ -208,6 +208,7 @@ NOT_OF_HARDWARE = ("nameplate", "will", "replay", "silence", "end")
 
 
 @pytest.mark.slow_but("a few")
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("only", [(*NOT_OF_HARDWARE, "garbage", "stale-renewal"), None], ids=["a few", "all"])
 def test_real_hardware_is_asked_for_no_more_than_its_bound_and_leases_of_a_minute(
     only: tuple[str, ...] | None, running: DeviceHarness

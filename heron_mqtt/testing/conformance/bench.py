@@ -101,15 +101,16 @@ class ConformanceBench:
         self.cut_power()
         return self.give_power()
 
-    def restart_broker(self, away_s: float) -> None:
-        """Kill the broker, leave it away for a while, and start it again."""
+    def restart_broker(self, away_s: float) -> int:
+        """Kill the broker, leave it away for a while, and start it again; returns the mark from before."""
         assert self.broker is not None
         self.broker.kill()
-        mark = self.harness.now
         self.harness.pause(away_s)  # nothing can be seen meanwhile
+        mark = self.harness.now
         self.broker.start()
         limit_s = self.harness.within_s + RECONNECT_S
         self.harness.until(lambda: self.harness.heard("status", mark), "its birth at the new broker", limit_s)
+        return mark
 
     def _must_run(self) -> None:
         """Say how a program has ended that is waited for."""

@@ -148,12 +148,13 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     ),
     _bench(4, "ramp", "its power changes no faster than its ramp", _check_ramp, "pace", _ramp),
     _wire(3, "lease-end", "without renewal it is safe at the end of the lease", checks.check_lease_runs_out),
+    _wire(1, "copies", "a setpoint is done once: copies and older ones move nothing", checks.check_copies),
     _wire(
         3,
         "long-lease",
         "a lease of half a minute ends in time, too",
         checks.check_long_lease_runs_out,
-        "pace lease-end",
+        "pace lease-end copies",
     ),
     _wire(1, "stale", "a setpoint older than its lease is refused", checks.check_stale_echo),
     _wire(
@@ -170,12 +171,12 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         checks.check_stale_renewal,
         "pace lease-end stale",
     ),
-    _wire(1, "copies", "a setpoint is done once: copies and older ones move nothing", checks.check_copies),
     _wire(
         1,
         "by-hand",
         "a setpoint by hand is done as it comes",
         checks.check_setpoint_by_hand,
+        "pace lease-end",
         why_not=_by_hand,
         is_choice=True,
     ),
