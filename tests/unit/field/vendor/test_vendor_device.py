@@ -2317,10 +2317,10 @@ async def test_a_box_that_was_gone_when_it_was_left_to_shadow_is_released_once_i
 
 async def test_on_change_the_setpoint_that_a_silent_box_may_have_missed_is_sent_again(make: Any) -> None:
     table = {**PLAIN, "setpoint": {**PLAIN["setpoint"], "send": "change"}}
-    site = await make(table, stale_after_s=0.2)
-    site.wire.says("box/state", {"p": 0})
-    await site.answered(site.send(0.001))
-    await site.answered(site.send(0.001))
+    site = await make(table, stale_after_s=1.5)
+    for _ in range(2):
+        site.wire.says("box/state", {"p": 0})
+        await site.answered(site.send(0.001))
     assert site.wire.set_to() == [1000]
     await until(lambda: site.status[-1]["state"] == "fault", "silence")
     site.wire.says("box/state", {"p": 0})
