@@ -159,8 +159,8 @@ async def test_every_unit_is_served_with_what_was_said_of_it(monkeypatch: pytest
         monkeypatch.setattr(
             bridge,
             "claim_unit",
-            lambda options, env_id, unit, *, alone, claims=claims: (
-                claims.append((env_id, unit.name, alone)) or io.StringIO()
+            lambda options, env_id, unit, own_registers=None, claims=claims: (
+                claims.append((env_id, unit.name, own_registers)) or io.StringIO()
             ),
         )
         options = parsed(
@@ -169,7 +169,7 @@ async def test_every_unit_is_served_with_what_was_said_of_it(monkeypatch: pytest
         )
         served.clear()
         await bridge._serve(options, "lab")
-        assert claims == [("lab", name, True) for name in claimed]
+        assert claims == [("lab", name, None) for name in claimed], "the whole unit, for this name alone"
         assert [(name, env_id) for name, _, env_id, *_ in served] == [("ess", "lab"), ("roof", "lab")]
         devices = [make(InMemoryBroker(), MessageStamper("MG1/x", "lab")) for _, _, _, make, _, _ in served]
         assert [(device.kind, device.label, device._period_s) for device in devices] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.errors import NotHandedBack
 from heron_mqtt.field.device import SetpointRejected
+from heron_mqtt.field.device.safe_state import EARLIER
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec import device
 from heron_mqtt.field.sunspec.block import SunSpecError
@@ -19,6 +22,8 @@ from heron_mqtt.field.sunspec.inverter import Inverter, Settings
 from heron_mqtt.field.sunspec.kept_settings import KeptSettings
 from heron_mqtt.messages import EmergencyStop, Setpoint, Telemetry
 from heron_mqtt.messaging.memory import InMemoryBroker
+from heron_mqtt.messaging.ownership import NameOwnership
+from support.field_rig import OpenMemoryBroker
 from support.sunspec_registers import ImageRegisters
 from support.sunspec_server import BATTERY, DER, PV, EmulatedInverter
 from support.waiting import until
@@ -790,3 +795,27 @@ async def test_settings_that_cannot_be_put_back_are_owed_hold_the_lease_and_fail
         assert site.points() == ["WMaxLimPct=6000", "WMaxLimPct_RvrtTms=0", "WMaxLim_Ena=1"]
         await until(lambda: leases == ["held", "free"], "the free lease")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_bridge_that_ends_before_the_name_is_its_own_says_what_a_killed_one_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def asks_on(ownership: NameOwnership) -> None:
+        await asyncio.sleep(30.0)
+
+    monkeypatch.setattr(NameOwnership, "acquire", asks_on)
+    held = {"type": "lease", "state": "held", "holder": "MG1", "holder_boot": "g0", "boot": "killed"}
+    for found, lease, is_left in ((LEFT, held, True), (LEFT, None, False), ({}, held, False)):
+        registers: Any = ImageRegisters({**PV, 123: {**PV[123], **found}})
+        inverter = await Inverter.connect(registers, Settings())
+        async with OpenMemoryBroker() as broker:
+            if lease is not None:
+                await broker.publish("devices/MG1/ess/lease", lease, retain=True)
+            bridge = make_device(inverter, "MG1", "ess", broker)
+            running = asyncio.create_task(bridge.run())
+            await asyncio.sleep(0.05)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            with pytest.raises(NotHandedBack, match=EARLIER) if is_left else contextlib.nullcontext():
+                await bridge.hand_back()
+        assert registers.written == [], "it may be another one's"
