@@ -26,7 +26,7 @@ from heron_mqtt.testing.device_harness import (
 DeviceCheck = Callable[[DeviceHarness], None]
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
 SCENARIO_LEASE_S = 30.0  # `lease_s` of a scenario that does not say another
-HEARD_AGO_S = 10.0  # so old may be what the setpoint of that lease echoes: so much less is waited for
+HEARD_AGO_S = 3.0  # so old may be what the setpoint of that lease echoes: so much less is waited for
 STOP_S = 21.0  # a stop is looked at again after this time
 LATE_COPY_S = 12.0
 """So long after a setpoint its copy comes: what remembers numbers by time has lost it."""

@@ -248,7 +248,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         "reconnect",
         "a lost connection is no start: it is born again and follows",
         bench_checks.check_reconnect,
-        "pace",
+        "pace lease-end",
         _broker,
     ),
     _bench(
