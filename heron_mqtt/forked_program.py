@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from heron_mqtt.end_signals import END_SIGNALS, EXIT_INTERRUPTED, OF_THIS_PROGRAM
+from heron_mqtt.program_folders import remove_program_folders
 from heron_mqtt.service_manager import THE_SERVICE
 
 if TYPE_CHECKING:
@@ -280,4 +281,5 @@ def be_a_program(run: Callable[[], int]) -> NoReturn:
     except BaseException:  # a bug: its traceback, as at the end of any program
         traceback.print_exc()
     finally:
+        remove_program_folders()
         os._exit(code if isinstance(code, int) else 1)  # the rest of the interpreter is the parent's

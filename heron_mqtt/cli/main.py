@@ -15,6 +15,7 @@ from heron_mqtt.cli.end_codes import end_code
 from heron_mqtt.cli.streams import guard_streams
 from heron_mqtt.end_signals import OF_THIS_PROGRAM
 from heron_mqtt.importing import importing
+from heron_mqtt.program_folders import remove_program_folders
 
 EXIT_FAILED = 1
 
@@ -54,6 +55,7 @@ def _end(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a pipe without a reader
             stream.flush()
+    remove_program_folders()
     os._exit(code)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.input_files import is_file
+from heron_mqtt.program_folders import program_folder
 
 log = logging.getLogger("powergrid.fmu")
 
@@ -110,7 +110,7 @@ class FmuFile:
         self.token = str(description.guid)
         self._check_platform(fmpy, names)
         self.variables = {v.name: _variable(v) for v in description.modelVariables}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def _check_platform(self, fmpy: Any, names: list[str]) -> None:
         here = fmpy.platform_tuple if self.is_fmi3 else fmpy.platform
@@ -148,12 +148,12 @@ class FmuFile:
     def unpacked(self) -> Path:
         """Return the directory with its content; unpacked once, removed at the end of the program."""
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="heron-fmu-", ignore_cleanup_errors=True)
+            self._folder = program_folder("heron-fmu-")
             try:
-                _fmpy(self.path).extract(str(self.path), self._folder.name)
+                _fmpy(self.path).extract(str(self.path), str(self._folder))
             except Exception as exc:  # FMPy raises Exception for paths that leave the directory
                 raise ConfigError(f"file = {str(self.path)!r}: cannot be unpacked: {exc}") from None
-        return Path(self._folder.name)
+        return self._folder
 
 
 _FILES: dict[tuple[str, int, int], FmuFile] = {}

@@ -89,7 +89,10 @@ def example(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_example_is_built_checked_and_run_with_an_emulator_of_its_own(example: Path) -> None:
+def test_the_example_is_built_checked_and_run_with_an_emulator_of_its_own(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     checked = run_heron("check", "scenario.toml", cwd=example)
     assert checked.code == 0, checked.err
     assert "MG1/ess: fmu at" in checked.out
@@ -102,6 +105,7 @@ def test_the_example_is_built_checked_and_run_with_an_emulator_of_its_own(exampl
     assert runs[0].result["rewards"] == pytest.approx(runs[1].result["rewards"], abs=1e-9)
     assert runs[1].result["fallbacks"] == 0
     assert runs[1].result["devices"]["MG1/ess"]["authority"] == "emulated"
+    assert not list(tmp_path.glob("heron-fmu-*")), "what was unpacked stays"
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.names_on_demand": "program",
         "heron_mqtt.own_program": "program",
         "heron_mqtt.program_arguments": "program",
+        "heron_mqtt.program_folders": "program",
         "heron_mqtt.service_manager": "program",
         "heron_mqtt.cancellation": "program",
     },
