@@ -1,4 +1,4 @@
-"""Folders that a program needs while it runs, removed at its end, also where that is not the interpreter's."""
+"""Folders that a program needs while it runs, removed at its end, also if that is not the interpreter's."""
 
 from __future__ import annotations
 
