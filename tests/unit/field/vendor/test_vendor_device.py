@@ -2351,7 +2351,7 @@ async def test_a_quiet_box_that_goes_offline_long_after_its_release_was_handed_b
     site = await make(table, stale_after_s=0.1)
     site.wire.says("box/lwt", "on")
     site.wire.says("box/state", {"p": 0})
-    site.send(0.001, 0.1)
+    site.send(0.001, 0.5)
     await until(lambda: site.wire.sent[-1:] == [("box/mode", "auto")], "the release")
     await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
     await asyncio.sleep(0.2)  # it is there, and has nothing to say
