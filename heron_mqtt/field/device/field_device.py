@@ -356,7 +356,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
             if measured is None or isinstance(measured, Telemetry):  # seen at once, most are
                 telemetry: Telemetry | None = measured
             else:
-                telemetry = await self._measured(measured)
+                telemetry = await self._awaited(measured)
         except BrokenOff:
             if rejected is not None:
                 self._untold = (answered, rejected)
@@ -498,15 +498,15 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         except BrokenOff as exc:
             raise SetpointRejected(str(exc)) from None
 
-    async def _measured(self, measuring: Awaitable[Telemetry | None]) -> Telemetry | None:
-        """Return what is measured; a device that says so is broken off by what comes first.
+    async def _awaited(self, asked: Awaitable[T]) -> T:
+        """Return what ``measure`` or ``renew`` comes to; a device that says so is broken off meanwhile.
 
         Raises:
             BrokenOff: It was.
         """
         if self.breaks_off_measuring:
-            return await self._busy.breakable(measuring)
-        return await to_its_end(measuring, MEASURE_TO_END_S)
+            return await self._busy.breakable(asked)
+        return await to_its_end(asked, MEASURE_TO_END_S)
 
     async def _extend(self, renewal: Setpoint) -> None:
         """Extend the lease of its owner, unless it has run out already: a renewal brings nothing back."""
@@ -521,10 +521,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         try:
             done = self.renew(self._held.model_copy(update=again))
             if inspect.isawaitable(done):
-                if self.breaks_off_measuring:
-                    await self._busy.breakable(done)
-                else:
-                    await to_its_end(done, MEASURE_TO_END_S)
+                await self._awaited(done)
         except BrokenOff:
             pass  # what comes first says what holds now
         except Exception as exc:

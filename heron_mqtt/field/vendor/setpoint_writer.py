@@ -19,7 +19,7 @@ from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
 from heron_mqtt.field.vendor.setpoint_order import check_order
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import SetpointTable
-from heron_mqtt.field.vendor.told_apart import confusions, passed_through, powers_to_try
+from heron_mqtt.field.vendor.told_apart import confusions, passed_through, powers_to_try, together
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
@@ -148,26 +148,36 @@ class SetpointWriter:
         Reactive power is tried up to the largest of them, Mvar, without power and with the most of either
         sign. What depends on inputs of the device is left out.
         """
-        found = self._confusions("p_mw", 0.0, powers_to_try(range_mw))
-        if "q_mvar" in self.quantities:
-            largest = max(map(abs, range_mw))
-            for p_mw in sorted({0.0, *range_mw}, key=abs):
-                found += self._confusions("q_mvar", p_mw, powers_to_try((-largest, largest)))
-        return list(dict.fromkeys(found))
-
-    def _confusions(self, quantity: str, p_mw: float, sizes: Sequence[float]) -> list[str]:
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
         try:
-            zero = _together(self._requests(ZERO, context))
+            zero = together(self._requests(ZERO, context))
         except MessageError:
             return []
+        words = self._words_of_zero(context)
+        found = self._confusions("p_mw", 0.0, powers_to_try(range_mw), zero, words, context)
+        if "q_mvar" in self.quantities:
+            largest = max(map(abs, range_mw))
+            sizes = powers_to_try((-largest, largest))
+            for p_mw in sorted({0.0, *range_mw}, key=abs):
+                found += self._confusions("q_mvar", p_mw, sizes, zero, (), context)
+        return list(dict.fromkeys(found))
+
+    def _confusions(
+        self,
+        quantity: str,
+        p_mw: float,
+        sizes: Sequence[float],
+        zero: Mapping[Any, Any],
+        words: Sequence[Scalar],
+        context: MessageContext,
+    ) -> list[str]:
+        """Return the same of one quantity, with a power beside it, MW, given what 0 sets and its words."""
         told: dict[float, list[dict[Any, Any]]] = {}
         for size in sizes:
             with contextlib.suppress(MessageError):
                 asked = ZERO.model_copy(update={"p_mw": p_mw, quantity: size})
                 told[size] = self._requests(asked, context)
-        words = self._words_of_zero(context) if quantity == "p_mw" else []
-        whole = {size: _together(requests) for size, requests in told.items()}
+        whole = {size: together(requests) for size, requests in told.items()}
         unit = UNITS[quantity]
         return [*confusions(whole, zero, words, unit=unit), *passed_through(told, zero, unit=unit)]
 
@@ -290,10 +300,6 @@ class SetpointWriter:
         if not applying:
             raise NotExpressible("no message hands the device back: the 'when' of each leaves it out")
         return [m.write(values, context) for m in applying], values
-
-
-def _together(requests: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
-    return {place: what for request in requests for place, what in request.items()}
 
 
 def _contents(command: DeviceCommand) -> tuple[Any, ...]:

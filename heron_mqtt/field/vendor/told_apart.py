@@ -28,6 +28,11 @@ def powers_to_try(range_mw: tuple[float, float]) -> list[float]:
     return found
 
 
+def together(requests: Sequence[Effects]) -> dict[Any, Any]:
+    """Return what several requests set, one after the other."""
+    return {place: what for request in requests for place, what in request.items()}
+
+
 def confusions(
     told: Mapping[float, Effects],
     zero: Effects,
@@ -102,17 +107,18 @@ def passed_through(
         zero: What a setpoint of 0 sets.
         unit: MW, or Mvar for reactive power.
     """
-    whole = {p: {place: what for request in told[p] for place, what in request.items()} for p in told}
-    driving = {p: effects.items() for p, effects in whole.items() if effects != zero}
-    starts = [(p, effects) for p, effects in whole.items() if p in driving]
-    starts += [(0.0, {**effects, **zero}) for _, effects in starts]
+    driving = {p: whole for p, requests in told.items() if (whole := together(requests)) != zero}
+    starts = [*driving.items(), *((0.0, {**effects, **zero}) for effects in driving.values())]
+    powers_in: dict[frozenset[Any], list[float]] = {}  # many ways lead through the same states
     for (before, effects), after in product(starts, driving):
         held = dict(effects)
         for request in told[after][:-1]:
             held.update(request)
-            for p, told_it in driving.items():
-                is_between = min(before, after, 0.0) <= p <= max(before, after, 0.0)
-                if not is_between and told_it <= held.items():
+            state = frozenset(held.items())
+            if state not in powers_in:
+                powers_in[state] = [p for p, whole in driving.items() if whole.items() <= state]
+            for p in powers_in[state]:
+                if not min(before, after, 0.0) <= p <= max(before, after, 0.0):
                     yield (
                         f"on the way from {before:g} to {after:g} {unit} the device would have {p:g} {unit} "
                         "between two requests: write both in one (neighbouring registers in one message, "
