@@ -80,6 +80,7 @@ class DeviceMapping:
             place, what = ("telemetry", "topic") if self.registers is None else ("quantities", "formula")
             problems.add(place, f"no {what} gives p_mw; without it there is no telemetry")
         self._writer: SetpointWriter | None = None
+        self._checked_range_mw: tuple[float, float] | None = None
         self.answers: list[AnswerReader] = []
         if table.setpoint is not None:
             self._writer = SetpointWriter(table.setpoint, tuple(self.inputs), problems, self.registers)
@@ -241,7 +242,8 @@ class DeviceMapping:
     def check_range(self, range_mw: tuple[float, float]) -> None:
         """Refuse a mapping that does not tell the powers of a device, and 0, apart; bound it to them.
 
-        From here on what is rounded is not beyond the range either.
+        From here on what is rounded is not beyond the range either. The same range again costs nothing: who
+        loads a mapping may know it, and what drives the device asks in any case.
 
         Args:
             range_mw: From the lowest to the highest power of the device, MW, positive = injected.
@@ -249,11 +251,12 @@ class DeviceMapping:
         Raises:
             ConfigError: Two powers of different sign would be sent alike, or 0 would leave a power in force.
         """
-        if self._writer is None:
+        if self._writer is None or self._checked_range_mw == range_mw:
             return
         self._writer.values.bound_to(range_mw)
         if found := self._writer.confusions(range_mw):
             raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
+        self._checked_range_mw = range_mw
 
     def power_numbers(self, p_mw: float) -> dict[str, float]:
         """Return what a power comes to in the device's own units, by value; formulas and words left out."""

@@ -91,6 +91,7 @@ class VendorDevice(ReleasableDevice):
         new_id: Callable[[], str] | None = None,
         **kwargs: Any,
     ) -> None:
+        mapping.check_range(power_range_mw)
         super().__init__(
             mapping,
             link,

@@ -2345,6 +2345,13 @@ async def test_a_box_that_is_late_when_its_adapter_is_replaced_is_not_given_up(
     assert await site.device.give_up() is None
 
 
+async def test_a_mapping_that_nobody_has_checked_is_checked_where_it_is_driven(make: Any) -> None:
+    """A program of one's own loads it without the nameplate."""
+    sizes = {**PLAIN["setpoint"]["values"], "p": {**PLAIN["setpoint"]["values"]["p"], "absolute": True}}
+    with pytest.raises(ConfigError, match="would tell the device the same as"):
+        await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "values": sizes}})
+
+
 async def test_a_quiet_box_that_goes_offline_long_after_its_release_was_handed_back(make: Any) -> None:
     quiet = [{**TELEMETRY[0], "reports": "on_change"}]
     table = {**RELEASED, "telemetry": quiet, "availability": LWT, "liveness": {"by": "availability"}}
