@@ -42,6 +42,12 @@ class CheckFailed(AssertionError):
     """A device did not do what the contract says; the text says what was expected and what was seen."""
 
 
+def need(condition: object, what: str) -> None:
+    """Raise ``CheckFailed`` with ``what`` was seen, unless the condition holds."""
+    if not condition:
+        raise CheckFailed(what)
+
+
 @dataclass(frozen=True, slots=True)
 class WatchedMessage:
     """One message as an independent subscriber got it.

@@ -16,7 +16,7 @@ from heron_mqtt.testing.conformance import (
     bench_of,
     examine_device,
 )
-from heron_mqtt.testing.device_checks import check_lease_is_told
+from heron_mqtt.testing.device_checks.lease_owners import check_lease_is_told
 from support.broken_devices import ALLOWED, COMMAND, DEFECTS, write_broken
 from support.selection import selected
 

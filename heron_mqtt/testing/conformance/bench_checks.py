@@ -7,16 +7,11 @@ import time
 
 from heron_mqtt.json_object import Json
 from heron_mqtt.testing.conformance.bench import ConformanceBench
-from heron_mqtt.testing.device_harness import CheckFailed
+from heron_mqtt.testing.device_harness import need
 
 LEASES_OVER_S = (6.0, 15.0)  # in which the connection is lost
 TRIES = 3
 LATE_S = 1.5  # its end may show so late: a broker has just started
-
-
-def _need(condition: object, what: str) -> None:
-    if not condition:
-        raise CheckFailed(what)
 
 
 def check_will(bench: ConformanceBench) -> None:
@@ -30,10 +25,10 @@ def check_will(bench: ConformanceBench) -> None:
             harness.topic("status"), lambda m: m.get("state") == "offline", "the will, `offline`,", mark
         )
         is_own = said.json.get("boot", boot) == boot
-        _need(is_own, f"the will names another `boot` than telemetry, {boot!r}: {said.json}")
+        need(is_own, f"the will names another `boot` than telemetry, {boot!r}: {said.json}")
         with harness.late_one() as late:
             kept = late.wait_for(late.topic("status"), lambda m: m.get("state"), "a retained status")
-            _need(kept.json.get("state") == "offline", f"what is retained is not the will: {kept.json}")
+            need(kept.json.get("state") == "offline", f"what is retained is not the will: {kept.json}")
     finally:
         bench.give_power()
 
@@ -44,9 +39,9 @@ def check_new_boot(bench: ConformanceBench) -> None:
     before = harness.next_telemetry()
     mark = harness.now
     birth = bench.restart()
-    _need(birth.get("boot") != before["boot"], f"two starts have one `boot`: {birth}")
+    need(birth.get("boot") != before["boot"], f"two starts have one `boot`: {birth}")
     first = harness.telemetry(lambda m: m.get("boot") == birth["boot"], "telemetry", mark)
-    _need(first.get("seq") == 0, f"telemetry of a new boot begins at 0: {first}")
+    need(first.get("seq") == 0, f"telemetry of a new boot begins at 0: {first}")
 
 
 def check_start_is_safe(bench: ConformanceBench) -> None:
@@ -59,7 +54,7 @@ def check_start_is_safe(bench: ConformanceBench) -> None:
     harness.later_telemetry()
     said = [m.json for m in harness.heard("telemetry", mark) if m.json.get("boot") == birth["boot"]]
     moved = [m for m in said if not harness.is_safe(m)]
-    _need(not moved, f"it came back with power without a new setpoint: {moved}")
+    need(not moved, f"it came back with power without a new setpoint: {moved}")
     sender = harness.sender()
     sender.do(harness.part_mw(0.2))
     sender.release()
@@ -82,9 +77,9 @@ def check_replays_of_an_earlier_life(bench: ConformanceBench) -> None:
         harness.telemetry(answered, "the refusal of a replay", mark)
     said = [m.json for m in harness.heard("telemetry", mark)]
     moved = [m for m in said if not harness.is_safe(m)]
-    _need(not moved, f"a replay moved it: {moved}")
+    need(not moved, f"a replay moved it: {moved}")
     answers = [m for m in said if m.get("ack_seq") is not None]
-    _need(all(m.get("rejected") for m in answers), f"a replay was not refused: {answers}")
+    need(all(m.get("rejected") for m in answers), f"a replay was not refused: {answers}")
     again = harness.sender()
     again.do(harness.part_mw(0.2))
     again.release()
@@ -103,7 +98,7 @@ def check_retained_setpoint(bench: ConformanceBench) -> None:
         birth = bench.give_power()
         harness.later_telemetry()
         said = [m.json for m in harness.heard("telemetry", mark) if m.json.get("boot") == birth["boot"]]
-        _need(all(harness.is_safe(m) for m in said), f"a retained setpoint moved it: {said}")
+        need(all(harness.is_safe(m) for m in said), f"a retained setpoint moved it: {said}")
     finally:
         harness.publish(topic, b"", retain=True)
         if bench.program is not None and not bench.program.is_running:
@@ -120,7 +115,7 @@ def check_retained_stop(bench: ConformanceBench) -> None:
         bench.give_power()
         sender = harness.sender()
         answer = sender.answer(sender.send(harness.part_mw(0.4)))
-        _need(
+        need(
             answer.get("rejected") and harness.is_safe(answer),
             f"it follows a setpoint although a stop is in force: {answer}",
         )
@@ -153,7 +148,7 @@ def check_without_its_broker(bench: ConformanceBench) -> None:
             harness.later_telemetry()
             said = [m.json for m in harness.heard("telemetry", back)]
             moved = [m for m in said if not harness.is_safe(m)]
-            _need(not moved, f"the lease was over while the broker was away, and it has power: {moved}")
+            need(not moved, f"the lease was over while the broker was away, and it has power: {moved}")
             before = [m.json for m in harness.heard("telemetry", mark)[: -len(said)]]
             if not any(harness.is_safe(m) for m in before):  # else the broker went away too late
                 break
@@ -184,10 +179,10 @@ def _is_held_over(bench: ConformanceBench, lease_s: float) -> bool:
     mark = harness.now
     bench.restart_broker(0.2)
     birth = harness.birth(mark)
-    _need(birth.get("boot") == before["boot"], f"a lost connection is no start: `boot` changed: {birth}")
+    need(birth.get("boot") == before["boot"], f"a lost connection is no start: `boot` changed: {birth}")
     told = harness.next_telemetry()
-    _need(told.get("boot") == before["boot"], f"a lost connection is no start: `boot` changed: {told}")
-    _need(told.get("seq", -1) > before["seq"], f"it uses a number of this boot again: {told}")
+    need(told.get("boot") == before["boot"], f"a lost connection is no start: `boot` changed: {told}")
+    need(told.get("seq", -1) > before["seq"], f"it uses a number of this boot again: {told}")
     end = begin + lease_s + LATE_S + harness.settle_s
     harness.until(
         lambda: any(harness.is_safe(m.json) for m in harness.heard("telemetry", mark)),
@@ -195,7 +190,7 @@ def _is_held_over(bench: ConformanceBench, lease_s: float) -> bool:
         lease_s + harness.within_s + harness.settle_s,
     )
     late = [m.json for m in harness.heard("telemetry", mark) if m.at_s > end and not harness.is_safe(m.json)]
-    _need(not late, f"a lost connection has prolonged a lease of {lease_s:g} s: {late}")
+    need(not late, f"a lost connection has prolonged a lease of {lease_s:g} s: {late}")
     return not harness.is_safe(told)
 
 
@@ -211,7 +206,7 @@ def check_stop_over_a_lost_connection(bench: ConformanceBench) -> None:
     harness.next_telemetry()
     sender = harness.sender()
     answer = sender.answer(sender.send(harness.part_mw(0.4)))
-    _need(
+    need(
         answer.get("rejected") and harness.is_safe(answer),
         f"the broker forgot the stop, and so did the device: {answer}",
     )
@@ -232,7 +227,7 @@ def check_end(bench: ConformanceBench) -> None:
         )
     finally:
         bench.give_power()
-    _need(harness.is_safe(harness.newest), f"it came back with power: {harness.newest}")
+    need(harness.is_safe(harness.newest), f"it came back with power: {harness.newest}")
 
 
 def _acknowledges(seq: int, telemetry: Json) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from heron_mqtt.testing import device_checks as checks
 from heron_mqtt.testing.conformance import bench_checks
 from heron_mqtt.testing.conformance.bench import ConformanceBench
+from heron_mqtt.testing.device_checks import echoes, lease_ends, lease_owners, setpoints, stops, telemetry
+from heron_mqtt.testing.device_harness import DeviceHarness
 
 RULES: Final[Mapping[int, str]] = {
     1: "A setpoint proves its own age",
@@ -23,6 +24,7 @@ RULES: Final[Mapping[int, str]] = {
 }
 """The headings of ``docs/safety.md``."""
 
+DeviceCheck = Callable[[DeviceHarness], None]
 BenchCheck = Callable[[ConformanceBench], None]
 Applies = Callable[[ConformanceBench], str]
 """Returns why a promise cannot be examined on a bench; empty: it can."""
@@ -87,14 +89,14 @@ def _never(_bench: ConformanceBench) -> str:
 
 def _check_ramp(bench: ConformanceBench) -> None:
     assert bench.ramp_mw_per_s is not None
-    checks.check_ramp(bench.harness, bench.ramp_mw_per_s)
+    setpoints.check_ramp(bench.harness, bench.ramp_mw_per_s)
 
 
 def _wire(
     rule: int,
     name: str,
     text: str,
-    check: checks.DeviceCheck,
+    check: DeviceCheck,
     requires: str = "pace",
     why_not: Applies = lambda _bench: "",
     *,
@@ -121,61 +123,63 @@ def _bench(
 
 
 PROMISES: Final[tuple[DevicePromise, ...]] = (
-    _wire(4, "birth", "its birth is kept and names kind and limits", checks.check_birth, ""),
+    _wire(4, "birth", "its birth is kept and names kind and limits", telemetry.check_birth, ""),
     _wire(
         9,
         "telemetry",
         "telemetry comes by itself, numbered without a gap",
-        checks.check_telemetry_is_numbered_and_periodic,
+        telemetry.check_telemetry_is_numbered_and_periodic,
         "birth",
     ),
-    _wire(4, "answer", "a setpoint is acknowledged by its number", checks.check_answer, "telemetry"),
-    _wire(4, "sign", "positive is into the grid", checks.check_sign, "answer"),
-    _wire(4, "scale", "MW are MW", checks.check_scale, "sign"),
+    _wire(4, "answer", "a setpoint is acknowledged by its number", setpoints.check_answer, "telemetry"),
+    _wire(4, "sign", "positive is into the grid", setpoints.check_sign, "answer"),
+    _wire(4, "scale", "MW are MW", setpoints.check_scale, "sign"),
     _wire(
         1,
         "pace",
         "it publishes at least three times a lease",
-        checks.check_telemetry_follows_the_lease,
+        telemetry.check_telemetry_follows_the_lease,
         "scale",
     ),
     _wire(
         4,
         "nameplate",
         "more than the nameplate is clipped in either direction, and said",
-        checks.check_nameplate,
+        setpoints.check_nameplate,
         why_not=_beyond,
     ),
     _bench(4, "ramp", "its power changes no faster than its ramp", _check_ramp, "pace", _ramp),
-    _wire(3, "lease-end", "without renewal it is safe at the end of the lease", checks.check_lease_runs_out),
-    _wire(1, "copies", "a setpoint is done once: copies and older ones move nothing", checks.check_copies),
+    _wire(
+        3, "lease-end", "without renewal it is safe at the end of the lease", lease_ends.check_lease_runs_out
+    ),
+    _wire(1, "copies", "a setpoint is done once: copies and older ones move nothing", setpoints.check_copies),
     _wire(
         3,
         "long-lease",
         "a lease of half a minute ends in time, too",
-        checks.check_long_lease_runs_out,
+        lease_ends.check_long_lease_runs_out,
         "pace lease-end copies",
     ),
-    _wire(1, "stale", "a setpoint older than its lease is refused", checks.check_stale_echo),
+    _wire(1, "stale", "a setpoint older than its lease is refused", echoes.check_stale_echo),
     _wire(
         1,
         "echo",
         "the lease counts from the telemetry that a setpoint or renewal echoes",
-        checks.check_lease_counts_from_the_echo,
+        echoes.check_lease_counts_from_the_echo,
         "pace lease-end stale",
     ),
     _wire(
         3,
         "stale-renewal",
         "a stale renewal extends nothing",
-        checks.check_stale_renewal,
+        echoes.check_stale_renewal,
         "pace lease-end stale",
     ),
     _wire(
         1,
         "by-hand",
         "a setpoint by hand is done as it comes",
-        checks.check_setpoint_by_hand,
+        setpoints.check_setpoint_by_hand,
         "pace lease-end",
         why_not=_by_hand,
         is_choice=True,
@@ -189,60 +193,66 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         _proof,
         is_choice=True,
     ),
-    _wire(2, "owner", "while a lease holds, another sender is refused", checks.check_lease_has_an_owner),
+    _wire(
+        2, "owner", "while a lease holds, another sender is refused", lease_owners.check_lease_has_an_owner
+    ),
     _wire(
         2,
         "owner-by-hand",
         "while a lease holds, one by hand is refused",
-        checks.check_owner_against_one_by_hand,
+        lease_owners.check_owner_against_one_by_hand,
         "pace owner",
     ),
     _wire(
         2,
         "foreign-renewal",
         "a renewal of another sender extends nothing",
-        checks.check_foreign_renewal,
+        lease_owners.check_foreign_renewal,
         "pace owner lease-end",
     ),
     _wire(
         3,
         "nothing-else",
         "nothing else extends a lease: no refused, repeated, broken or foreign setpoint",
-        checks.check_nothing_else_extends_a_lease,
+        lease_owners.check_nothing_else_extends_a_lease,
         "pace lease-end stale copies owner foreign-renewal",
     ),
     _wire(
         1,
         "copies-of-many",
         "a copy is known as one after six other senders",
-        checks.check_numbers_of_several_senders,
+        lease_owners.check_numbers_of_several_senders,
         "pace copies owner",
     ),
-    _wire(5, "confirm", "a stop and its release are confirmed", checks.check_stop_is_confirmed),
-    _wire(5, "stop", "a stop is safe, and no setpoint ends it", checks.check_stop, "pace confirm"),
-    _wire(5, "stop-stays", "a stop stays until it is released", checks.check_stop_stays, "stop"),
+    _wire(5, "confirm", "a stop and its release are confirmed", stops.check_stop_is_confirmed),
+    _wire(5, "stop", "a stop is safe, and no setpoint ends it", stops.check_stop, "pace confirm"),
+    _wire(5, "stop-stays", "a stop stays until it is released", stops.check_stop_stays, "stop"),
     _wire(
         3,
         "reactive",
         "no reactive power stays when its lease ends, after a release, or in a stop",
-        checks.check_no_reactive_power_stays,
+        lease_ends.check_no_reactive_power_stays,
         "pace lease-end stop",
     ),
     _wire(
-        2, "lease-told", "the owner of its lease is on `lease`", checks.check_lease_is_told, "pace owner stop"
+        2,
+        "lease-told",
+        "the owner of its lease is on `lease`",
+        lease_owners.check_lease_is_told,
+        "pace owner stop",
     ),
-    _wire(5, "malformed-stop", "whatever is no valid release stops", checks.check_malformed_stops, "stop"),
+    _wire(5, "malformed-stop", "whatever is no valid release stops", stops.check_malformed_stops, "stop"),
     _wire(
         5,
         "repeated-stop",
         "a stop again is a stop, a release again is none",
-        checks.check_repeated_stops,
+        stops.check_repeated_stops,
         "stop",
     ),
-    _wire(8, "formats", "spellings that leave no doubt are taken", checks.check_number_formats),
-    _wire(8, "garbage", "what is no setpoint moves nothing and ends nothing", checks.check_nonsense),
-    _wire(8, "large", "a message of 200 kB harms nothing", checks.check_large_message),
-    _wire(8, "flood", "after a flood it still receives a stop", checks.check_flood, "stop owner stale"),
+    _wire(8, "formats", "spellings that leave no doubt are taken", setpoints.check_number_formats),
+    _wire(8, "garbage", "what is no setpoint moves nothing and ends nothing", setpoints.check_nonsense),
+    _wire(8, "large", "a message of 200 kB harms nothing", setpoints.check_large_message),
+    _wire(8, "flood", "after a flood it still receives a stop", setpoints.check_flood, "stop owner stale"),
     _bench(
         6,
         "reconnect",

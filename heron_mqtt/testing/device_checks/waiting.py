@@ -1,0 +1,20 @@
+"""What several checks wait for."""
+
+from __future__ import annotations
+
+from heron_mqtt.testing.device_harness import DeviceHarness, WatchedMessage
+
+
+def heard_last(device: DeviceHarness) -> WatchedMessage:
+    """Wait for the next telemetry, and return it with the time of its arrival."""
+    device.next_telemetry()
+    return device.heard("telemetry")[-1]
+
+
+def is_safe_within(device: DeviceHarness, mark: int, within_s: float, why: str) -> None:
+    """Wait up to ``within_s`` seconds until telemetry since ``mark`` says the safe state; ``why`` it must."""
+    device.until(
+        lambda: any(device.is_safe(m.json) for m in device.heard("telemetry", mark)),
+        f"the safe state at the end of the lease: {why}",
+        within_s,
+    )
