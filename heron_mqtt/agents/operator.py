@@ -11,7 +11,7 @@ from heron_mqtt.agents.base import StepReport
 from heron_mqtt.agents.wakeup import Wakeup
 from heron_mqtt.end_times import LAST_MESSAGE_S
 from heron_mqtt.errors import BrokerError, Displaced, NotReady
-from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
+from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister, told_by
 from heron_mqtt.field.gateway.pause_detector import PauseDetector
 from heron_mqtt.messages import (
     Action,
@@ -132,8 +132,8 @@ class SystemOperator:
             return False
         if not self._stop.is_active:
             if self._stop.identity != (None, None):
-                who = self._stop.released_by or "unknown"
-                log.warning("emergency stop released by %s during the interruption", who, extra=ALWAYS)
+                by = told_by(self._stop.release)
+                log.warning("emergency stop released during the interruption, %s", by, extra=ALWAYS)
                 return False
             self._stop.stop, self._stop.is_told = stop, False
         if not self._stop.is_told:
@@ -416,8 +416,7 @@ class SystemOperator:
 
     def _on_estop(self, message: Received) -> None:
         if self._stop.take(message) == "released":
-            who = message.get("who") or "unknown"
-            log.warning("emergency stop released by %s", who, extra=ALWAYS)
+            log.warning("emergency stop released %s", told_by(self._stop.release), extra=ALWAYS)
         # What the broker keeps now may be the release of an earlier stop, or nothing: an empty message is a
         # stop and removes the one that was kept. Those that connect later must hear of it.
         if self._stop.is_active and (not self._stop.is_told or message.get("active") is not True):
@@ -449,7 +448,7 @@ class SystemOperator:
     def _say_stop_again(self) -> None:
         stop = self._stop.stop
         assert stop is not None
-        log.warning("the broker does not know of the emergency stop by %s: saying it again", stop.who)
+        log.warning("the broker does not know of the emergency stop %s; saying it again", told_by(stop))
         again = EmergencyStop(active=True, who=stop.who, why=stop.why)
         self._broker.publish(topics.ESTOP, self._stamper.stamp(topics.ESTOP, again), **self._retain)
 

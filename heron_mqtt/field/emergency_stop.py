@@ -37,8 +37,8 @@ class StopRegister:
     def __init__(self, env_id: str) -> None:
         self.stop: EmergencyStop | None = None
         """The stop in force, if there is one."""
-        self.released_by: str | None = None
-        """Who released the last stop."""
+        self.release: EmergencyStop | None = None
+        """The newest valid release; None before the first."""
         self.is_told = False
         """Whether the broker has told anything of ``estop`` since the last connection."""
         self.identity: tuple[str | None, int | None] = (None, None)
@@ -58,7 +58,8 @@ class StopRegister:
         that has come before, as the broker keeps it, changes nothing.
         """
         named = _identity(message)
-        if not self._is_release(message):
+        release = self._as_release(message)
+        if release is None:
             self.is_told = True
             was_active, self.stop = self.is_active, _as_stop(message)
             is_known = named is not None and named == self.identity
@@ -76,7 +77,7 @@ class StopRegister:
         self.is_told = True
         self.identity = named or (None, None)
         was_active, self.stop = self.is_active, None
-        self.released_by = message.get("who")
+        self.release = release
         return "released" if was_active else "unchanged"
 
     def take_report(self, who: str) -> StopEffect:
@@ -100,20 +101,25 @@ class StopRegister:
         while len(self._releases) > REMEMBERED_RELEASES:
             del self._releases[next(iter(self._releases))]
 
-    def _is_release(self, message: Received) -> bool:
-        """Whether a message is a valid release, by these fields alone: nothing is decided by any other."""
+    def _as_release(self, message: Received) -> EmergencyStop | None:
+        """Return a valid release, by these fields alone; None where it is none."""
         if (
             message.malformed is not None
             or message.get("active") is not False
             or message.get("type", "estop") != "estop"
             or message.get("env_id", self._env_id) != self._env_id
         ):
-            return False
+            return None
         try:
-            parse(EmergencyStop, {name: message[name] for name in _OF_A_RELEASE if name in message})
+            return parse(EmergencyStop, {name: message[name] for name in _OF_A_RELEASE if name in message})
         except MessageError:
-            return False
-        return True
+            return None
+
+
+def told_by(said: EmergencyStop | None) -> str:
+    """Return who has pressed or released a stop, and why; for people."""
+    who, why = (None, "") if said is None else (said.who, said.why)
+    return f"by {who or 'unknown'}: {why or 'no reason given'}"
 
 
 def is_at_rest(p_mw: float, power_range_mw: Sequence[float | None]) -> bool:

@@ -310,7 +310,7 @@ def test_of_several_environments_one_must_be_named_and_a_broker_may_go_and_come(
         lost = "connection lost: <reason>; reconnecting"
         until(lambda: is_seen(lost, "".join(first.err)), lost, 30.0)
         broker.start()
-        again = "the broker does not know of the emergency stop by <who>: saying it again"
+        again = "the broker does not know of the emergency stop by <who>: <why>; saying it again"
         until(lambda: is_seen(again, "".join(first.err)), again, 40.0)
         first.signal(signal.SIGINT)
         assert "Traceback" not in first.wait().err

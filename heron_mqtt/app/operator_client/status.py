@@ -15,6 +15,7 @@ from heron_mqtt.app.operator_client.environments import (
     EnvironmentSeen,
 )
 from heron_mqtt.app.operator_client.observer import PRESENCE, Observer
+from heron_mqtt.field.emergency_stop import told_by
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import Message, Owner
 from heron_mqtt.messaging import topics
@@ -220,8 +221,7 @@ def _knows_of_stop(device: DeviceSeen) -> bool | None:
 def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
     stop = view.stop.stop
     if stop is not None:
-        text = f"emergency stop by {stop.who or 'unknown'}: {stop.why or 'no reason given'}"
-        yield Problem(text, stop.sent_at)
+        yield Problem(f"emergency stop {told_by(stop)}", stop.sent_at)
     yield from _run_problems(view)
     for name, agent in sorted(view.agents.items()):
         if agent.status is not None and agent.status.state == "fault":

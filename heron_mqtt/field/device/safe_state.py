@@ -19,7 +19,7 @@ from heron_mqtt.field.device.last_look import LastLook, last_look
 from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.lease_notice import LeaseNotice
 from heron_mqtt.field.device.presence import PresentDevice
-from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
+from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister, told_by
 from heron_mqtt.messages import LeaseState, Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -141,22 +141,20 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         if heard in {"stopped", "repeated"}:  # who presses it again sees that the hardware does not rest
             await self._on_stopped()
         elif heard == "released":
-            who = message.get("who") or "unknown"
-            log.warning("%s: emergency stop released by %s", self.label, who, extra=ALWAYS)
+            by = told_by(self._stop.release)
+            log.warning("%s: emergency stop released %s", self.label, by, extra=ALWAYS)
             await self._speak_again()
         self._confirm_stop()
 
     async def _on_stopped(self) -> None:
-        stop = self._stop.stop
         self._lease.end()
-        who = stop.who if stop is not None else None
         self._told_safe = None
         self._rest.is_taken = (
             False  # until it was told of this one: a repeated stop must not be confirmed earlier
         )
         async with self._busy.coming_first("emergency stop"):
             self._seq_before_stop = self._lease.newest_seq
-            await self._make_safe(f"emergency stop by {who or 'unknown'}")
+            await self._make_safe(f"emergency stop {told_by(self._stop.stop)}")
 
     def _confirm_stop(self) -> None:
         """Say what is known of the stop."""

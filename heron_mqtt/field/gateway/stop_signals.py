@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister
+from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister, told_by
 from heron_mqtt.messages import EmergencyStop, StopConfirm
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
@@ -73,15 +73,9 @@ class StopSignals:
             self._confirm()
 
     def _changed(self, heard: str) -> None:
-        stop = self._register.stop
-        log.warning(
-            "%s: emergency stop %s by %s: %s",
-            self._agent_id,
-            "pressed" if heard == "stopped" else "released",
-            (stop.who if stop else self._register.released_by) or "unknown",
-            (stop.why if stop else "") or "no reason given",
-            extra=ALWAYS,
-        )
+        register = self._register
+        what, said = ("pressed", register.stop) if heard == "stopped" else ("released", register.release)
+        log.warning("%s: emergency stop %s %s", self._agent_id, what, told_by(said), extra=ALWAYS)
         self._on_change()
         self._confirm()
 

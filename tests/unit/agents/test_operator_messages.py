@@ -618,8 +618,8 @@ async def test_who_has_released_a_stop_is_logged_and_a_stop_is_not(caplog: pytes
             made.broker.publish(topics.ESTOP, {"type": "estop", "active": True, "who": "ann"})
             made.broker.publish(topics.ESTOP, {"type": "estop", "active": False, "who": who})
     assert [record.getMessage() for record in caplog.records] == [
-        "emergency stop released by bob",
-        "emergency stop released by unknown",
+        "emergency stop released by bob: no reason given",
+        "emergency stop released by unknown: no reason given",
     ]
     await made.operator.close()
 

@@ -53,10 +53,12 @@ def test_a_stop_of_before_the_interruption_is_in_force_unless_released_since(
     assert asyncio.run(resumed(heard, kept)) == expected
 
 
-@pytest.mark.parametrize(("who", "named"), [("bob", "bob"), (None, "unknown")])
+@pytest.mark.parametrize(
+    ("who", "named"), [("bob", "bob: no reason given"), (None, "unknown: no reason given")]
+)
 def test_who_has_released_it_meanwhile_is_logged(
     who: str | None, named: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("WARNING", "heron_mqtt.operator"):
         asyncio.run(resumed([STOP], {**LATER, "who": who}))
-    assert caplog.records[-1].getMessage() == (f"emergency stop released by {named} during the interruption")
+    assert caplog.records[-1].getMessage() == f"emergency stop released during the interruption, by {named}"

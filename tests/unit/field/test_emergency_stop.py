@@ -213,7 +213,7 @@ def test_a_second_stop_and_a_release_of_nothing_change_nothing() -> None:
     assert heard(register, active=True) == "repeated", "pressed again, or it cannot be told from that"
     assert register.take_report("MG1/ess") == "unchanged"
     assert heard(register, active=False, who="Ann") == "released"
-    assert register.released_by == "Ann"
+    assert register.release.who == "Ann"
     assert heard(register, active=False) == "unchanged"
 
 

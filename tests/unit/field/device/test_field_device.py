@@ -839,7 +839,7 @@ def test_a_stop_does_not_wait_for_what_is_being_done_and_says_what_came_of_it() 
         await asyncio.sleep(0.1)
         assert site.said["confirm"] == [], "it is not there yet"
         await asyncio.sleep(0.5)
-        assert site.device.done == [("safe", "emergency stop by ann")], "it was broken off"
+        assert site.device.done == [("safe", "emergency stop by ann: no reason given")], "it was broken off"
         (told,) = site.said["confirm"]
         assert (told["active"], told["safe"], told["stop_boot"], told["stop_seq"]) == (True, True, "o1", 4)
         assert "settable" not in told
@@ -868,15 +868,17 @@ def test_who_stops_without_a_name_is_unknown_and_who_releases_is_logged(
         await asyncio.sleep(0.1)
         site.stop(who=None)
         await asyncio.sleep(0.1)
-        assert site.device.done[-1] == ("safe", "emergency stop by unknown")
-        site.stop(False, who="bob")
+        assert site.device.done[-1] == ("safe", "emergency stop by unknown: no reason given")
+        site.stop(False, who="bob", why="out")
         site.stop()
         site.stop(False, who=None)
         await asyncio.sleep(0.1)
 
     serve(stopped, period_s=0.0)
     released = [r.getMessage() for r in caplog.records if "released" in r.getMessage()]
-    assert released == [f"MG1/ess: emergency stop released by {who}" for who in ("bob", "unknown")]
+    assert released == [
+        f"MG1/ess: emergency stop released by {by}" for by in ("bob: out", "unknown: no reason given")
+    ]
 
 
 def test_a_safe_state_that_is_still_owed_is_not_said_to_be_reached() -> None:

@@ -272,7 +272,7 @@ async def test_an_overlong_stop_is_a_stop_with_the_beginning_of_its_reason() -> 
     assert rig.gateway.estop is not None, "no valid release"
     press(rig, False, who="r" * 200)
     assert rig.gateway.estop is None
-    assert rig.gateway._stop._register.released_by == "r" * 200
+    assert rig.gateway._stop._register.release.who == "r" * 200
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -95,12 +95,12 @@ async def test_who_stops_and_who_releases_is_said(caplog: pytest.LogCaptureFixtu
     made = await listening()
     with caplog.at_level(logging.WARNING, "heron_mqtt.gateway"):
         made.say()
-        made.say(active=False, who="bob", seq=5)
+        made.say(active=False, who="bob", why="out", seq=5)
         made.say(who=None, why=None)
-        made.say(active=False, who=None, seq=6)
+        made.say(active=False, who=None, why=None, seq=6)
     assert [record.getMessage() for record in caplog.records] == [
         "MG1: emergency stop pressed by ann: fire",
-        "MG1: emergency stop released by bob: no reason given",
+        "MG1: emergency stop released by bob: out",
         "MG1: emergency stop pressed by unknown: no reason given",
         "MG1: emergency stop released by unknown: no reason given",
     ]
