@@ -116,6 +116,12 @@ class MappedRegister:
         return f"{' '.join(f'{word:04x}' for word in words[:8])} = {held}"
 
     @property
+    def step(self) -> float | None:
+        """The number that one bit more of an integer stands for; None = it is none."""
+        is_integer = self.table.holds not in FLOATS and self.table.holds not in {"string", "bool"}
+        return abs(self.table.scale) if is_integer and self.table.words is None else None
+
+    @property
     def _swaps(self) -> bool:
         return self._swap_words and self.table.holds != "string" and self.span.count > 1
 

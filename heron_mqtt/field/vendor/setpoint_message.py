@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from heron_mqtt.errors import ConfigError, MessageError
+from heron_mqtt.field.vendor.built_ins import NAMES as BUILT_IN_NAMES
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.command_places import CommandPlaces, parts_of
 from heron_mqtt.field.vendor.formula import Formula
 from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
@@ -86,7 +87,26 @@ class SetpointMessage:
         }
         self.sent = values.packed(n for n in in_it if n in values.names)
         """The values that stand in it, or are packed in one that does."""
+        self.learned = in_it - set(values.names) - BUILT_IN_NAMES
+        """The placeholders in it that are learned from the topics of the device's messages."""
         self._lasting = values.lasting(self.names)
+        self.command = None if table.registers is not None else parts_of(str(table.topic), table.payload)
+        """What it sends on MQTT, by its members; None = it writes registers."""
+
+    def steps(self) -> Iterator[tuple[str, float]]:
+        """Yield its values that stand alone in an integer of the device, and what one step of that is."""
+        filled = (self._table.registers if self._registers is not None else self._table.payload) or {}
+        for name, text in filled.items() if isinstance(filled, Mapping) else ():
+            whole = PLACEHOLDER.fullmatch(text) if isinstance(text, str) else None
+            if whole is None or whole[1] not in self._values.names:
+                continue
+            if self._registers is not None:
+                register = self._registers.registers.get(name)
+                step = None if register is None else register.step
+            else:
+                step = 1.0 if "Int" in (self._table.metrics or {}).get(name, "") else None
+            if step is not None:
+                yield whole[1], step
 
     def carries(self, powers: Collection[str]) -> bool:
         """Whether one of these values stands in it."""
@@ -189,11 +209,12 @@ class SetpointMessage:
         """Return what it tells the device: two of one meaning set the same."""
         return (self._index, *(values[n].json for n in self._lasting))
 
-    def effects(self, values: Mapping[str, RenderedValue], context: MessageContext) -> list[dict[Any, Any]]:
+    def effects(
+        self, values: Mapping[str, RenderedValue], context: MessageContext, places: CommandPlaces
+    ) -> list[dict[Any, Any]]:
         """Return what each of its requests sets, without what differs in each message.
 
-        By register; by topic and member of a JSON object, those of one within another, too; and a payload
-        that is no object by topic and template: ``mode=...`` leaves what ``power=...`` has set.
+        By register, or by topic, command and member: see ``CommandPlaces``.
 
         Raises:
             MessageError: What it writes does not fit into a register.
@@ -203,8 +224,9 @@ class SetpointMessage:
             filled = filled_registers(table.registers, values, context.built_ins)
             writes = self._registers.writes(filled, table.function)
             return [{(w.area, w.address + i): word for i, word in enumerate(w.words)} for w in writes]
+        assert self.command is not None
         topic = self._content(table.topic, values)
-        return [{(topic, name): self._content(each, values) for name, each in _members(table.payload)}]
+        return [dict(places.of(self.command, lambda leaf: self._content(leaf, values), topic))]
 
     def _content(self, template: Any, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
         """Return a text or document of it by which two are told apart."""
@@ -260,24 +282,6 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Scalar]]:
             yield from _leaves(f"{key}[{i}]", each)
     elif node is not None:
         yield key, node
-
-
-def _members(payload: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a payload sets, by name: members of an object, ``key=value`` in a text, or all of it."""
-    if not isinstance(payload, Mapping):
-        parts = re.split(r"[;&,\s]\s*", payload.strip("; \n")) if isinstance(payload, str) and not key else []
-        pairs = [part.partition("=") for part in parts]
-        if pairs and all(name and equals for name, equals, _ in pairs):
-            yield from ((name, value) for name, _, value in pairs)
-        else:
-            yield key or repr(payload), payload
-        return
-    for name, each in payload.items():
-        inner = f"{key}.{name}" if key else name
-        if isinstance(each, Mapping):
-            yield from _members(each, inner)
-        else:
-            yield inner, each
 
 
 def _as_number(leaf: Scalar) -> Scalar:

@@ -32,12 +32,23 @@ class SetpointValue:
         self.packed = placeholders([table.pack])
         """The values that it packs."""
         self._decimals = 0 if table.quantity == "seq" else table.decimals
-        self._ends: tuple[float, ...] = ()  # of the nameplate, in its numbers; empty = not known
+        self._ends: dict[float, float] = {}  # of the nameplate, and 0, by the sign of the power
+        self._least: float | None = None  # that a lease may become; None: where it is rounded, one step
 
     def bound_to(self, largest: tuple[float, float]) -> None:
-        """Let rounding not lead beyond the nameplate: the lowest and the highest of the quantity."""
-        with contextlib.suppress(MessageError):  # it has none there; said where it is sent
-            self._ends = tuple(self._scaled(raw) for raw in (*largest, 0.0))
+        """Let rounding not lead beyond the nameplate: the lowest and the highest of the quantity.
+
+        A formula of the power alone is bounded by what it makes of them.
+        """
+        for sign, raw in zip((-1.0, 1.0, 0.0), (*largest, 0.0), strict=True):
+            with contextlib.suppress(MessageError):  # it has none there; said where it is sent
+                number = raw if self.formula is None else self.formula.evaluate({"p_mw": raw})
+                if not isinstance(number, str | bool):
+                    self._ends[sign] = self._scaled(number)
+
+    def at_least(self, step: float) -> None:
+        """Let a lease not be less than a step of the integer that holds it."""
+        self._least = step if self._least is None else max(self._least, step)
 
     @property
     def is_number(self) -> bool:
@@ -54,6 +65,18 @@ class SetpointValue:
     def is_fleeting(self) -> bool:
         """Whether it differs in every message without meaning anything else."""
         return self.table.quantity in {"seq", "lease_s", "uid"}
+
+    @property
+    def is_of_power_alone(self) -> bool:
+        """Whether its formula is one of the power and nothing else."""
+        return self.formula is not None and set(self.formula.names) == {"p_mw"}
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether it is the lease, as it is or by a formula of it alone."""
+        return self.table.quantity == "lease_s" or (
+            self.formula is not None and set(self.formula.names) == {"lease_s"}
+        )
 
     def render(self, setpoint: Setpoint, known: Mapping[str, Any]) -> RenderedValue:
         """Return the value.
@@ -75,7 +98,9 @@ class SetpointValue:
             raw = self.formula.evaluate(known)
             if isinstance(raw, str | bool):
                 return RenderedValue(raw, as_text(raw))
-        number = self.number(raw)
+        number = self.number(raw, setpoint.p_mw if self.formula is not None else None)
+        if self.is_lease and setpoint.lease_s > 0.0:
+            number = self._lasting(number)
         if table.words is None:
             return RenderedValue(as_number(number, self._decimals), self._digits(number))
         word = [w.word for w in table.words if w.from_ is None or number >= w.from_][-1]
@@ -138,7 +163,7 @@ class SetpointValue:
     def _meant(self, raw: float) -> float:
         value = self._unscaled(raw)
         if self.table.decimals is not None and self.table.table is None:
-            return self._rounded(value)
+            return self._rounded(value, raw)
         return value
 
     def _scaled(self, raw: float) -> float:
@@ -151,21 +176,33 @@ class SetpointValue:
             value = interpolated(value, table.table)
         return value
 
-    def _rounded(self, value: float) -> float:
+    def _rounded(self, value: float, power: float) -> float:
+        """Return it rounded; where the nameplate is known, not beyond its end on the side of the power."""
         assert self._decimals is not None
         if self.table.rounding == "toward_zero":
             return rounded(value, self._decimals, toward_zero=True)
-        if not self._ends:
+        signs = {0.0, math.copysign(1.0, power)} if power else {-1.0, 0.0, 1.0}
+        if not signs <= self._ends.keys():
             return rounded(value, self._decimals, toward_zero=False)
-        return rounded_within(value, self._decimals, min(self._ends), max(self._ends))
+        ends = [self._ends[sign] for sign in signs]
+        return rounded_within(value, self._decimals, min(ends), max(ends))
 
-    def number(self, raw: float) -> float:
-        """Return the vendor's number of a quantity, rounded and within ``min`` and ``max``."""
+    def _lasting(self, number: float) -> float:
+        """Return the number of a lease so that what it becomes is not 0: a timer of 0 is none."""
+        if self._least is None:
+            return number or 10.0 ** -(self._decimals or 0)
+        return max(number, self._least)
+
+    def number(self, raw: float, power: float | None = None) -> float:
+        """Return the vendor's number of a quantity, rounded and within ``min`` and ``max``.
+
+        Args:
+            raw: The quantity, or what a formula makes of it.
+            power: The power that it is made of, MW; None = it is ``raw``.
+        """
         table, value = self.table, self._scaled(raw)
         if self._decimals is not None:
-            value = self._rounded(value)
-            if table.quantity == "lease_s" and raw > 0.0 and not value:
-                value = 10.0**-self._decimals  # a timer of 0 is none
+            value = self._rounded(value, raw if power is None else power)
         if table.min is not None:
             value = max(value, table.min)
         if table.max is not None:
@@ -215,7 +252,7 @@ class SetpointValues:
         """Let rounding of powers not lead beyond the nameplate, MW, or as many Mvar of either sign."""
         largest = max(map(abs, range_mw))
         for value in self._values.values():
-            if value.table.quantity == "p_mw":
+            if value.table.quantity == "p_mw" or value.is_of_power_alone:
                 value.bound_to(range_mw)
             elif value.table.quantity == "q_mvar":
                 value.bound_to((-largest, largest))

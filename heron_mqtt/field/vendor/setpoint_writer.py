@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.command_places import CommandPlaces
 from heron_mqtt.field.vendor.outgoing import DeviceCommand, NotExpressible, RegisterCommand, ZeroMessages
 from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue
@@ -19,13 +20,20 @@ from heron_mqtt.field.vendor.setpoint_message import SetpointMessage
 from heron_mqtt.field.vendor.setpoint_order import check_order
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
 from heron_mqtt.field.vendor.tables import SetpointTable
-from heron_mqtt.field.vendor.told_apart import confusions, passed_through, powers_to_try, together
+from heron_mqtt.field.vendor.told_apart import confusions, passed_through, powers_to_try, sizes_in, together
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
 UNITS = {"p_mw": "MW", "q_mvar": "Mvar"}
 ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
 """What a stop sets."""
+
+
+class _Sent(NamedTuple):
+    """What a setpoint sends: the indices of its messages, and the values in them."""
+
+    indices: tuple[int, ...]
+    values: dict[str, RenderedValue]
 
 
 class SetpointWriter:
@@ -48,6 +56,9 @@ class SetpointWriter:
             ]
             for key, messages in (("messages", table.messages), ("release", releases))
         )
+        for message in self._messages:
+            for name, step in message.steps():
+                self.values[name].at_least(step)
         self._powers = self.values.powers() if not problems else frozenset()
         self._power_registers = {name for m in self._messages for name in m.registers_of(self._powers)}
         self.fixed_words: frozenset[tuple[str, int, int]] = frozenset()
@@ -73,8 +84,11 @@ class SetpointWriter:
                 write()
             except NotExpressible as exc:
                 problems.add(f"setpoint.{key}", str(exc))
-            except MessageError:
-                pass
+            except MessageError as exc:
+                messages = self._messages if key == "messages" else self._releases
+                waits = self.values.measured_by(self.values.names) or any(m.learned for m in messages)
+                if not waits:
+                    problems.add(f"setpoint.{key}", f"0 cannot be sent: {exc}")
 
     def _check_use(self, problems: Problems) -> None:
         used = {name for m in self._messages for name in m.names}
@@ -145,41 +159,64 @@ class SetpointWriter:
     def confusions(self, range_mw: tuple[float, float]) -> list[str]:
         """Return which powers of a device with this range, MW, and 0, the messages do not tell apart.
 
-        Reactive power is tried up to the largest of them, Mvar, without power and with the most of either
-        sign. What depends on inputs of the device is left out.
+        Reactive power is tried up to the largest of them, Mvar; each of the two without the other and with
+        the most of it of either sign. What depends on inputs of the device is left out.
         """
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
-        try:
-            zero = together(self._requests(ZERO, context))
-        except MessageError:
-            return []
-        words = self._words_of_zero(context)
-        found = self._confusions("p_mw", 0.0, powers_to_try(range_mw), zero, words, context)
+        asked = {("p_mw", 0.0): powers_to_try(range_mw)}
         if "q_mvar" in self.quantities:
             largest = max(map(abs, range_mw))
             sizes = powers_to_try((-largest, largest))
-            for p_mw in sorted({0.0, *range_mw}, key=abs):
-                found += self._confusions("q_mvar", p_mw, sizes, zero, (), context)
-        return list(dict.fromkeys(found))
+            asked |= {("q_mvar", p_mw): sizes for p_mw in sorted({0.0, *range_mw}, key=abs)}
+            asked |= {("p_mw", q_mvar): powers_to_try(range_mw) for q_mvar in (-largest, largest)}
+        sent = {series: self._each_sent(*series, [0.0, *sizes], context) for series, sizes in asked.items()}
+        indices = {one.indices for each in sent.values() for one in each.values()}
+        places = CommandPlaces([m.command for m in self._messages], indices, self.values.names)
+        told = {series: self._told(of_sizes, context, places) for series, of_sizes in sent.items()}
+        zero = told["p_mw", 0.0].get(0.0)
+        if zero is None:
+            return []
+        return list(dict.fromkeys(self._confusions(told, together(zero), self._words_of_zero(context))))
 
     def _confusions(
         self,
-        quantity: str,
-        p_mw: float,
-        sizes: Sequence[float],
+        told: Mapping[tuple[str, float], Mapping[float, Sequence[Mapping[Any, Any]]]],
         zero: Mapping[Any, Any],
         words: Sequence[Scalar],
-        context: MessageContext,
-    ) -> list[str]:
-        """Return the same of one quantity, with a power beside it, MW, given what 0 sets and its words."""
-        told: dict[float, list[dict[Any, Any]]] = {}
+    ) -> Iterator[str]:
+        """Yield the same, given what is told: what 0 of both sets, and its words."""
+        whole = {series: {p: together(r) for p, r in of_sizes.items()} for series, of_sizes in told.items()}
+        sizes = frozenset().union(*(sizes_in(each) for each in whole.values()))
+        for (quantity, beside), each in whole.items():
+            unit, other = UNITS[quantity], UNITS["q_mvar" if quantity == "p_mw" else "p_mw"]
+            shown = f"{unit} (with {beside:g} {other})" if beside else unit
+            zero_here = each.pop(0.0, zero)
+            of_words = words if quantity == "p_mw" and not beside else ()
+            for its_zero in (zero, zero_here) if beside else (zero,):
+                yield from confusions(each, its_zero, of_words, unit=shown, sizes=sizes)
+            requests = {p: r for p, r in told[quantity, beside].items() if p}
+            yield from passed_through(requests, zero_here, unit=shown)
+
+    def _told(
+        self, of_sizes: Mapping[float, _Sent], context: MessageContext, places: CommandPlaces
+    ) -> dict[float, list[dict[Any, Any]]]:
+        """Return what the requests of each size set, if they fit what they write to."""
+        found: dict[float, list[dict[Any, Any]]] = {}
+        for size, one in of_sizes.items():
+            with contextlib.suppress(MessageError):
+                found[size] = self._requests(one, context, places)
+        return found
+
+    def _each_sent(
+        self, quantity: str, beside: float, sizes: Sequence[float], context: MessageContext
+    ) -> dict[float, _Sent]:
+        """Return what is sent for each size of a quantity, MW or Mvar, beside one of the other, if it can."""
+        other = "q_mvar" if quantity == "p_mw" else "p_mw"
+        found: dict[float, _Sent] = {}
         for size in sizes:
             with contextlib.suppress(MessageError):
-                asked = ZERO.model_copy(update={"p_mw": p_mw, quantity: size})
-                told[size] = self._requests(asked, context)
-        whole = {size: together(requests) for size, requests in told.items()}
-        unit = UNITS[quantity]
-        return [*confusions(whole, zero, words, unit=unit), *passed_through(told, zero, unit=unit)]
+                found[size] = self._sent(ZERO.model_copy(update={other: beside, quantity: size}), context)
+        return found
 
     def _words_of_zero(self, context: MessageContext) -> list[Scalar]:
         """Return the words that 0 is sent as, without those that say off."""
@@ -192,14 +229,18 @@ class SetpointWriter:
         }
         return sorted((w for w in words if not (isinstance(w, bool) or is_off(w))), key=str)
 
-    def _requests(self, setpoint: Setpoint, context: MessageContext) -> list[dict[Any, Any]]:
-        """Return what a setpoint sets, request by request; messages that no pause parts are one."""
+    def _sent(self, setpoint: Setpoint, context: MessageContext) -> _Sent:
+        """Return which messages a setpoint sends, and its values."""
         values = self.values.render(setpoint, context)
-        applying = [m for m in self._messages if m.applies(values, setpoint)]
-        self._check_bounds(applying, values, setpoint, context)
+        indices = tuple(i for i, m in enumerate(self._messages) if m.applies(values, setpoint))
+        self._check_bounds([self._messages[i] for i in indices], values, setpoint, context)
+        return _Sent(indices, values)
+
+    def _requests(self, sent: _Sent, context: MessageContext, places: CommandPlaces) -> list[dict[Any, Any]]:
+        """Return what a setpoint sets, request by request; messages that no pause parts are one."""
         found: list[dict[Any, Any]] = []
-        for message in applying:
-            requests = message.effects(values, context)
+        for message in (self._messages[i] for i in sent.indices):
+            requests = message.effects(sent.values, context, places)
             if found and not (message.waits or message.is_of_registers):
                 found[-1].update(requests.pop(0))
             found += requests

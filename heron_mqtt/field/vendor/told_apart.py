@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
+from heron_mqtt.field.vendor.words import is_off
 
 Effects = Mapping[Any, Any]
 """What the messages of one setpoint set: what stands at each topic, member of a JSON object, or register."""
@@ -39,6 +40,7 @@ def confusions(
     words_of_zero: Collection[Scalar] = (),
     *,
     unit: str = "MW",
+    sizes: Collection[Any] = (),
 ) -> Iterator[str]:
     """Return what a device cannot tell apart, for people; a power that it is told as 0 is none.
 
@@ -50,6 +52,7 @@ def confusions(
         zero: What a setpoint of 0 sets.
         words_of_zero: The words in that which may be a power's: numbers, and texts that do not say off.
         unit: MW, or Mvar for reactive power.
+        sizes: Places that hold the size of a power, active or reactive: none of them is a mode.
     """
     low, high = min(told, default=0.0), max(told, default=0.0)
     if not any(isinstance(word, int | float) for word in words_of_zero):
@@ -77,19 +80,19 @@ def confusions(
         if left is not None:
             yield f"0 {unit} would leave the device as {left:g} {unit} does: a message for 0 has to clear it"
             return
-    sizes = _sizes(driving)
+    own_sizes = sizes_in(driving)
+    every_size = own_sizes.union(sizes)
     says_its_own = any(
-        place not in sizes and all(effects.get(place) != content for effects in driving.values())
-        for place, content in zero.items()
+        place not in every_size and _is_of_0(place, content, driving) for place, content in zero.items()
     )
-    if (clash := _left_by_other_side(driving, sizes)) is not None:
+    if (clash := _left_by_other_side(driving, zero, own_sizes, every_size)) is not None:
         p_mw, other, place = clash
         yield (
-            f"{p_mw:g} {unit} would leave what {other:g} {unit} has set ({_named(place)}), in a mode that is "
-            "the same for both: let its messages clear that"
+            f"{p_mw:g} {unit} would leave what {other:g} {unit} has set ({_named(place)}), and no mode says "
+            "which of the two counts: let its messages clear that"
         )
         return
-    if not says_its_own and (kept := sizes - zero.keys()):
+    if not says_its_own and (kept := own_sizes - zero.keys()):
         place = min(map(_named, kept))
         yield f"0 {unit} would leave a power standing ({place}): let a message for 0 clear it"
 
@@ -128,24 +131,37 @@ def passed_through(
 
 
 def _left_by_other_side(
-    driving: Mapping[float, Effects], sizes: frozenset[Any]
+    driving: Mapping[float, Effects], zero: Effects, sizes: frozenset[Any], every_size: frozenset[Any]
 ) -> tuple[float, float, Any] | None:
     """Return a power, one of the other sign, and a place with the size of that, which both leave in force.
 
     It is in force if what says whether and which way the device is driven is the same for both. Where nothing
-    says that, each message is taken for a command that ends the one before.
+    says that, each message is taken for a command that ends the one before, unless 0 clears each of them.
     """
     for (other, before), (p, effects) in product(driving.items(), driving.items()):
         if p * other >= 0.0:
             continue
-        modes = [place for place in effects if place not in sizes and place in before]
+        modes = [place for place in effects if place not in every_size and place in before]
         kept = (before.keys() & sizes) - effects.keys()
-        if kept and modes and all(before[place] == effects[place] for place in modes):
+        if not modes:
+            kept &= zero.keys()
+        if kept and all(before[place] == effects[place] for place in modes):
             return p, other, min(kept, key=_named)
     return None
 
 
-def _sizes(driving: Mapping[float, Effects]) -> frozenset[Any]:
+def _is_of_0(place: Any, content: Any, driving: Mapping[float, Effects]) -> bool:
+    """Whether what 0 sets at a place is set there by no power, and can say that a power is over.
+
+    Where no power sets anything, a word that a value becomes has to say off: a direction does not.
+    """
+    at_powers = [effects[place] for effects in driving.values() if place in effects]
+    if at_powers or not isinstance(content, tuple):
+        return content not in at_powers
+    return all(is_off(word) for word in content[1:] if isinstance(word, str))
+
+
+def sizes_in(driving: Mapping[float, Effects]) -> frozenset[Any]:
     """Return the places that hold the size of a power: on one side of 0 more than two contents (off, on)."""
     found: set[Any] = set()
     for side in (1.0, -1.0):

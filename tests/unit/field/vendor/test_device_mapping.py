@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
-from heron_mqtt.field.vendor.outgoing import Outgoing
+from heron_mqtt.field.vendor.outgoing import Outgoing, RegisterCommand
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint, Telemetry
 from support.rows import each_row
@@ -127,6 +127,54 @@ def test_rounding_to_the_nearest_does_not_lead_beyond_the_nameplate(
     sent_mw = float(encode(box, p_mw)) / 1e3
     assert abs(sent_mw) <= largest_mw * (1 + 1e-12)
     assert abs(sent_mw - (abs(p_mw) if absolute else sign * p_mw)) <= 10.0 ** (-decimals - 3) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"quantity": "p_mw", "unit": "MW", "decimals": 2, "absolute": True},
+        {"formula": "p_mw", "decimals": 2},
+        {"formula": "abs(p_mw)", "decimals": 2},
+    ],
+)
+def test_the_end_of_the_nameplate_on_its_side_bounds_what_is_rounded(value: dict[str, Any]) -> None:
+    box = mapping(value=value)
+    with contextlib.suppress(ConfigError):
+        box.check_range((-0.05, 0.006))
+    assert float(encode(box, 0.006)) == 0.0  # 0.01 MW would be 10 kW
+    assert abs(float(encode(box, -0.047))) == 0.05
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "lease_s", "word"),
+    [("s", 1, 0.45, 1), ("s", 10, 6.0, 1), ("s", 10, 19.0, 1), ("min", 1, 6.0, 1), ("ms", 1, 0.45, 450)],
+)
+def test_a_register_for_a_lease_is_not_0(unit: str, scale: float, lease_s: float, word: int) -> None:
+    box = load_mapping(
+        {
+            "name": "box",
+            "modbus": {},
+            "registers": {
+                "power": {"address": 0, "type": "int16"},
+                "timer": {"address": 1, "scale": scale},
+            },
+            "quantities": {"p_mw": {"formula": "power", "unit": "W"}},
+            "setpoint": {
+                "release": "zero",
+                "values": {
+                    "p": {"quantity": "p_mw", "unit": "W"},
+                    "t": {"quantity": "lease_s", "unit": unit},
+                },
+                "messages": [{"registers": {"power": "{p}", "timer": "{t}"}}],
+            },
+        },
+        agent="MG1",
+        device="ess",
+        source="box",
+    )
+    (command,) = box.encode(Setpoint(p_mw=0.001, lease_s=lease_s))
+    assert isinstance(command, RegisterCommand)
+    assert [w for write in command.writes for w in write.words] == [1000, word]
 
 
 def test_a_timer_of_a_short_lease_is_not_switched_off_by_rounding() -> None:

@@ -193,6 +193,17 @@ when = "p != 0"
         ("""'{"mode": "{m}"}'""", """'{"power": {p}}'"""),
         ('{ set = { mode = "{m}" } }', '{ set = { power = "{p}" } }'),
         ('["mode", "{m}"]', '["power", "{p}"]'),
+        ('{ cmd = "mode", arg = "{m}" }', '{ cmd = "power", arg = "{p}" }'),
+        ('{ addr = 101, val = "{m}" }', '{ addr = 100, val = "{p}" }'),
+        (
+            '{ id = "{counter}", method = "SetMode", params = { value = "{m}" } }',
+            '{ id = "{counter}", method = "SetPower", params = { value = "{p}" } }',
+        ),
+        ('{ points = [{ name = "m", v = "{m}" }] }', '{ points = [{ name = "p", v = "{p}" }] }'),
+        ('{ set = "mode={m}" }', '{ set = "power={p}" }'),
+        ('{ set = "MODE {m}" }', '{ set = "POWER {p}" }'),
+        ('{ args = ["mode", "{m}"] }', '{ args = ["power", "{p}"] }'),
+        ('{ d = "{m}" }', '{ d = "{p}" }'),
     ],
 )
 def test_a_command_leaves_what_another_command_on_its_topic_has_set(mode: str, power: str) -> None:
@@ -200,6 +211,78 @@ def test_a_command_leaves_what_another_command_on_its_topic_has_set(mode: str, p
     assert "0 MW would leave the device as" in refusal(setpoint)
     assert refusal(setpoint.replace("'discharge'\"", "('discharge' if p > 0 else 'idle')\"")) == ""
     assert refusal(setpoint.replace('when = "p != 0"', "")) == ""
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{ points = [{ name = "p", v = "{p}" }, { name = "m", v = "{m}" }] }',
+        '{ set = "p={p};m={m}" }',
+    ],
+)
+def test_a_shorter_list_or_text_leaves_what_it_does_not_name(payload: str) -> None:
+    shorter = payload.replace('{ name = "p", v = "{p}" }, ', "").replace("p={p};", "")
+    setpoint = COMMANDS.replace("MODE", shorter).replace("POWER", payload)
+    setpoint = setpoint.replace("payload = {", 'when = "p == 0"\npayload = {', 1)
+    assert "0 MW would leave the device as" in refusal(setpoint)
+    assert refusal(setpoint.replace("'discharge'\"", "('discharge' if p > 0 else 'idle')\"")) == ""
+
+
+def test_a_0_whose_word_comes_to_a_topic_of_its_own_has_to_say_off_there() -> None:
+    setpoint = """
+[setpoint.values.t]
+formula = "'power' if p != 0 else 'mode'"
+[setpoint.values.v]
+formula = "p if p != 0 else 'WORD'"
+[[setpoint.messages]]
+topic = "b/set/{t}"
+payload = "{v}"
+"""
+    assert "0 MW would leave a power standing" in refusal(setpoint.replace("WORD", "discharge"))
+    assert refusal(setpoint.replace("WORD", "off")) == ""
+
+
+HONEST = [
+    '{ m = "in", v = "{p}" }|p < 0|{ m = "out", v = "{p}" }|p > 0|{ m = "idle", v = 0 }|p == 0',
+    '{ do = "mode", v = "{m}" }|p == p|{ do = "power", v = "{p}" }|p != 0|{ do = "power", v = 0 }|p == 0',
+    '{ mode = "off" }|p == 0|{ mode = "{m}", v = "{p}" }|p != 0|{ beat = 1 }|p == p',
+    '[{ slot = 1, v = "{p}" }, { slot = 2, v = 0 }]|p == p|{ beat = 1 }|p == p|{ beat = 2 }|p == p',
+]
+
+
+@pytest.mark.parametrize("setpoint", HONEST)
+def test_commands_that_0_clears_are_taken(setpoint: str) -> None:
+    parts = setpoint.split("|")
+    messages = [
+        f'[[setpoint.messages]]\ntopic = "b/c"\npayload = {payload}\nwhen = "{when}"\n'
+        for payload, when in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    values = "[setpoint.values.m]\nformula = \"'charge' if p < 0 else 'discharge'\"\n"
+    assert refusal((values if "{m}" in setpoint else "") + "".join(messages)) == ""
+
+
+TWO_SIZES = """
+[setpoint.values.c]
+formula = "max(-p, 0)"
+[setpoint.values.d]
+formula = "max(p, 0)"
+[[setpoint.messages]]
+topic = "b/charge"
+payload = "{c}"
+when = "p <= 0"
+[[setpoint.messages]]
+topic = "b/discharge"
+payload = "{d}"
+when = "p >= 0"
+"""
+
+
+def test_two_sizes_that_0_clears_one_by_one_do_not_end_each_other() -> None:
+    assert "would leave what -0.005 MW has set (b/charge {c})" in refusal(TWO_SIZES)
+    assert refusal(re.sub("when = .*", "", TWO_SIZES)) == ""
+    ended = TWO_SIZES.replace("<=", "<").replace(">=", ">")
+    stop = '[[setpoint.messages]]\ntopic = "b/do"\npayload = "stop"\nwhen = "p == 0"\n'
+    assert refusal(ended + stop) == ""  # commands, which end each other
 
 
 def test_texts_of_keys_and_values_leave_what_they_do_not_name() -> None:
@@ -231,8 +314,10 @@ def test_reactive_power_is_told_apart_as_power_is() -> None:
     assert refusal(reactive()) == ""
     assert "-0.005 Mvar would tell the device the same as 0.005 Mvar" in refusal(reactive("absolute = true"))
     assert "0 Mvar would leave the device as" in refusal(reactive(when='when = "q != 0"'))
-    by_power = reactive(when='when = "q != 0 or p == 0"')  # 0 var beside a power leaves it, a stop does not
-    assert refusal(by_power) == ""
+    by_power = reactive(when='when = "q != 0 or p == 0"')  # a stop clears it, 0 var beside a power does not
+    assert "0 Mvar (with 0.005 MW) would leave the device as" in refusal(by_power)
+    beside_power = reactive(when='when = "p != 0"')  # 0 clears what a power alone has left, not that
+    assert "0 Mvar (with 0.005 MW) would leave a power standing" in refusal(beside_power)
     with pytest.raises(
         ConfigError, match=r"0 Mvar cannot be sent: setpoint\.values\.q makes of it what it makes of"
     ):
@@ -318,7 +403,7 @@ def test_a_power_that_leaves_the_size_of_the_other_sign_in_the_same_mode_is_refu
     sizes = by_side("off").replace(
         "'charge' if p < 0 else ('discharge' if p > 0 else 'off')", "'on' if p else 'off'"
     )
-    assert "would leave what -0.005 MW has set (b/ch charge), in a mode that is the same" in refusal(sizes)
+    assert "would leave what -0.005 MW has set (b/ch charge), and no mode says" in refusal(sizes)
     cleared = sizes.replace('when = "p > 0"', "").replace('when = "p < 0"', "")
     for name, bound in (("discharge", "max(p, 0)"), ("charge", "max(-p, 0)")):
         cleared = f'[setpoint.values.{name[0]}]\nformula = "{bound}"\n' + cleared.replace(

@@ -1,0 +1,170 @@
+"""Where each message of a mapping sets something on MQTT: a topic, and what stands there in which command.
+
+Devices differ in how they take a message: as all there is now, or as a command that leaves what others have
+set. Two messages of one setpoint, or two items of one list, that set the same member would be pointless in
+the first case; so they are two commands, and a constant text or number in which they differ names them
+(``cmd``, ``method``, ``name``). What each of them sets has a place of its own then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, product
+from typing import Any, NamedTuple
+
+from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
+
+Place = tuple[Any, ...]
+_PAIRS = re.compile(r"[;&,\s]\s*")
+
+
+class CommandPart(NamedTuple):
+    """What can be a command: a payload, or an object in a list within one.
+
+    Attributes:
+        group: Parts that may be commands of one device: the topic, then names of lists.
+        nth: Which item of its list.
+        leaves: The texts, numbers and lists in it by their name; a text of ``key=value`` has several.
+        items: The objects in lists within it.
+    """
+
+    group: tuple[str, ...]
+    nth: int
+    leaves: Mapping[str, Any]
+    items: Sequence[CommandPart]
+
+    def every(self) -> Iterator[CommandPart]:
+        """Yield it and what is within it."""
+        yield self
+        for item in self.items:
+            yield from item.every()
+
+    def leaves_of(self, name: str) -> list[Any]:
+        """Return what it has under a name: a text or number, or all those in the objects of a list."""
+        beneath = [part for item in self.items if item.group[-1] == name for part in item.every()]
+        inside = [leaf for part in beneath for leaf in part.leaves.values()]
+        return [self.leaves[name], *inside] if name in self.leaves else inside
+
+
+class CommandPlaces:
+    """The places of a mapping's messages.
+
+    Args:
+        messages: What each message sends; None = it writes registers.
+        sent_together: For each setpoint that is tried, which of them it sends.
+        values: The names of the mapping's values; other placeholders differ in each message.
+    """
+
+    def __init__(
+        self,
+        messages: Sequence[CommandPart | None],
+        sent_together: Iterable[Collection[int]],
+        values: Collection[str],
+    ) -> None:
+        self._values = frozenset(values)
+        self._named_by: dict[tuple[str, ...], frozenset[str]] = {}
+        groups: dict[tuple[str, ...], list[CommandPart]] = {}
+        parts = [[] if message is None else list(message.every()) for message in messages]
+        for part in (part for several in parts for part in several):
+            groups.setdefault(part.group, []).append(part)
+        pairs = {pair for sent in sent_together for pair in combinations(sorted(sent), 2)}
+        together = [pair for a, b in pairs for pair in product(parts[a], parts[b])]
+        together += [pair for several in parts for pair in combinations(several, 2)]
+        for one, other in together:
+            if one.group == other.group:
+                named_by = self._named_by.get(one.group, frozenset())
+                self._named_by[one.group] = named_by | self._differ_in(one, other, groups[one.group])
+
+    def of(self, part: CommandPart, content: Callable[[Any], Any], topic: Any) -> Iterator[tuple[Place, Any]]:
+        """Yield the places of a message, and what it sets there.
+
+        Args:
+            part: The message.
+            content: Returns what a text or list of it stands for.
+            topic: What its topic stands for.
+        """
+        yield from self._within(part, content, (topic,))
+
+    def _within(
+        self, part: CommandPart, content: Callable[[Any], Any], place: Place
+    ) -> Iterator[tuple[Place, Any]]:
+        place = (*place, *self._key(part))
+        for name, leaf in part.leaves.items():
+            yield (*place, name), content(leaf)
+        for item in part.items:
+            yield from self._within(item, content, (*place, item.group[-1]))
+
+    def _key(self, part: CommandPart) -> Place:
+        """Return what tells a command from others at its place."""
+        names = self._named_by.get(part.group, frozenset())
+        found = tuple(f"{n}={_word(part.leaves[n])}" for n in sorted(names) if n in part.leaves)
+        return found or ((part.nth,) if len(part.group) > 1 else ())
+
+    def _differ_in(
+        self, one: CommandPart, other: CommandPart, group: Sequence[CommandPart]
+    ) -> frozenset[str]:
+        """Return the members by which two parts that are sent together say which command they are."""
+        shared = one.leaves.keys() & other.leaves.keys()
+        names = {
+            name
+            for name in shared
+            if all(_is_word(part.leaves[name]) for part in group if name in part.leaves)
+            and _constant(one.leaves[name]) != _constant(other.leaves[name])
+        }
+        both = shared | ({i.group[-1] for i in one.items} & {i.group[-1] for i in other.items})
+        carrying = {
+            name
+            for name in both
+            if placeholders([*one.leaves_of(name), *other.leaves_of(name)]) & self._values
+        }
+        if names and carrying:
+            return frozenset(names)
+        if names or one.leaves.keys() != other.leaves.keys():
+            return frozenset()
+        return frozenset(name for name in carrying & shared if one.leaves[name] != other.leaves[name])
+
+
+def parts_of(topic: str, payload: Any) -> CommandPart:
+    """Return a payload, as a template, by its members."""
+    return _part((topic,), 0, payload)
+
+
+def _part(group: tuple[str, ...], nth: int, payload: Any) -> CommandPart:
+    leaves: dict[str, Any] = {}
+    items: list[CommandPart] = []
+    for name, leaf in _leaves(payload, ""):
+        if isinstance(leaf, list) and leaf and all(isinstance(item, Mapping) for item in leaf):
+            items += [_part((*group, name), i, item) for i, item in enumerate(leaf)]
+        else:
+            leaves[name] = leaf
+    return CommandPart(group, nth, leaves, items)
+
+
+def _leaves(payload: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield what a payload sets by name: members of an object, ``key=value`` in a text, or all of it."""
+    if isinstance(payload, Mapping):
+        for name, each in payload.items():
+            yield from _leaves(each, f"{key}.{name}" if key else name)
+        return
+    parts = _PAIRS.split(payload.strip("; \n")) if isinstance(payload, str) else []
+    pairs = [part.partition("=") for part in parts]
+    if pairs and all(name and equals for name, equals, _ in pairs):
+        yield from ((f"{key}.{name}" if key else name, value) for name, _, value in pairs)
+    else:
+        yield key or repr(payload), payload
+
+
+def _is_word(leaf: Any) -> bool:
+    """Whether what is constant in a text or number can name a command."""
+    return not isinstance(leaf, bool) and bool(re.search(r"\w", _constant(leaf)))
+
+
+def _constant(leaf: Any) -> str:
+    """Return what is constant in a text, number or list."""
+    return PLACEHOLDER.sub("", leaf if isinstance(leaf, str) else repr(leaf))
+
+
+def _word(leaf: Any) -> str:
+    """Return the word that names a command; where nothing in it is constant, the value in its place."""
+    return _constant(leaf) or str(leaf)
