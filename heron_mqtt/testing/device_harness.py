@@ -438,11 +438,11 @@ class DeviceHarness:
             self.settle(p_mw)
         self.wait_for_power(p_mw, f"{p_mw:g} MW by hand", mark)
 
-    def refused_by_hand(self, p_mw: float) -> Json:
+    def refused_by_hand(self, p_mw: float, **fields: Any) -> Json:
         """Publish a setpoint by hand that must be refused; returns the telemetry that says so."""
         before_mw = self.newest["p_mw"]
         mark = self.now
-        self.send_by_hand(p_mw)
+        self.send_by_hand(p_mw, **fields)
         told = self.telemetry(
             lambda m: isinstance(m.get("rejected"), str), "the refusal of one by hand", mark
         )

@@ -105,6 +105,58 @@ DEFECTS = {
     ),
     "goes beyond its nameplate": _defect("nameplate", "min(max(p_mw, -P_MAX_MW), P_MAX_MW)", "p_mw"),
     "accepts a copy": _defect("copies", "if seq <= newest.get(who, -1):", "if False:"),
+    "takes a number far below for a new count": _defect(
+        "copies",
+        "if seq <= newest.get(who, -1):",
+        "if newest.get(who, -1) - 30 < seq <= newest.get(who, -1):",
+    ),
+    "forgets the numbers at a stop": _defect("copies", _PRESSED, f"        newest.clear()\n{_PRESSED}"),
+    "forgets the numbers at a release": _defect(
+        "copies",
+        "            answered = ack or answered\n            go_safe()",
+        "            answered = ack or answered\n            newest.clear()\n            go_safe()",
+    ),
+    "forgets the numbers at the end of a lease": _defect("copies", _END, f"        newest.clear()\n{_END}"),
+    "clips from half as much again on": _defect(
+        "nameplate",
+        "min(max(p_mw, -P_MAX_MW), P_MAX_MW)",
+        "p_mw if abs(p_mw) < 1.5 * P_MAX_MW else min(max(p_mw, -P_MAX_MW), P_MAX_MW)",
+    ),
+    "does one by hand that takes over in a stop": _defect(
+        "stop",
+        "    if stopped:\n        say_telemetry(rej",
+        "    if stopped and not take_over:\n        say_telemetry(rej",
+    ),
+    "does a numbered one by hand in a lease": _defect(
+        "owner-by-hand",
+        "if is_held and who != holder and not (take_over",
+        "if is_held and who != holder and not (sender is None and seq is not None) and not (take_over",
+    ),
+    "takes the last of two keys on estop": _defect(
+        "malformed-stop",
+        "object_pairs_hook=unique",
+        "object_pairs_hook=dict if message.topic == estop else unique",
+    ),
+    "forgets a release after 10 s": _defect(
+        "stop-stays",
+        _NEWEST,
+        f"rel_at = [0.0]\n{_NEWEST}",
+        "        if not (is_named and ident in releases):",
+        "        if now() - rel_at[0] > 10.0:\n            releases.clear()\n        rel_at[0] = now()\n"
+        "        if not (is_named and ident in releases):",
+    ),
+    "renews what was released": _defect(
+        "owner",
+        _NEWEST,
+        f"last = [None, 0.0, 0.0]\n{_NEWEST}",
+        "            answered = ack or answered\n            go_safe()",
+        "            answered = ack or answered\n            last[:] = who, power['p_mw'], now() + 5.0\n"
+        "            go_safe()",
+        "    if renewal:  # it extends",
+        "    if renewal and not stopped and holder is None and last[0] == who and now() < last[2]:\n"
+        "        holder, power['p_mw'], lease_ends = who, last[1], begin + for_s\n        say_telemetry()\n"
+        "    if renewal:  # it extends",
+    ),
     "accepts a replay": _defect(
         "stale",
         'refused = "stale: it echoes telemetry that we do not know"',

@@ -249,12 +249,13 @@ class DeviceMapping:
             range_mw: From the lowest to the highest power of the device, MW, positive = injected.
 
         Raises:
-            ConfigError: Two powers of different sign would be sent alike, or 0 would leave a power in force.
+            ConfigError: Two powers of different sign would be sent alike, 0 would leave a power in force, or
+                no power of a sign that the device has can be sent.
         """
         if self._writer is None or self._checked_range_mw == range_mw:
             return
         self._writer.values.bound_to(range_mw)
-        if found := self._writer.confusions(range_mw):
+        if found := [*self._writer.unsendable(range_mw), *self._writer.confusions(range_mw)]:
             raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
         self._checked_range_mw = range_mw
 

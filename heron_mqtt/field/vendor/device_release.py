@@ -191,9 +191,14 @@ class DeviceRelease:
             self._claim.close()  # it is only watched from now on: another one may drive it
 
     def _may_have_power(self) -> bool:
-        """Whether it had power when that was said last; one that has fallen silent may have it still."""
+        """Whether it had power when that was said last; one that has fallen silent may have it still.
+
+        One that was at 0 may be on its way to a setpoint that it was told since.
+        """
         is_at_rest = self._rest_now()
-        return not is_at_rest if is_at_rest is not None else self._stop_proof.measures_power
+        if is_at_rest is None:
+            return self._stop_proof.measures_power
+        return not (is_at_rest and self._stop_proof.shows_setpoint(self._monotonic()))
 
     def _rest_now(self) -> bool | None:
         """Whether the power that it said last is next to 0; None = it is not known now."""

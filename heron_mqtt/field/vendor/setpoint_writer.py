@@ -86,9 +86,32 @@ class SetpointWriter:
                 problems.add(f"setpoint.{key}", str(exc))
             except MessageError as exc:
                 messages = self._messages if key == "messages" else self._releases
-                waits = self.values.measured_by(self.values.names) or any(m.learned for m in messages)
-                if not waits:
+                if not self._waits(messages):
                     problems.add(f"setpoint.{key}", f"0 cannot be sent: {exc}")
+
+    def _waits(self, messages: Sequence[SetpointMessage]) -> bool:
+        """Whether messages, or values beside them, need something that only the device can tell."""
+        return bool(self.values.measured_by(self.values.names)) or any(m.learned for m in messages)
+
+    def unsendable(self, range_mw: tuple[float, float]) -> Iterator[str]:
+        """Yield why no power of a sign that a device with this range has, MW, fits into what carries it."""
+        context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+        if self._waits(self._messages):
+            return
+        for bound in range_mw:
+            problem = ""
+            for p_mw in (0.01 * bound, bound) if bound else ():
+                try:
+                    self.encode(ZERO.model_copy(update={"p_mw": p_mw}), context)
+                except NotExpressible:
+                    break  # it is meant: said where it is asked for
+                except MessageError as exc:
+                    problem = str(exc)
+                else:
+                    break
+            else:
+                if problem:
+                    yield f"no power {'below' if bound < 0.0 else 'above'} 0 can be sent: {problem}"
 
     def _check_use(self, problems: Problems) -> None:
         used = {name for m in self._messages for name in m.names}

@@ -211,16 +211,26 @@ def _set(metric: Any, datatype: str, value: Any) -> None:
         case "Double":
             metric.double_value = float(value)
         case "Boolean":
+            if value not in (0, 1):
+                raise ValueError("expected true, false, 0 or 1")
             metric.boolean_value = bool(value)
         case "String" | "Text":
             metric.string_value = str(value)
-        case "Int64" | "UInt64" | "DateTime":
-            metric.long_value = int(value) & 0xFFFF_FFFF_FFFF_FFFF
+        case "DateTime":
+            metric.long_value = _whole(value, 64, is_signed=False)
+        case "Int64" | "UInt64":
+            metric.long_value = _whole(value, 64, is_signed=datatype == "Int64") & 0xFFFF_FFFF_FFFF_FFFF
         case _:
             bits = int(datatype.lstrip("UInt"))
-            if not -(1 << (bits - 1)) <= int(value) < 1 << bits:
-                raise ValueError(f"it does not fit into {bits} bits")
-            metric.int_value = int(value) & 0xFFFF_FFFF
+            metric.int_value = _whole(value, bits, is_signed=datatype.startswith("Int")) & 0xFFFF_FFFF
+
+
+def _whole(value: Any, bits: int, *, is_signed: bool) -> int:
+    low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if is_signed else (0, 1 << bits)
+    whole = int(value)
+    if not low <= whole < high:
+        raise ValueError(f"it does not fit into {bits} bits{'' if is_signed else ' without a sign'}")
+    return whole
 
 
 @functools.cache

@@ -172,13 +172,21 @@ class StopProof:
             return None if self.may_hold_power else telemetry.p_mw
         if not was_told:
             return telemetry.p_mw
-        # What it reports on change alone may stand since before the stop. A setpoint that moved it since
-        # would have been reported, given time.
-        holds_since = now_s - self._state.age_s("p_mw", now_s)
-        is_of_after = holds_since >= self._rest.told_at + self._settle_s
-        unmoved_since = max(self._measured.last_at, holds_since - LEAVES_POWER_S)
-        is_unmoved = unmoved_since >= self._commander.moved_at + self._settle_s
-        return telemetry.p_mw if is_of_after and is_unmoved else None
+        # What it reports on change alone may stand since before the stop.
+        is_of_after = self._holds_since(now_s) >= self._rest.told_at + self._settle_s
+        return telemetry.p_mw if is_of_after and self.shows_setpoint(now_s) else None
+
+    def shows_setpoint(self, now_s: float) -> bool:
+        """Whether the power that it said last is of after it was told one that is not 0, if it was.
+
+        That would have been reported, given time, also by one that reports what changes.
+        """
+        unmoved_since = max(self._measured.last_at, self._holds_since(now_s) - LEAVES_POWER_S)
+        return unmoved_since >= self._commander.moved_at + self._settle_s
+
+    def _holds_since(self, now_s: float) -> float:
+        """Return since when the power that it said last is known to hold, s."""
+        return now_s - self._state.age_s("p_mw", now_s)
 
     def _known_q_mvar(self, now_s: float) -> float | None:
         """Return the reactive power that it said last, Mvar; None = it is not known."""

@@ -27,9 +27,11 @@ def check_lease_has_an_owner(device: DeviceHarness) -> None:
     one.send(device.part_mw(0.4), renewal=True)
     need(device.is_at(device.part_mw(0.2), device.later_telemetry()), "a displaced sender moved it")
     other.release()
-    for p_mw in device.powers_mw:  # a release ends each of them
+    for p_mw in device.powers_mw:  # a release ends each of them, and no renewal brings them back
         one.do(p_mw)
         one.release()
+        one.send(p_mw, renewal=True)
+    need(device.is_safe(device.later_telemetry()), "a renewal after a release brought the power back")
 
 
 def check_owner_against_one_by_hand(device: DeviceHarness) -> None:
@@ -37,7 +39,8 @@ def check_owner_against_one_by_hand(device: DeviceHarness) -> None:
     device.make_free()
     sender = device.sender()
     sender.do(device.part_mw(0.4))
-    device.refused_by_hand(device.part_mw(0.8))
+    for fields in ({}, {"seq": 10**6}):
+        device.refused_by_hand(device.part_mw(0.8), **fields)
     need(device.is_at(device.part_mw(0.4), device.next_telemetry()), "a setpoint by hand moved it")
     sender.release()
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from heron_mqtt.json_object import Json
 from heron_mqtt.testing.device_checks.echoes import check_forgotten_echo
 from heron_mqtt.testing.device_checks.waiting import is_safe_within
-from heron_mqtt.testing.device_harness import LONGEST_LEASE_S, DeviceHarness, need
+from heron_mqtt.testing.device_harness import LONGEST_LEASE_S, DeviceHarness, SetpointSender, need
 
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
+SOME_SEQ = 100  # far from 0: what counts anew by mistake may do so from a distance on
 FLOOD = 400
 """Messages of a flood: more than a gateway ever sends at once, and nothing that a broker would cut off."""
 
@@ -65,23 +66,44 @@ def _followed(device: DeviceHarness) -> Iterator[tuple[float, Json]]:
 
 
 def check_copies(device: DeviceHarness) -> None:
-    """A setpoint is done once: a copy of its number and an older number move nothing."""
+    """A setpoint is done once: a copy of its number and an older number move nothing.
+
+    Nor does a copy once its lease has ended: by itself, by a stop that was released since, or by a release.
+    """
     device.make_free()
     sender = device.sender()
-    sender.next_seq = 4
+    sender.next_seq = SOME_SEQ
     sender.do(device.part_mw(0.4))
     mark = device.now
-    sender.send(device.part_mw(0.8), seq=4)  # a copy of the number, and an older one
-    sender.send(device.part_mw(0.6), seq=3)
-    sender.next_seq = 5
+    sender.send(device.part_mw(0.8), seq=SOME_SEQ)  # a copy of the number, and older ones
+    for seq in (SOME_SEQ - 1, SOME_SEQ // 2, 0):
+        sender.send(device.part_mw(0.6), seq=seq)
+    sender.next_seq = SOME_SEQ + 1
     sender.do(device.part_mw(0.2))
     said = [m.json for m in device.heard("telemetry", mark)]
     moved = [m for m in said if device.is_at(device.part_mw(0.8), m) or device.is_at(device.part_mw(0.6), m)]
     need(not moved, f"a copy or an older setpoint moved it: {moved}")
+    device.stop()
+    device.release_stop()
+    _is_no_copy_done(device, sender, "a stop and its release")
+    mark = device.now
+    sender.do(device.part_mw(0.2), lease_s=2.0)
+    is_safe_within(device, mark, 6.0 + device.settle_s, "one of 2 s was not renewed")
+    _is_no_copy_done(device, sender, "the end of its lease")
+    sender.do(device.part_mw(0.2))
     sender.release()
+    _is_no_copy_done(device, sender, "its release")
     again = device.sender()
     again.do(device.part_mw(0.2))  # another boot of the same sender counts from 0
     again.release()
+
+
+def _is_no_copy_done(device: DeviceHarness, sender: SetpointSender, after: str) -> None:
+    """Send copies of the newest numbers, whose lease has ended: the device stays at rest."""
+    for seq in (sender.next_seq - 1, sender.next_seq - 2):
+        sender.send(device.part_mw(0.8), seq=seq)
+    told = device.later_telemetry()
+    need(device.is_safe(told), f"a copy of a setpoint, after {after}, moved it: {told}")
 
 
 def check_nameplate(device: DeviceHarness) -> None:
@@ -91,7 +113,7 @@ def check_nameplate(device: DeviceHarness) -> None:
     low_mw, high_mw = float(birth["p_min_mw"]), float(birth["p_max_mw"])
     sender = device.sender()
     sender.do(device.part_mw(0.2))
-    for p_mw in (180.0 * low_mw, 180.0 * high_mw):
+    for p_mw in (factor * bound_mw for factor in (1.2, 180.0) for bound_mw in (low_mw, high_mw)):
         if p_mw != 0.0:
             beyond = sender.answer(sender.send(p_mw))
             need(

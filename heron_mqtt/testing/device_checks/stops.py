@@ -41,6 +41,7 @@ def malformed_stops(env_id: str) -> dict[str, bytes | str | Json]:
         "empty": "",
         "not JSON": "STOP!",
         "cut off": '{"type":"estop","active":fal',
+        "a key twice": '{"type":"estop","active":true,"active":false}',
         "two objects": '{"active":false}{"active":true}',
         "a list": '[{"active":false}]',
         "deep": "[" * 3000,
@@ -86,6 +87,7 @@ def check_stop(device: DeviceHarness) -> None:
     mark = device.stop()
     device.telemetry(device.is_safe, "the safe state after the stop", mark)
     device.refused_by_hand(device.part_mw(0.6))
+    device.refused_by_hand(device.part_mw(0.6), take_over=True)
     for fields in ({}, {"take_over": True}):
         answer = sender.answer(sender.send(device.part_mw(0.6), **fields))
         need(answer.get("rejected") and device.is_safe(answer), f"expected a refusal at rest: {answer}")
@@ -103,12 +105,15 @@ def check_stop(device: DeviceHarness) -> None:
 
 
 def check_stop_stays(device: DeviceHarness) -> None:
-    """Time does not end a stop, nor a power: it is looked at again after 21 s."""
+    """Time does not end a stop, nor a power, nor that an old release is one: it is looked at after 21 s."""
     device.make_free()
+    sender = device.sender()
+    device.stop()
+    device.release_stop(boot=sender.boot, seq=1)
     device.sender().do(device.next_mw())
     mark = device.stop()
     device.pause(STOP_S)
-    sender = device.sender()
+    device.stop({"type": "estop", "active": False, "boot": sender.boot, "seq": 1})  # that of before, again
     answer = sender.answer(sender.send(device.part_mw(0.4)))
     told = f"{STOP_S:g} s after a stop that nobody released"
     need(answer.get("rejected") and device.is_safe(answer), f"{told} it follows a setpoint: {answer}")

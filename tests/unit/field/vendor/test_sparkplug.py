@@ -374,9 +374,9 @@ def test_what_is_damaged_is_said_and_the_rest_is_read() -> None:
 @each_row(
     ("datatype", "fits", "sent_as"),
     [
-        ("Int8", [-128, 255], [0xFFFF_FF80, 255]),
-        ("UInt16", [-(1 << 15), (1 << 16) - 1], [0xFFFF_8000, 0xFFFF]),
-        ("Int32", [-(1 << 31), (1 << 32) - 1], [1 << 31, 0xFFFF_FFFF]),
+        ("Int8", [-128, 127], [0xFFFF_FF80, 127]),
+        ("UInt16", [0, (1 << 16) - 1], [0, 0xFFFF]),
+        ("Int32", [-(1 << 31), (1 << 31) - 1], [1 << 31, 0x7FFF_FFFF]),
         ("Int64", [-1, 5], [(1 << 64) - 1, 5]),
         ("UInt64", [1 << 40], [1 << 40]),
         ("DateTime", [1_767_225_600_000], [1_767_225_600_000]),
@@ -398,12 +398,23 @@ def test_a_value_is_sent_as_its_datatype(datatype: str, fits: list[Any], sent_as
 
 @pytest.mark.parametrize(
     ("datatype", "beyond"),
-    [("Int8", [-129, 256]), ("Int16", [-(1 << 15) - 1, 1 << 16]), ("UInt32", [1 << 32])],
+    [
+        ("Int8", [-129, 128, 255]),
+        ("Int16", [-(1 << 15) - 1, 1 << 15]),
+        ("UInt32", [-1, 1 << 32]),
+        ("UInt64", [-1, 1 << 64]),
+        ("DateTime", [-1]),
+    ],
 )
 def test_a_whole_number_beyond_its_bits_is_refused(datatype: str, beyond: list[int]) -> None:
     for value in beyond:
         with pytest.raises(MessageError, match=f"^metric a: {value} is no {datatype}: it does not fit into"):
             encode({"a": value}, {"a": datatype}, 0)
+
+
+def test_a_number_is_no_truth_value() -> None:
+    with pytest.raises(MessageError, match=r"^metric a: -1000 is no Boolean: expected true, false, 0 or 1$"):
+        encode({"a": -1000}, {"a": "Boolean"}, 0)
 
 
 def test_a_signed_number_is_what_its_bits_mean() -> None:

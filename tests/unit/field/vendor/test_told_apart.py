@@ -228,6 +228,17 @@ def test_a_shorter_list_or_text_leaves_what_it_does_not_name(payload: str) -> No
     assert refusal(setpoint.replace("'discharge'\"", "('discharge' if p > 0 else 'idle')\"")) == ""
 
 
+def test_a_sign_that_does_not_fit_into_what_carries_it_is_refused() -> None:
+    commanded = '[[setpoint.messages]]\ntopic = "b/c"\npayload = { v = "{p}" }\nmetrics = { v = "TYPE" }\n'
+    for kind in ("UInt8", "UInt16", "UInt32", "UInt64", "DateTime"):
+        assert "no power below 0 can be sent: metric v: -" in refusal(commanded.replace("TYPE", kind))
+        if kind != "UInt8":
+            assert refusal(commanded.replace("TYPE", kind), DISCHARGES) == ""
+    assert "no power above 0 can be sent" in refusal(commanded.replace("TYPE", "Boolean"))
+    for kind in ("Int16", "Int32", "Int64", "Float", "Double", "String"):
+        assert refusal(commanded.replace("TYPE", kind)) == ""
+
+
 def test_a_0_whose_word_comes_to_a_topic_of_its_own_has_to_say_off_there() -> None:
     setpoint = """
 [setpoint.values.t]
