@@ -149,7 +149,7 @@ class ReleaseAtEnd:
         shown = (
             self._rest.shown
             if self._rest.has_power
-            else "it has not said its power since: it had some before"
+            else "it has not said its power since: it may have some"
         )
         return f"it was handed back with 0, and {shown}"
 

@@ -2176,7 +2176,7 @@ async def test_power_that_swings_after_its_last_release_is_not_at_rest_when_it_i
 @pytest.mark.parametrize(
     ("quiet_s", "left"),
     [
-        (0.05, "it was handed back with 0, and it has not said its power since: it had some before"),
+        (0.05, "it was handed back with 0, and it has not said its power since: it may have some"),
         (
             0.6,
             "it was not handed back, and may hold its last setpoint: its release was sent while it was not "
@@ -2196,6 +2196,28 @@ async def test_one_that_falls_silent_before_its_last_release_has_its_power_still
     await asyncio.sleep(quiet_s)
     await site.end()
     assert site.device.left_undone == left
+    assert site.leases[-1]["state"] == "held"
+
+
+async def test_one_that_reports_changes_alone_may_be_on_its_way_to_its_setpoint(make: Any) -> None:
+    site = await make(quiet("heartbeat"), stale_after_s=5.0)
+    site.wire.says("box/state", {"p": 0})
+    site.wire.says("box/alive", "tick")
+    await said(site, 1, "telemetry")
+    site.send(0.003, 30.0)
+    await until(lambda: site.wire.sent, "its setpoint")
+
+    async def beats() -> None:
+        while True:
+            site.wire.says("box/alive", "tick")
+            await asyncio.sleep(0.05)
+
+    beating = asyncio.get_running_loop().create_task(beats())
+    await site.end()
+    beating.cancel()
+    assert site.device.left_undone == (
+        "it was handed back with 0, and it has not said its power since: it may have some"
+    )
     assert site.leases[-1]["state"] == "held"
 
 
