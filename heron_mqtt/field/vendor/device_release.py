@@ -197,7 +197,7 @@ class DeviceRelease:
         """
         is_at_rest = self._rest_now()
         if is_at_rest is None:
-            return self._stop_proof.measures_power
+            return True
         return not (is_at_rest and self._stop_proof.shows_setpoint(self._monotonic()))
 
     def _rest_now(self) -> bool | None:

@@ -147,9 +147,7 @@ class ReleaseAtEnd:
 
     def _shown_power(self) -> str:
         shown = (
-            self._rest.shown
-            if self._rest.has_power
-            else "it has not said its power since: it may have some"
+            self._rest.shown if self._rest.has_power else "it has not said its power since: it may have some"
         )
         return f"it was handed back with 0, and {shown}"
 
