@@ -233,7 +233,7 @@ class Trainer:
         scores = self._scores(weights)
         ranks = np.empty(len(scores))
         ranks[np.argsort(scores)] = np.linspace(-0.5, 0.5, len(scores))
-        slope = (ranks[: self._pairs] - ranks[self._pairs :]) @ noise / (self._pairs * sigma)
+        slope = weighted_sum(ranks[: self._pairs] - ranks[self._pairs :], noise) / (self._pairs * sigma)
         self._count += 1
         self._first = 0.9 * self._first + 0.1 * slope
         self._second = 0.99 * self._second + 0.01 * slope**2
@@ -251,6 +251,16 @@ class Trainer:
         scores = day_scores(self._batch, np.tile(rows, n), np.tile(seeds, n))
         found: Array = scores.reshape(n, self._n_days).mean(axis=1)
         return found
+
+
+def weighted_sum(factors: Array, rows: Array) -> Array:
+    """Return the (n,) sum of (m, n) rows, each times its one of m factors, added one after another.
+
+    Not as a product of matrices: its last bit depends on the processor, by the kernel that BLAS has for it.
+    Of the scores only their order counts, so that nothing else in a checkpoint does.
+    """
+    total: Array = (factors[:, np.newaxis] * rows).sum(axis=0)
+    return total
 
 
 def _days(batch: BatchedMicrogrids, *, held_out: bool) -> NDArray[np.int64]:

@@ -81,6 +81,16 @@ def test_the_strategy_climbs_a_hill_of_which_it_knows_scores_alone(
     assert (given[-1][:8] + given[-1][8:]).std(axis=0) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_step_has_the_same_last_bit_on_every_processor(script: ModuleType) -> None:
+    """Sums in a fixed order, without fused operations; a product of matrices differs with the BLAS kernel."""
+    rng = np.random.default_rng(1)
+    factors, rows = rng.standard_normal(16), rng.standard_normal((16, N_WEIGHTS))
+    expected = [0.0] * N_WEIGHTS
+    for factor, row in zip(factors.tolist(), rows.tolist(), strict=True):
+        expected = [total + factor * entry for total, entry in zip(expected, row, strict=True)]
+    assert script.weighted_sum(factors, rows).tolist() == expected
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_writes_checkpoint_and_curve_and_a_seed_makes_them_again(
