@@ -1,7 +1,7 @@
-"""Measure the policies that were trained here, and write the tables and the curve of docs/training.md.
+"""Measure the policies that were trained here, and write the tables and the curves of docs/training.md.
 
     python scripts/training_tables.py                 print the tables; 3 minutes of an idle core
-    python scripts/training_tables.py --write         put them into the page, and draw its curve
+    python scripts/training_tables.py --write         put them into the page, and draw its curves
     python scripts/training_tables.py --without-mpc   print them without what takes longest
 
 Everything comes from seeds and from files of the repository: the same commit gives the same tables.
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ from powergrid.scenario import LoadedScenario, load_scenario
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, CURVES = ROOT / "docs" / "training.md", ROOT / "docs" / "training"
-PICTURE = ROOT / "docs" / "training-curves.svg"
+PICTURES = ROOT / "docs"
 BEGIN, END = (f"<!-- made by scripts/training_tables.py, {{name}}: {edge} -->" for edge in ("begin", "end"))
 SCENARIO, SEEDS = "training_days", range(20)
 POLICIES = ("rule", "idle", "random", "learned", "field", "mpc")
@@ -50,9 +51,13 @@ NAMES = {
     "mpc": "mpc, noisy forecasts",
 }
 LINES = {
-    "field.csv": ("field: with the losses of lte_poor and partition", "#b5482a"),
-    "control.csv": ("control: without losses", "#3a6ea5"),
+    "training-curve-learned.svg": {"learned.csv": ("learned: without losses", "#3c7a4a")},
+    "training-curves.svg": {
+        "field.csv": ("field: with the losses of lte_poor and partition", "#b5482a"),
+        "control.csv": ("control: without losses", "#3a6ea5"),
+    },
 }
+"""Picture -> the curves in it -> what each is called, and its colour."""
 
 
 class ControlPolicy(LearnedPolicy):
@@ -64,7 +69,7 @@ class ControlPolicy(LearnedPolicy):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print or write."""
     parser = ProgramArguments(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="write docs/training.md and its curve")
+    parser.add_argument("--write", action="store_true", help="write docs/training.md and its curves")
     parser.add_argument("--without-mpc", action="store_true", help="leave model-predictive control out")
     options = parser.parse_args(arguments)
     if options.write and options.without_mpc:
@@ -77,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, table in tables.items():
             page = between(page, BEGIN.format(name=name), END.format(name=name), table)
         PAGE.write_text(page, encoding="utf-8")
-        PICTURE.write_text(draw(CURVES), encoding="utf-8")
+        for name, lines in LINES.items():
+            (PICTURES / name).write_text(draw(CURVES, lines), encoding="utf-8")
 
 
 def measure(loaded: LoadedScenario, seeds: Sequence[int], *, with_mpc: bool = True) -> dict[str, str]:
@@ -176,10 +182,15 @@ def _lost(perfect: Evaluation, one: Evaluation) -> MeanEstimate:
     return mean_of([without.score_usd - with_it.score_usd for without, with_it in pairs])
 
 
-def draw(folder: Path) -> str:
-    """Return the learning curve as a picture, SVG: $ a day above the rule on held-out days."""
+def draw(folder: Path, lines: Mapping[str, tuple[str, str]]) -> str:
+    """Return learning curves as a picture, SVG: $ a day above the rule on held-out days.
+
+    Args:
+        folder: That the curves are in.
+        lines: File of a curve -> what it is called, and its colour.
+    """
     width, height, left, top, right, bottom = 640, 300, 60, 20, 20, 70
-    curves = {name: _points(folder / name) for name in LINES}
+    curves = {name: _points(folder / name) for name in lines}
     scores = [score for points in curves.values() for _, score in points]
     low, high = min(scores) - 0.2, max(scores) + 0.2
     last = max(generation for points in curves.values() for generation, _ in points)
@@ -195,13 +206,13 @@ def draw(folder: Path) -> str:
         'font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
-    for score in range(math.ceil(low), math.floor(high) + 1):
+    for score in _marks(low, high, at_most=8):
         parts.append(f'<text x="{left - 8}" y="{y(score) + 4:.1f}" text-anchor="end">{score} $</text>')
         parts.append(f'<path d="M{left} {y(score):.1f}H{width - right}" stroke="#ccc"/>')
-    for generation in range(0, last + 1, 10):
+    for generation in _marks(0, last, at_most=10):
         at = f'x="{x(generation):.1f}" y="{height - bottom + 18}"'
         parts.append(f'<text {at} text-anchor="middle">{generation}</text>')
-    for number, (name, (label, colour)) in enumerate(LINES.items()):
+    for number, (name, (label, colour)) in enumerate(lines.items()):
         path = " ".join(f"{x(generation):.1f},{y(score):.1f}" for generation, score in curves[name])
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [
@@ -213,6 +224,16 @@ def draw(folder: Path) -> str:
         parts.append(f'<text x="{left + 32}" y="{below}">{label}</text>')
     parts.append(f'<text x="{width - right}" y="{height - 30}" text-anchor="end">generation</text></svg>')
     return "\n".join(parts) + "\n"
+
+
+def _marks(low: float, high: float, *, at_most: int) -> range:
+    """Return the multiples of 1, 2, 5, 10, ... from low to high: as many as there may be."""
+    widths = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    return next(
+        marks
+        for width in widths
+        if len(marks := range(math.ceil(low / width) * width, math.floor(high) + 1, width)) <= at_most
+    )
 
 
 def _points(path: Path) -> list[tuple[int, float]]:

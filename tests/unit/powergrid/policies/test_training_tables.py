@@ -120,7 +120,7 @@ def test_it_writes_the_marked_tables_and_nothing_else(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = script.PAGE.read_text(encoding="utf-8")
-    page, picture = tmp_path / "training.md", tmp_path / "curves.svg"
+    page = tmp_path / "training.md"
     page.write_text(before, encoding="utf-8")
     made = {name: f"| a table | of {name} |" for name in ("policies", "networks", "district")}
     asked: list[tuple[int, bool]] = []
@@ -131,17 +131,19 @@ def test_it_writes_the_marked_tables_and_nothing_else(
 
     monkeypatch.setattr(script, "measure", measure)
     monkeypatch.setattr(script, "PAGE", page)
-    monkeypatch.setattr(script, "PICTURE", picture)
+    monkeypatch.setattr(script, "PICTURES", tmp_path)
     script.main(["--without-mpc"])
     assert page.read_text(encoding="utf-8") == before
-    assert not picture.exists()
+    assert list(tmp_path.iterdir()) == [page]
     script.main(["--write"])
     assert asked == [(20, False), (20, True)]
     block = re.compile(r"(<!-- made by \S+, \w+: begin -->)(.*?)(<!-- made .*?-->)", re.DOTALL)
     after = page.read_text(encoding="utf-8")
     assert [found[2].strip() for found in block.finditer(after)] == list(made.values())
     assert block.sub(r"\1\3", after) == block.sub(r"\1\3", before)
-    assert picture.read_text(encoding="utf-8") == script.draw(script.CURVES)
+    assert {path.name for path in tmp_path.iterdir()} == {page.name, *script.LINES}
+    for name, lines in script.LINES.items():
+        assert (tmp_path / name).read_text(encoding="utf-8") == script.draw(script.CURVES, lines)
 
 
 def test_a_page_without_a_row_is_not_written(
@@ -171,7 +173,9 @@ def test_the_page_has_what_the_script_makes_and_its_words_are_of_its_tables(scri
     told = [number.lstrip("-") for number in NUMBER.findall(words)]
     assert told
     assert [number for number in told if number not in known] == []
-    assert script.PICTURE.read_text(encoding="utf-8") == script.draw(script.CURVES)
+    for name, lines in script.LINES.items():
+        assert f"({name})" in text
+        assert (script.PICTURES / name).read_text(encoding="utf-8") == script.draw(script.CURVES, lines)
 
 
 def rows_of_page(script: ModuleType, name: str) -> set[str]:
