@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from powergrid.envs import MultiAgentMicrogrids
+from powergrid.policies.scoring import with_policy
+from powergrid.scenario import load_scenario
 from support.doc_pages import ROOT
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -21,6 +25,17 @@ RECIPES = {
     "torchrl": ("torchrl", "torchrl", "return of a day: "),
     "benchmarl": ("torchrl", "benchmarl", "return of an episode, scaled: "),
 }
+
+
+def step_by_network(checkpoint: Path) -> None:
+    """Let every agent decide by a network that a recipe wrote: it has to fit what agents see and set."""
+    loaded = with_policy(
+        load_scenario("training_days"), "powergrid.policies:NetworkPolicy", {"checkpoint": str(checkpoint)}
+    )
+    env = MultiAgentMicrogrids({"scenario": loaded, "observation_scale": "unit"})
+    env.reset(seed=1)
+    rewards = env.step({})[1]
+    assert all(np.isfinite(reward) for reward in rewards.values())
 
 
 def file(name: str) -> Path:
@@ -59,5 +74,7 @@ def test_a_recipe_runs(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout.splitlines()[-1]
-    if name == "sb3":
-        assert (tmp_path / "shared.npz").exists()
+    if name in ("sb3", "torchrl"):
+        checkpoint = tmp_path / "shared.npz"
+        assert checkpoint.exists()
+        step_by_network(checkpoint)
