@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from heron_mqtt.messaging.core.background_loop import current_loop
@@ -25,6 +26,7 @@ class Wakeup:
         self._error: BaseException | None = None
         self._ends_s: float | None = None  # of the wait under way, on the loop's clock
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_s = math.inf  # when the timer goes off, on the loop's clock
         self._loop: asyncio.AbstractEventLoop | None = None  # of the timer
 
     def notify(self) -> None:
@@ -55,7 +57,9 @@ class Wakeup:
         loop = current_loop()
         ends_s = None if timeout_s is None else loop.time() + timeout_s
         self._condition = condition
-        self._expect(loop, ends_s)
+        self._ends_s = ends_s
+        if loop is not self._loop or (ends_s is not None and ends_s < self._rings_s):
+            self._expect(loop, ends_s)
         try:
             while True:  # even where the time is over already: what is on its way may still come
                 self._waiter = loop.create_future()
@@ -70,20 +74,19 @@ class Wakeup:
             self._ends_s = None
 
     def _expect(self, loop: asyncio.AbstractEventLoop, ends_s: float | None) -> None:
-        """See to it that the timer goes off when the wait is over, or before."""
-        self._ends_s = ends_s
+        """Have the timer go off when the wait is over: it would later, or does not in this loop."""
         if loop is not self._loop:  # the timer of a loop that has ended never goes off
-            self._loop, self._timer = loop, None
-        if ends_s is None or (self._timer is not None and self._timer.when() <= ends_s):
+            self._loop, self._timer, self._rings_s = loop, None, math.inf
+        if ends_s is None:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(ends_s, self._ring, loop)
+        self._timer, self._rings_s = loop.call_at(ends_s, self._ring, loop), ends_s
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:  # left behind in a loop that goes on; who waits now waits elsewhere
             return
-        self._timer = None
+        self._timer, self._rings_s = None, math.inf
         if self._ends_s is None:
             return
         if loop.time() < self._ends_s:

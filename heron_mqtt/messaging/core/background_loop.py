@@ -13,6 +13,7 @@ import atexit
 import os
 import threading
 from collections.abc import Coroutine
+from threading import get_ident
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -70,8 +71,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     """
     global _seen_running  # noqa: PLW0603 - a cache of one
     loop = _seen_running
-    if loop is not None and getattr(loop, "_thread_id", None) == threading.get_ident():
-        return loop
+    if loop is not None:
+        try:
+            if loop._thread_id == get_ident():  # type: ignore[attr-defined]
+                return loop
+        except AttributeError:  # a loop that is not asyncio's
+            pass
     loop = _seen_running = asyncio._get_running_loop()
     return loop
 

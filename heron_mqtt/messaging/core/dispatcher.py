@@ -29,11 +29,6 @@ from heron_mqtt.messaging.tap import ArrivalKind, MessageTap
 UNASKED = 16  # messages kept for a first consume() on a channel that so far only had callbacks
 
 
-_Followed = tuple[str, str, SequenceStream]
-"""The stream that a channel's last message belongs to, with its sender and boot; a plain tuple, as one with
-names takes several times as long to take apart."""
-
-
 class _Decoded(NamedTuple):
     """A payload, what it holds, and what that has been validated as; none of it is written to."""
 
@@ -62,6 +57,28 @@ class _Mailbox:
 
         As payloads where they came as such: objects would take half as much memory again.
         """
+
+
+class _Channel:
+    """What is at hand of one channel that messages came on, so that each of them looks for it only once.
+
+    Attributes:
+        subscriptions: Those that match; None = to be looked up, as they may have changed.
+        mailbox: None = it had none at the last look.
+        stream: That its last message belongs to, with its ``sender`` and ``boot``; None = of none.
+    """
+
+    __slots__ = ("boot", "mailbox", "sender", "stream", "subscriptions")
+
+    def __init__(self) -> None:
+        self.subscriptions: tuple[Subscription, ...] | None = None
+        self.mailbox: _Mailbox | None = None
+        self.sender = self.boot = ""
+        self.stream: SequenceStream | None = None
+
+    def is_of(self, sender: object, boot: object) -> bool:
+        """Whether the last message belonged to a stream of this sender and boot."""
+        return self.stream is not None and self.sender == sender and self.boot == boot
 
 
 @dataclass(slots=True)
@@ -99,14 +116,14 @@ class Dispatcher:
         self.on_ended = on_ended
         self.tap: MessageTap | None = None
         self._tracker = SequenceTracker()
-        self._followed: dict[str, _Followed] = {}
         self._max_payload = max_payload
         self._max_queue = max_queue
         self._keeps_all = keeps_all
         self._lock = threading.RLock()
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._wide: dict[str, None] = {}  # filters with wildcards among them: the only ones to search
-        self._routes: dict[str, tuple[Subscription, ...]] = {}  # cache, dropped when subscriptions change
+        self._channels: dict[str, _Channel] = {}
+        self._routed: list[_Channel] = []  # of these, the ones whose subscriptions are known
         self._troubled: dict[str, ChannelTrouble] = {}
         self._mailboxes: dict[str, _Mailbox] = {}
         self._foreign: dict[str, Json] = {}  # the last message of each channel that has no sequence
@@ -119,7 +136,7 @@ class Dispatcher:
         subscription = Subscription(self, channel, callback, self._max_queue)
         with self._lock:
             self._subscriptions.setdefault(channel, []).append(subscription)
-            self._routes.clear()
+            self._forget_routes()
             if topics.is_filter(channel):
                 self._wide[channel] = None
             else:
@@ -135,7 +152,7 @@ class Dispatcher:
             if not held:
                 self._subscriptions.pop(subscription.channel, None)
                 self._wide.pop(subscription.channel, None)
-            self._routes.clear()
+            self._forget_routes()
         self.on_removed(subscription.channel)
         self.on_ended(subscription)
 
@@ -159,18 +176,35 @@ class Dispatcher:
     def subscriptions(self, channel: str) -> tuple[Subscription, ...]:
         """Return the subscriptions that match a channel."""
         with self._lock:
-            found = self._routes.get(channel)
+            at_hand = self._channels.get(channel) or self._take_to_hand(channel)
+            found = at_hand.subscriptions
             if found is None:
                 wide = [f for f in self._wide if topics.matches(f, channel)]
                 found = tuple(s for f in (channel, *wide) for s in self._subscriptions.get(f, ()))
-                if len(self._routes) >= self._max_channels():
-                    self._routes.clear()
-                self._routes[channel] = found
+                at_hand.subscriptions = found
+                self._routed.append(at_hand)
             return found
 
-    def _max_channels(self) -> int:
-        """Return of how many channels something may be kept: the network names some, we name the others."""
-        return MAX_CHANNELS + len(self._subscriptions)
+    def _forget_routes(self) -> None:
+        """Look up again who wants what: subscriptions have changed."""
+        for at_hand in self._routed:
+            at_hand.subscriptions = None
+        self._routed.clear()
+
+    def _take_to_hand(self, channel: str) -> _Channel:
+        """Have a channel at hand; of too many, all others are laid aside.
+
+        A stream whose messages are taken without asking the tracker is handed back to it before it is left:
+        the tracker forgets those that it has not heard of for longest.
+        """
+        if len(self._channels) >= MAX_CHANNELS + len(self._subscriptions):  # the network names some of them
+            for name, known in self._channels.items():
+                if known.stream is not None:
+                    self._tracker.keep(known.sender, known.boot, name, known.stream)
+            self._channels.clear()
+            self._routed.clear()
+        at_hand = self._channels[channel] = _Channel()
+        return at_hand
 
     # -- arrival -----------------------------------------------------------------------------------
 
@@ -247,18 +281,20 @@ class Dispatcher:
         lock = self._lock
         lock.acquire()  # for each message: ``with`` looks for two methods of the lock each time
         try:
+            at_hand = self._channels.get(channel) or self._take_to_hand(channel)
             # nearly every message is the one after the last on its channel
-            if (followed := self._followed.get(channel)) is not None:
-                sender, boot, stream = followed
-                seq = message.get("seq")
-                goes_on = type(seq) is int and seq == stream.expected
-                if goes_on and message.get("sender") == sender and message.get("boot") == boot:
-                    stream.expected += 1
-                    known = False
-                else:
-                    known = self._is_known(channel, message, retained)
+            stream, seq = at_hand.stream, message.get("seq")
+            if (
+                stream is not None
+                and type(seq) is int
+                and seq == stream.expected
+                and message.get("sender") == at_hand.sender
+                and message.get("boot") == at_hand.boot
+            ):
+                stream.expected = seq + 1
+                known = False
             else:
-                known = self._is_known(channel, message, retained)
+                known = self._is_known(channel, at_hand, message, retained)
             if known and channel in topics.ALWAYS_DELIVERED:
                 known = False
             if self.tap is not None:
@@ -267,16 +303,14 @@ class Dispatcher:
                 self.tap.arrived(channel, message, payload, retained, kind)
             asked = False
             if not known:
-                box = self._mailboxes.get(channel)
-                if box is None and self._keeps_all and len(self._mailboxes) < MAX_CHANNELS:
-                    box = self._mailboxes[channel] = _Mailbox()
+                box = at_hand.mailbox or self._mailbox_of(channel, at_hand)
                 if box is not None and not (asked := box.asked):
                     box.unasked.append((message if payload is None else payload, retained))
             elif not retained:
                 stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
-            subscriptions = self._routes.get(channel)
+            subscriptions = at_hand.subscriptions
         finally:
             lock.release()
         if subscriptions is None:
@@ -297,12 +331,19 @@ class Dispatcher:
         self.stats.received += 1
         subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
-    def _is_known(self, channel: str, message: Json, retained: bool) -> bool:
+    def _mailbox_of(self, channel: str, at_hand: _Channel) -> _Mailbox | None:
+        """Return a channel's mailbox, if it has one or gets one now, and have it at hand."""
+        box = self._mailboxes.get(channel)
+        if box is None and self._keeps_all and len(self._mailboxes) < MAX_CHANNELS:
+            box = self._mailboxes[channel] = _Mailbox()
+        at_hand.mailbox = box
+        return box
+
+    def _is_known(self, channel: str, at_hand: _Channel, message: Json, retained: bool) -> bool:
         """Whether a message has come before; it is not just the next of the stream that is followed."""
         sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")
-        followed = self._followed.get(channel)
-        if followed is not None and followed[:2] == (sender, boot):
-            self._tracker.keep(*followed[:2], channel, followed[2])
+        if at_hand.stream is not None and at_hand.is_of(sender, boot):
+            self._tracker.keep(at_hand.sender, at_hand.boot, channel, at_hand.stream)
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
             # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
             known = retained and self._foreign.get(channel) == message
@@ -312,7 +353,7 @@ class Dispatcher:
             return known
         lost_before = self._tracker.lost
         arrival = self._tracker.observe(sender, boot, channel, seq)
-        self._follow(channel, sender, boot)
+        self._follow(channel, at_hand, sender, boot)
         if arrival is Arrival.EXPECTED:
             return False
         if self._tracker.lost != lost_before:
@@ -327,22 +368,13 @@ class Dispatcher:
             self.stats.report("gap", channel, f"{sender} jumped to seq {seq}: it does not count by one")
         return arrival is Arrival.DUPLICATE
 
-    def _follow(self, channel: str, sender: str, boot: str) -> None:
-        """Remember the stream of a channel's last message: the next one is likely to go on with it.
-
-        A stream whose messages are taken without asking the tracker is handed back to it before it is left:
-        the tracker forgets those that it has not heard of for longest.
-        """
+    def _follow(self, channel: str, at_hand: _Channel, sender: str, boot: str) -> None:
+        """Remember the stream of a channel's last message: the next one is likely to go on with it."""
         stream = self._tracker.stream(sender, boot, channel)
-        before = self._followed.get(channel)
-        if before is not None and before[:2] != (sender, boot):
-            self._tracker.keep(*before[:2], channel, before[2])
-        if before is None and len(self._followed) >= self._max_channels():
-            for name, (whose, which, known) in self._followed.items():
-                self._tracker.keep(whose, which, name, known)
-            self._followed.clear()
+        if at_hand.stream is not None and not at_hand.is_of(sender, boot):
+            self._tracker.keep(at_hand.sender, at_hand.boot, channel, at_hand.stream)
         if stream is not None:
-            self._followed[channel] = sender, boot, stream
+            at_hand.sender, at_hand.boot, at_hand.stream = sender, boot, stream
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return what went wrong on one channel so far."""
@@ -431,6 +463,8 @@ class Dispatcher:
             held = [s for subs in self._subscriptions.values() for s in subs]
             waiters = [w for box in self._mailboxes.values() for w in box.waiters]
             self._mailboxes.clear()
+            for at_hand in self._channels.values():
+                at_hand.mailbox = None
         for subscription in held:
             subscription()
         for waiter in waiters:

@@ -129,6 +129,7 @@ class Subscription:
         "_active",
         "_callback",
         "_is_async",
+        "_is_plain",
         "_loop",
         "_max_queue",
         "_owner",
@@ -151,7 +152,8 @@ class Subscription:
         )
         self._loop = running_loop() or (background_loop() if is_async else None)
         self._queue: deque[Received] = deque()
-        self._is_async = is_async  # else called where it stands, unless another message is still being done
+        self._is_async = is_async
+        self._is_plain = not is_async  # called where it stands: nothing it returned had to be awaited yet
         self._max_queue = max_queue
         self._worker: asyncio.Task[None] | None = None
         self._active = True
@@ -160,7 +162,7 @@ class Subscription:
     def __call__(self) -> None:
         """Unsubscribe; nothing is delivered after this returns. Idempotent."""
         if self._active:
-            self._active = False
+            self._active = self._is_plain = False
             self._owner.remove(self)
             if self._worker is not None and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._worker.cancel)
@@ -188,13 +190,15 @@ class Subscription:
         """
         seen = self._seen
         if seen is None:
-            is_first, self._was_heard = not self._was_heard, True
-        elif is_first := message.channel not in seen:
+            if repeated and self._was_heard:
+                return
+            self._was_heard = True
+        elif message.channel not in seen:
             self._note(seen, message.channel)
-        if repeated and not is_first:
+        elif repeated:
             return
         if self._loop is here or self._loop is None:
-            if self._is_async or self._queue or self._worker is not None or not self._active:
+            if not self._is_plain:
                 self._run(message)
                 return
             try:  # as ``_run`` does, without its call: nearly every message comes so
@@ -241,6 +245,7 @@ class Subscription:
             if begun is not None:
                 begun.close()
             raise RuntimeError("no running event loop")
+        self._is_plain = False
         self._worker = loop.create_task(self._work(begun, channel), name=f"callback {self.channel}")
         if begun is not None:  # the worker may be cancelled before it has begun
             self._worker.add_done_callback(lambda _: begun.close())

@@ -283,7 +283,7 @@ def test_streams_of_more_channels_than_are_followed_are_known(monkeypatch: pytes
         for seq in (0, 1, 3):
             for n in range(8):
                 _say(dispatcher, seq, channel=f"c/{n}")
-    assert len(dispatcher._followed) <= 3
+    assert len(dispatcher._channels) <= 3
     assert (dispatcher.stats.duplicated, dispatcher.stats.lost) == (3 * 8, 8)
 
 
@@ -537,9 +537,9 @@ def test_routes_are_remembered_for_as_many_channels_as_the_network_may_name_and_
     dispatcher.add("a", lambda _: None)
     for n in range(3):
         _arrive(dispatcher, f"c/{n}", i=n)
-    assert len(dispatcher._routes) == 3
+    assert len(dispatcher._channels) == 3
     _arrive(dispatcher, "c/3", i=3)
-    assert list(dispatcher._routes) == ["c/3"]
+    assert list(dispatcher._channels) == ["c/3"]
 
 
 def test_foreign_messages_are_remembered_for_as_many_channels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -713,7 +713,7 @@ def test_the_stream_of_each_channel_is_followed_and_of_another_boot_it_is_anothe
         _say(dispatcher, seq, boot=boot)
     assert dispatcher.stats.duplicated == 1
     _say(dispatcher, 0, channel="d")
-    assert {channel: boot for channel, (_, boot, _) in dispatcher._followed.items()} == {"c": "y", "d": "x"}
+    assert {channel: known.boot for channel, known in dispatcher._channels.items()} == {"c": "y", "d": "x"}
 
 
 @pytest.mark.parametrize("leaves", ["for another sender", "as too many are followed"])
@@ -731,7 +731,7 @@ def test_a_stream_that_is_left_is_known_as_far_as_it_was_followed(
         dispatcher._tracker = SequenceTracker()  # it has forgotten them all
         monkeypatch.setattr(dispatcher_module, "MAX_CHANNELS", 1)
         _say(dispatcher, 0, channel="new")
-        assert "c" not in dispatcher._followed
+        assert "c" not in dispatcher._channels
     _say(dispatcher, 9)
     assert dispatcher.stats.duplicated == 1
 
