@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from heron_mqtt.field.gateway.device_link import SetpointRequest
@@ -106,15 +104,24 @@ class StepReport:
 
     def to_fields(self) -> dict[str, float | str]:
         """Return the fields of that message."""
-        by_prefix: tuple[dict[str, Any], ...] = (
-            *(self.p_mw, self.q_mvar, self.soc, self.cost),
-            *(self.fallbacks, self.bounds, self.authority, self.residuals),
-        )
-        trades = self.trades
-        names = _action_fields(*map(tuple, by_prefix), tuple(trades))
-        of_trades = chain.from_iterable(trades.values())
-        values = chain(("action", self.missed), *map(dict.values, by_prefix), of_trades)
-        return dict(zip(names, values, strict=False))
+        fields: dict[str, float | str] = {"type": "action", "missed": self.missed}
+        for prefix, values in (
+            ("p_", self.p_mw),
+            ("q_", self.q_mvar),
+            ("soc_", self.soc),
+            ("cost_", self.cost),
+            ("fallback_", self.fallbacks),
+            ("bound_", self.bounds),
+            ("authority_", self.authority),
+            ("residual_", self.residuals),
+        ):
+            if values:
+                for name, value in values.items():
+                    fields[prefix + name] = value
+        for peer, (mwh, price) in self.trades.items():
+            fields[f"trade_{peer}"] = mwh
+            fields[f"price_{peer}"] = price
+        return fields
 
     @classmethod
     def from_message(cls, action: Action) -> StepReport:
@@ -141,16 +148,6 @@ class StepReport:
 
 
 NONE: Mapping[str, Any] = {}
-_PREFIXES = ("p_", "q_", "soc_", "cost_", "fallback_", "bound_", "authority_", "residual_")
-
-
-@functools.lru_cache(maxsize=1_000)  # the same few devices and peers, in every step
-def _action_fields(*names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of an action's fields: of the devices of each prefix, then of the peers' trades."""
-    *by_prefix, peers = names
-    of_devices = (p + name for p, of_prefix in zip(_PREFIXES, by_prefix, strict=True) for name in of_prefix)
-    of_trades = (p + peer for peer in peers for p in ("trade_", "price_"))
-    return ("type", "missed", *of_devices, *of_trades)
 
 
 class Agent(Protocol):

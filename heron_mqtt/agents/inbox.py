@@ -167,12 +167,13 @@ class Inbox:
         return None
 
     def _on_run_state(self, state: RunState, retained: bool) -> None:
-        if state.env_id not in {None, self._env_id}:
+        said = state.__dict__
+        if said["env_id"] not in {None, self._env_id}:
             self.dropped += 1
             return
-        if state.state not in {"reset", "running"}:
+        if said["state"] not in {"reset", "running"}:
             return
-        boot, episode = state.boot, state.episode
+        boot, episode = said["boot"], said["episode"]
         if boot is None or episode is None:  # no run that could be followed
             self.dropped += 1
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from math import isfinite
 from typing import Any, ClassVar, Self
 
@@ -47,7 +46,10 @@ class PerDeviceMessage(Message):
 
     @model_validator(mode="after")
     def _extras_have_their_type(self) -> Self:
-        extras, texts = self.__pydantic_extra__ or {}, self.text_prefixes
+        extras = self.__pydantic_extra__
+        if not extras:
+            return self
+        texts = self.text_prefixes
         if len(extras) >= MANY and _are_numbers(extras) and not (texts and _has_any(texts, tuple(extras))):
             return self  # nearly all: finite numbers, and none of them where a text belongs
         for name, value in extras.items():
@@ -67,16 +69,22 @@ class PerDeviceMessage(Message):
 
     def by_prefix(self) -> dict[str, dict[str, Any]]:
         """Return all such fields in one pass, for prefixes of one word: by ``<word>_``, then by name."""
-        extras = self.__pydantic_extra__ or {}
         found: dict[str, dict[str, Any]] = {}
         last, of_prefix = "", dict[str, Any]()
-        for (prefix, name), value in zip(_split_at_words(tuple(extras)), extras.values(), strict=False):
-            if type(value) is int and abs(value) <= MAX_INTEGER:  # one that is not ours may be huge
-                value = float(value)  # noqa: PLW2901 - twenty fields a step: no second name for most of them
+        for key, value in (self.__pydantic_extra__ or {}).items():
+            prefix, name = _split_at_word(key)
             if prefix != last:  # fields of one prefix mostly stand together
                 last, of_prefix = prefix, found.setdefault(prefix, {})
-            of_prefix[name] = value
+            is_number = type(value) is int and abs(value) <= MAX_INTEGER  # one that is not ours may be huge
+            of_prefix[name] = float(value) if is_number else value
         return found
+
+
+@functools.lru_cache(maxsize=10_000)  # the same few fields, in every step
+def _split_at_word(key: str) -> tuple[str, str]:
+    """Return the first word of a field's name with its ``_``, and the rest."""
+    word, _, name = key.partition("_")
+    return f"{word}_", name
 
 
 MANY = 4  # fields by device: of so many it takes less time to look at all types at once
@@ -88,13 +96,6 @@ def _are_numbers(extras: dict[str, Any]) -> bool:
     """Whether all values are floats, and finite (or so large that their sum is not)."""
     values = extras.values()
     return _ALL_FLOAT.issuperset(map(type, values)) and isfinite(sum(values))
-
-
-@functools.lru_cache(maxsize=MAX_NAMES)
-def _split_at_words(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Return of each field's name its first word with its ``_``, and the rest."""
-    parts = (key.partition("_") for key in keys)
-    return tuple((sys.intern(f"{word}_"), sys.intern(name)) for word, _, name in parts)
 
 
 @functools.lru_cache(maxsize=MAX_NAMES)

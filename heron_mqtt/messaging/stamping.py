@@ -17,6 +17,7 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 TO_THE_SECOND = len("2026-01-01T00:00:00")
 NOTHING: Json = {}
+MAX_SAID = 8  # messages whose fields are remembered
 MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
 
 
@@ -48,13 +49,13 @@ class _SystemTime:
 
     def __init__(self) -> None:
         # From and until when it holds, ns since 1970, and the text; in one, as any thread may stamp
-        self._last = 0, 0, ""
+        self.last = 0, 0, ""
         self._second = -1, ""
 
     def text(self) -> str:
         """Return the time, UTC, to the millisecond."""
         now_ns = time.time_ns()
-        begins_ns, ends_ns, text = self._last
+        begins_ns, ends_ns, text = self.last
         if begins_ns <= now_ns < ends_ns:
             return text
         now_ms = now_ns // 1_000_000
@@ -64,7 +65,7 @@ class _SystemTime:
             begins = datetime.fromtimestamp(second, UTC).isoformat()[:TO_THE_SECOND]
             self._second = second, begins
         text = begins + MILLISECONDS[ms]
-        self._last = now_ms * 1_000_000, (now_ms + 1) * 1_000_000, text
+        self.last = now_ms * 1_000_000, (now_ms + 1) * 1_000_000, text
         return text
 
 
@@ -115,8 +116,7 @@ class MessageStamper:
         # Of the last stamp, since most have the same second.
         self._second_begins = self._second_ends = NEVER
         self._second_text = ""
-        self._said: Message | None = None
-        self._fields = self._unknown = NOTHING
+        self._said: dict[int, tuple[Message, Json, Json]] = {}  # by id: they are held, so no other has it
 
     def next_seq(self, channel: str) -> int:
         """Return the number that the next message on a channel will carry."""
@@ -141,10 +141,9 @@ class MessageStamper:
         if isinstance(message, dict):
             stamped, unknown = message.copy(), message
         else:
-            if message is not self._said:  # the same one to many peers is dumped once: messages never change
-                self._said, self._fields = message, fields_of(message)
-                self._unknown = NOTHING if _is_flat(type(message)) else self._fields
-            stamped, unknown = self._fields.copy(), self._unknown
+            # what is said to many peers, or in many steps, is dumped once: messages never change
+            _, fields, unknown = self._said.get(id(message)) or self._dumped(message)
+            stamped = fields.copy()
         seq = self._next.get(channel, 0)
         self._next[channel] = seq + 1
         # metadata of the message's own goes behind what it says, too
@@ -160,9 +159,21 @@ class MessageStamper:
         stamped["env_id"] = self.env_id
         stamped["seq"] = seq
         stamped["boot"] = self.boot
-        stamped["sent_at"] = _system_time.text() if self._reads_system else self._sent_at()
+        if self._reads_system:  # as ``_SystemTime.text``, without its call where it is the same millisecond
+            begins_ns, ends_ns, text = _system_time.last
+            stamped["sent_at"] = text if begins_ns <= time.time_ns() < ends_ns else _system_time.text()
+        else:
+            stamped["sent_at"] = self._sent_at()
         LAST_STAMPED.made = stamped, unknown, len(stamped)
         return stamped
+
+    def _dumped(self, message: Message) -> tuple[Message, Json, Json]:
+        """Remember a message with its fields, and those of them that may be anything."""
+        if len(self._said) >= MAX_SAID:
+            self._said.clear()
+        fields = fields_of(message)
+        said = self._said[id(message)] = message, fields, NOTHING if _is_flat(type(message)) else fields
+        return said
 
     def presence(self, message: Message, *, episode: int | None = None) -> Json:
         """Return the message to be announced: without a number, because it may be repeated."""

@@ -72,7 +72,12 @@ class PauseDetector:
 
     def trusted_s(self) -> float | None:
         """Return the time by its clock, s; None where the process has just come back from a pause."""
-        now = self._look()
+        now, ticked_at = self._monotonic(), self._ticked_at
+        # as ``_look``, without its call where there was no standstill: at each sign of life
+        if ticked_at is not None and (
+            now - ticked_at > PAUSE_S or self._loop_s() - self._loop_ticked_at > STALL_S
+        ):
+            now = self._look()
         return None if now < self._distrust_until else now
 
     async def caught_up(self) -> None:
