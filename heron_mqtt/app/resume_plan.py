@@ -33,6 +33,7 @@ from heron_mqtt.errors import ConfigError, DataError
 from heron_mqtt.field.emergency_stop import StopRegister
 from heron_mqtt.field.gateway.gateway import ESTOP
 from heron_mqtt.input_files import is_file, why_no_file
+from heron_mqtt.locked_file import LockedFile
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import Received
 from heron_mqtt.messaging.impairment import ImpairmentTable
@@ -42,7 +43,6 @@ from heron_mqtt.record.recorder import versions_here
 from heron_mqtt.record.run_part import ResumedRecord
 from heron_mqtt.record.schema import SCHEMA_VERSION
 from heron_mqtt.record.verify.chains import check_chains
-from heron_mqtt.record.write_lock import WriteLock
 from powergrid.scenario import LoadedScenario, load_scenario
 
 __all__ = ["plan_resumed"]
@@ -121,7 +121,7 @@ def _said_by_the_record(options: RunOptions) -> dict[str, bool]:
     }
 
 
-def _locked(run: Path) -> WriteLock:
+def _locked(run: Path) -> LockedFile:
     """Keep other processes from writing to a record, once its writer has ended.
 
     Raises:
@@ -132,7 +132,7 @@ def _locked(run: Path) -> WriteLock:
     ends = time.monotonic() + WRITER_S
     while True:
         try:
-            return WriteLock(run)
+            return LockedFile(run, is_inherited=True)
         except BlockingIOError:
             if time.monotonic() > ends:
                 raise DataError(f"{run}: its run has not ended: another process writes to it") from None

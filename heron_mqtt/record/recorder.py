@@ -21,6 +21,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from heron_mqtt.field.observer import AgentReport
+from heron_mqtt.locked_file import LockedFile
 from heron_mqtt.messaging.base import MessageBroker
 from heron_mqtt.messaging.core.stats import Report
 from heron_mqtt.messaging.stamping import new_boot, utc_now
@@ -32,7 +33,6 @@ from heron_mqtt.record.message_log import MessageLog
 from heron_mqtt.record.run_part import RESUMED, ResumedRecord
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE, RowTable
 from heron_mqtt.record.sink import RecordSink, Row
-from heron_mqtt.record.write_lock import WriteLock
 from heron_mqtt.record.writer import RecordLimits, RecordWriter, create_record
 from heron_mqtt.record.writer_process import WriterProcess
 
@@ -80,7 +80,7 @@ class RunRecorder(Recorder):
         if resumed is None:
             files = {name: _packed(file) for name, file in facts.inputs.items()}
             create_record(self.path, _meta(facts, now(), keeps_messages), files)
-        self._lock = WriteLock(self.path) if resumed is None else resumed.lock
+        self._lock = LockedFile(self.path, is_inherited=True) if resumed is None else resumed.lock
         options: dict[str, Any] = {"source": facts.role, "limits": limits, "report": report}
         self._writer: RecordSink
         if own_process:

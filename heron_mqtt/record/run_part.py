@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from heron_mqtt.record.write_lock import WriteLock
+from heron_mqtt.locked_file import LockedFile
 
 __all__ = ["LOST", "RESUMED", "ResumedRecord", "RunPart", "is_abandoned"]
 
@@ -58,7 +58,7 @@ class ResumedRecord:
     head: str
     begun_at: datetime
     last_s: float
-    lock: WriteLock
+    lock: LockedFile
 
     def elapsed_s(self, now: datetime) -> float:
         """Return the time since the record began, s: by the time of day, as clocks of two processes differ.

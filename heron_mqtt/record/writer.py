@@ -138,7 +138,7 @@ class RecordWriter:
     Args:
         path: A file that does not exist yet, unless ``meta`` is None.
         meta: What is known of the run at its beginning, as text by key; None = the file is there already,
-            made by ``create_record``, and the caller holds its ``WriteLock``.
+            made by ``create_record``, and the caller has it locked (``LockedFile``).
         files: Input files by name: SHA-256 (hex) and the content as it is stored.
         source: Whose side of the messages this is: ``environment`` or an agent.
         limits: Of the disk.

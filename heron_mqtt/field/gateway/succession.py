@@ -23,21 +23,15 @@ import logging
 import os
 import re
 import stat
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heron_mqtt.errors import ConfigError, NameTaken
+from heron_mqtt.locked_file import CAN_LOCK, LockedFile
 from heron_mqtt.messaging.ownership import this_process
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows: without a lock no death can be proven, and no lease is taken
-    fcntl = None
 
 __all__ = ["StateFolder", "Succession", "machine_run"]
 
@@ -69,23 +63,6 @@ class StateFolder:
 
     path: Path
     variable: str | None = None
-
-
-_open_here: weakref.WeakSet[Succession] = weakref.WeakSet()
-
-
-def _leave_to_the_parent() -> None:
-    """Close, in a process that was just forked, what proves that its parent lives.
-
-    A lock belongs to the open file, which a fork shares: a worker that outlives its gateway would have it
-    still. Closing there takes nothing from the parent.
-    """
-    for succession in tuple(_open_here):
-        succession.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class _Written(BaseModel):
@@ -136,23 +113,23 @@ class Succession:
         shown = re.sub(r"[^A-Za-z0-9_]", "_", agent_id)[:32]
         self.path = folder / f"gateway-{shown}-{digest}.json"
         self._boots: list[str] = []
-        self._descriptor = -1
-        _open_here.add(self)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            self._descriptor = os.open(self.path, flags, 0o600)
-            self._lock()
-            self._read()
+            self._file = LockedFile(self.path, makes=True)
+            try:
+                self._read()
+            except BaseException:
+                self.close()
+                raise
+        except BlockingIOError:
+            raise NameTaken(
+                f"agent {agent_id} in environment {env_id!r} is served by {_writer_of(self.path)} on this "
+                f"machine, which has not ended ({self.path} is locked): end that one first"
+            ) from None
         except OSError as exc:
-            self.close()
             raise ConfigError(
                 f"{folder}: {self.path.name} cannot be used there: {exc.strerror}; expected a folder of this "
                 "program's own, on a disk of this machine"
             ) from exc
-        except BaseException:
-            self.close()
-            raise
 
     def begin(self, boot: str) -> None:
         """Let later starts know of this one; called before it sends anything.
@@ -160,12 +137,12 @@ class Succession:
         Where that fails (a full disk) the gateway works all the same: its successor then waits for the lease.
         """
         self._boots = [*(old for old in self._boots if old != boot), boot][-REMEMBERED_BOOTS:]
-        if self._machine is None or fcntl is None:
+        if self._machine is None or not CAN_LOCK:
             return
         try:
-            about = os.fstat(self._descriptor)
+            about = os.fstat(self._file.descriptor)
             if about.st_uid == os.geteuid() and about.st_mode & _WRITABLE_BY_OTHERS:
-                os.fchmod(self._descriptor, 0o600)  # or the next start would not believe it either
+                os.fchmod(self._file.descriptor, 0o600)  # or the next start would not believe it either
             told = _Written(
                 agent=self._agent_id,
                 env_id=self._env_id,
@@ -175,12 +152,8 @@ class Succession:
                 boots=self._boots,
                 who=this_process(),
             )
-            # In place: another file would have another lock. It need not be synced: what a power cut takes
-            # away does not count after it.
-            written = os.pwrite(self._descriptor, told.model_dump_json().encode().ljust(FILE_BYTES), 0)
-            if written != FILE_BYTES:
-                raise OSError(f"{written} of {FILE_BYTES} bytes")
-            os.ftruncate(self._descriptor, FILE_BYTES)
+            # It need not be forced to the disk: what a power cut takes away does not count after it.
+            self._file.rewrite(told.model_dump_json().encode(), FILE_BYTES)
         except OSError as exc:
             log.warning(
                 "%s: cannot be written (%s): after a kill the next start of agent %s waits for the end of "
@@ -192,34 +165,19 @@ class Succession:
 
     def close(self) -> None:
         """Let another one have the file. Idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            written = self._content()
-            who = written.who if isinstance(written, _Written) else "another process"
-            raise NameTaken(
-                f"agent {self._agent_id} in environment {self._env_id!r} is served by {who} on this machine, "
-                f"which has not ended ({self.path} is locked): end that one first"
-            ) from None
+        self._file.close()
 
     def _read(self) -> None:
         """Take the boots of earlier starts, if they were starts on this machine that are surely over."""
-        written = self._content()
+        written = _parsed(self._file.read(FILE_BYTES + 1))
         if written is None:
             return
-        about = os.fstat(self._descriptor)
+        about = os.fstat(self._file.descriptor)
         if isinstance(written, str):
             self.why_none = written
         elif (written.agent, written.env_id) != (self._agent_id, self._env_id):
             self.why_none = "it is another agent's"
-        elif self._machine is None or fcntl is None:
+        elif self._machine is None or not CAN_LOCK:
             self.why_none = "this system cannot tell whether the process that wrote it is dead"
         elif about.st_uid != os.geteuid() or about.st_mode & _WRITABLE_BY_OTHERS:
             self.why_none = "it is another user's, or others may write to it"
@@ -231,14 +189,23 @@ class Succession:
             self._boots = written.boots[-REMEMBERED_BOOTS:]
             self.predecessors = frozenset(self._boots)
 
-    def _content(self) -> _Written | str | None:
-        """Return what stands in the file; None = nothing; text = why it cannot be read."""
-        data = os.pread(self._descriptor, FILE_BYTES + 1, 0)
-        if not data.strip():
-            return None
-        try:
-            if len(data) > FILE_BYTES:
-                return "it is damaged"
-            return _Written.model_validate_json(data)
-        except ValidationError:
+
+def _writer_of(path: Path) -> str:
+    """Return who wrote a file that is locked, for people."""
+    with contextlib.suppress(OSError):
+        written = _parsed(path.read_bytes())
+        if isinstance(written, _Written):
+            return written.who
+    return "another process"
+
+
+def _parsed(data: bytes) -> _Written | str | None:
+    """Return what stands in a file; None = nothing; text = why it cannot be read."""
+    if not data.strip():
+        return None
+    try:
+        if len(data) > FILE_BYTES:
             return "it is damaged"
+        return _Written.model_validate_json(data)
+    except ValidationError:
+        return "it is damaged"

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.locked_file import LockedFile
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import EVENT
 from heron_mqtt.record.verify.chains import check_chains
-from heron_mqtt.record.write_lock import WriteLock
 from heron_mqtt.record.writer import RecordLimits, RecordWriter
 from heron_mqtt.record.writer_process import WriterProcess
 from heron_mqtt.testing.faults.programs import descendants
@@ -174,18 +174,18 @@ def test_rows_that_belong_together_are_counted_and_written_together(tmp_path: Pa
 def test_who_writes_to_a_record_is_alone_until_he_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "run.heron"
     path.touch()
-    lock = WriteLock(path)
+    lock = LockedFile(path, is_inherited=True)
     other = subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock.descriptor]
     )
     with pytest.raises(BlockingIOError):
-        WriteLock(path)
+        LockedFile(path, is_inherited=True)
     lock.close()
     with pytest.raises(BlockingIOError):  # the process that inherited it holds it
-        WriteLock(path)
+        LockedFile(path, is_inherited=True)
     other.kill()
     other.wait()
-    WriteLock(path).close()
+    LockedFile(path, is_inherited=True).close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda n: n.name)

@@ -1,0 +1,125 @@
+"""LockedFile: a file that one process at a time has; the system keeps the lock, so no death leaves it."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["CAN_LOCK", "LockedFile"]
+
+CAN_LOCK = fcntl is not None
+"""Whether this system locks files so that a lock proves that its process lives; else nothing is locked."""
+
+_open_here: weakref.WeakSet[LockedFile] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """Close, in a process that was just forked, what proves that its parent lives.
+
+    A lock belongs to the open file, which a fork shares: a worker that outlives its parent would have it
+    still. Closing there takes nothing from the parent.
+    """
+    for file in tuple(_open_here):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+
+class LockedFile:
+    """A file, open and locked from its making until it is closed or its process has ended.
+
+    A lock of the whole file (``flock``), of which SQLite's own locks (of ranges, ``fcntl``) know nothing.
+    It proves that a process has not ended, also where that stands still (SIGSTOP, a hanging disk).
+
+    Args:
+        path: The file.
+        makes: Make it, for this user alone, with its folder, and refuse a link in its place. Else it is there.
+        is_inherited: Processes that inherit it have it, too, until each has closed it or ended. Else those
+            that are forked do not.
+
+    Raises:
+        BlockingIOError: Another one has it.
+        OSError: It cannot be opened for writing, or locked.
+    """
+
+    def __init__(self, path: Path, *, makes: bool = False, is_inherited: bool = False) -> None:
+        self.path = path
+        self.descriptor = -1
+        """Of the open file; -1 = it is closed."""
+        self._to_force = [path]  # and the folders that have a new entry for it
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        if makes:
+            flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            self._make_folder()
+        if not is_inherited:
+            _open_here.add(self)
+        self.descriptor = os.open(path, flags, 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_folder(self) -> None:
+        folder = self.path.parent
+        while not folder.exists():
+            self._to_force.append(folder)
+            folder = folder.parent
+        self._to_force.append(folder)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open here; a process that was just forked has closed what its parent has."""
+        return self.descriptor >= 0
+
+    def read(self, most_bytes: int) -> bytes:
+        """Return what stands in it, at most so many bytes."""
+        return os.pread(self.descriptor, most_bytes, 0)
+
+    def rewrite(self, content: bytes, size: int) -> None:
+        """Replace what stands in it, in place: another file would have another lock.
+
+        Args:
+            content: Of at most ``size`` bytes; filled up with spaces.
+            size: Always the same, bytes: what is written in one piece is there whole, or as it was.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        written = os.pwrite(self.descriptor, content.ljust(size), 0)
+        if written != size:
+            raise OSError(f"{written} of {size} bytes")
+        os.ftruncate(self.descriptor, size)
+
+    def force(self) -> None:
+        """Wait until what was written is on the disk, so that a power cut takes none of it.
+
+        A disk may take long for it. It may be called in another thread, also after ``close``.
+
+        Raises:
+            OSError: The disk says that it is not.
+        """
+        for path in self._to_force:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Let another one have it, as far as this process is concerned. Idempotent."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,147 @@
+"""KeptLease: what the next program of a device's name finds on its machine, whatever its broker is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from heron_mqtt.field.device.kept_lease import KeptLease
+from heron_mqtt.field.device.lease import Holder
+from heron_mqtt.field.state_directory import state_directory
+from support.clocked_device import ESS, ClockedSite, serve
+from support.field_rig import OpenMemoryBroker
+
+LEASE = f"{ESS}/lease"
+HOLDER = Holder("MG1", "g1")
+
+
+def soon(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a thread; the clock of the devices stands still."""
+    ends = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < ends, what
+        time.sleep(0.002)
+
+
+class Disk:
+    """Notes what is forced to the disk, and takes as long for it as the test wants."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.forced: list[Path] = []
+        self.works = threading.Event()
+        self.works.set()
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    def _fsync(self, descriptor: int) -> None:
+        self.forced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        assert self.works.wait(30.0)
+
+    @property
+    def files(self) -> int:
+        """How often a file was forced."""
+        return sum(path.suffix == ".json" for path in self.forced)
+
+
+def test_taking_and_release_are_forced_to_the_disk_and_no_setpoint_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = Disk(monkeypatch)
+
+    async def test(site: ClockedSite) -> None:
+        site.send(0.1)
+        await asyncio.sleep(0.1)
+        soon(lambda: disk.files == 1, "the disk to have who took it")
+        assert state_directory() / "leases" in disk.forced
+        for _ in range(5):
+            site.send(0.2)
+            site.send(0.0, renewal=True)
+            await asyncio.sleep(0.1)
+        assert disk.files == 1
+        site.send(0.0, release=True)
+        await asyncio.sleep(0.1)
+        soon(lambda: disk.files == 2, "the disk to have that it is free")
+
+    serve(test)
+
+
+def test_a_disk_that_hangs_holds_up_neither_setpoint_nor_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    disk.works.clear()
+    before = set(threading.enumerate())
+
+    async def test(site: ClockedSite) -> None:
+        for boot in ("g1", "g2", "g3", "g4"):
+            site.send(0.1, boot=boot, take_over=True)
+            await asyncio.sleep(0.1)
+        site.stop()
+        await asyncio.sleep(0.1)
+        assert [what for what, _ in site.device.done] == [*4 * ["apply"], "safe"]
+        begun = set(threading.enumerate()) - before
+        assert [thread.name for thread in begun] == [f"disk {LEASE}"]
+        disk.works.set()
+        soon(lambda: disk.files == 2, "what was written since to be forced, in one")
+
+    serve(test)
+
+
+def test_what_a_program_left_at_one_broker_is_known_to_the_next_at_another() -> None:
+    """An embedded broker has a new port with each start; the hardware is the same."""
+    kept = KeptLease(OpenMemoryBroker().topic_of(LEASE))
+    kept.save(HOLDER)
+    kept.close()
+
+    async def starts(site: ClockedSite) -> None:
+        await asyncio.sleep(0.1)
+        assert ("safe", "an earlier program ended while it held the device") in site.device.done
+
+    serve(starts)  # at a broker of its own
+
+
+def test_of_two_programs_of_one_name_at_two_brokers_the_second_says_what_it_cannot_keep(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = KeptLease(LEASE)
+    first.save(HOLDER)
+
+    async def test(site: ClockedSite) -> None:
+        for seq in range(3):
+            site.send(0.1 * seq)
+            await asyncio.sleep(0.1)
+
+    try:
+        serve(test)
+        assert first.load() == (HOLDER,), "it is the first one's"
+    finally:
+        first.close()
+    [line] = [text for text in caplog.messages if "lives on this machine" in text]
+    assert f"({LEASE}): another program of this name" in line
+    assert "use names of their own for two devices" in line
+
+
+def test_a_worker_that_a_killed_program_had_forked_does_not_keep_its_lease_from_the_next() -> None:
+    kept = KeptLease(LEASE)
+    kept.save(HOLDER)
+    reading, writing = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        os.write(writing, b".")
+        signal.pause()
+        os._exit(0)
+    try:
+        os.read(reading, 1)
+        kept.close()  # as the system does for a process that was killed
+        later = KeptLease(LEASE)
+        assert later.load() == (HOLDER,)
+        later.close()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        os.close(reading)
+        os.close(writing)
