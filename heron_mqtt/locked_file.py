@@ -43,7 +43,7 @@ class LockedFile:
 
     Args:
         path: The file.
-        makes: Make it, for this user alone, with its folder, and refuse a link in its place. Else it is there.
+        makes: Make it for this user alone, with its folder, and refuse a link in its place. Else it is there.
         is_inherited: Processes that inherit it have it, too, until each has closed it or ended. Else those
             that are forked do not.
 

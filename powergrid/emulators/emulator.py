@@ -47,7 +47,7 @@ class Emulator(FieldDevice):
     """
 
     follows_episodes = True
-    watches_its_rest = _is_model = True  # there is no hardware that could fail to
+    watches_its_rest = is_model = True  # there is no hardware that could fail to
     kind: str  # type: ignore[misc] # that of its nameplate
 
     def __init__(

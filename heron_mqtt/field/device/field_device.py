@@ -28,6 +28,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 from heron_mqtt.cancellation import end_tasks, to_its_end
 from heron_mqtt.errors import MessageError, NotHandedBack
 from heron_mqtt.field.device.device_lock import BrokenOff
+from heron_mqtt.field.device.private_names import refuse_taken_names
 from heron_mqtt.field.device.safe_state import SafeStateDevice
 from heron_mqtt.field.moving_deadline import MovingDeadline
 from heron_mqtt.field.steady_clock import steady_s
@@ -95,6 +96,10 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         take_over: Displace another device of this name.
         monotonic: The device's clock, s.
         stamper: Stamps what is published; handed in by tests.
+
+    Raises:
+        ConfigError: A class of another package defines, or sets, a name with an underscore in front that the
+            classes here use themselves.
     """
 
     watches_its_rest: ClassVar[bool] = False
@@ -119,6 +124,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         monotonic: Callable[[], float] = steady_s,
         stamper: MessageStamper | None = None,
     ) -> None:
+        refuse_taken_names(type(self))
         super().__init__(
             agent_id,
             name,
@@ -301,7 +307,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         await self._first.wait()
 
     def _own_channels(self) -> list[tuple[str, Callback]]:
-        keeps = self._keeps_lease and not self._is_model
+        keeps = self._keeps_lease and not self.is_model
         return [
             *([(self._lease_channel, self._on_lease_left)] if keeps else []),
             (topics.ESTOP, self._on_estop),

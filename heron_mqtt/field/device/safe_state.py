@@ -48,8 +48,8 @@ class SafeStateDevice(PresentDevice, abc.ABC):
     """An adapter: it repeats by itself a safe state that its hardware was not told of."""
     _keeps_lease: ClassVar[bool] = True
     """Its next program brings to rest what a killed one left driven, which it knows by the lease alone."""
-    _is_model: ClassVar[bool] = False
-    """There is no hardware, which would keep what it was told over the end of its program."""
+    is_model: ClassVar[bool] = False
+    """Whether there is no hardware, which would keep what it was told over the end of its program."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._told_safe: bool | None = None  # of the stop in force
         self._own_thread = DeviceThread(f"device {self.label}")
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
-        is_hardware = broker.features.external and not self._is_model
+        is_hardware = broker.features.external and not self.is_model
         keeps = is_hardware and self._keeps_lease
         self._lease_channel = topics.device(agent_id, name, "lease")
         self._kept = KeptLease(broker.topic_of(self._lease_channel)) if keeps else None

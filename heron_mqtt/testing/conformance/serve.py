@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dis
 import importlib
 import inspect
 import os
 import sys
-from abc import ABC
-from collections.abc import Iterable
 from pathlib import Path
 
 from heron_mqtt.end_signals import AskedToEnd, exit_code, run_until_told
 from heron_mqtt.errors import ConfigError, HeronError, told_at_the_end
 from heron_mqtt.field.device import FieldDevice
 from heron_mqtt.field.device.presence import leaving_others_alone
+from heron_mqtt.field.device.private_names import refuse_taken_names
 from heron_mqtt.input_files import is_file
 from heron_mqtt.messages import Status
 from heron_mqtt.messaging import topics
@@ -64,32 +62,8 @@ def device_class(name: str) -> type[FieldDevice]:
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise ConfigError(f"--class {name}: it lacks {missing}")
-    if taken := _names_of_its_own(found) & _private_names(FieldDevice.__mro__):
-        raise ConfigError(
-            f"--class {name}: {', '.join(sorted(taken))}: a name that FieldDevice uses itself; "
-            "choose another one, best without an underscore in front"
-        )
+    refuse_taken_names(found, f"--class {name}")
     return found
-
-
-def _names_of_its_own(kind: type[FieldDevice]) -> set[str]:
-    """Return the private names that a class of another package gives to its methods and attributes."""
-    ours = FieldDevice.__module__.partition(".")[0]  # this module may be the program itself
-    others = [base for base in kind.__mro__ if base.__module__.partition(".")[0] != ours]
-    return _private_names(base for base in others if issubclass(base, FieldDevice))
-
-
-def _private_names(classes: Iterable[type]) -> set[str]:
-    """Return the names with an underscore in front that classes define, or set in their methods."""
-    found: set[str] = set()
-    for one in classes:
-        for name, value in vars(one).items():
-            found.add(name)
-            if inspect.isfunction(value):
-                set_here = (i.argval for i in dis.get_instructions(value) if i.opname == "STORE_ATTR")
-                found.update(set_here)
-    found -= vars(ABC).keys()  # what Python adds to every abstract class
-    return {name for name in found if name.startswith("_") and not name.startswith("__")}
 
 
 async def _serve(kind: type[FieldDevice], url: str, env_id: str, agent_id: str, name: str) -> None:
