@@ -181,7 +181,8 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         """Go to the safe state; by default a setpoint of zero.
 
         Raise if the hardware could not be told: it is called again, and the device is faulty until it has
-        succeeded. At the end of the program it is called once more, and ``run`` raises ``NotHandedBack``.
+        succeeded. At the end of the program it is called once more, and ``run`` raises ``NotHandedBack``; one
+        that is under way then has 1 s to end by itself.
         """
         return self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
+from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_times import BREAK_OFF_S, TELL_END_S
 from heron_mqtt.errors import HeronError, NameTaken, NotReady
 from heron_mqtt.field.device.device_lock import DeviceLock
@@ -85,6 +86,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._seq_before_stop: int | None = None  # of the last telemetry that is of before the newest stop
         self._safe_after_s: float | None = None
         self._busy = DeviceLock()
+        self._resting: asyncio.Future[None] | None = None  # go_safe, while it is under way or was at the end
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what it is made for -------------------------------------------------------------------------
@@ -290,17 +292,43 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._rest.is_taken = False
         self._rest.note_told()
         try:
-            async with asyncio.timeout(None if self._tells_again else GO_SAFE_S) as bound:
-                done = self.go_safe(reason)
-                if inspect.isawaitable(done):
-                    await done
-            self._rest.is_taken = True
-            self._rest.is_taken = not self.owes_safe_state
+            done = self.go_safe(reason)
+            if inspect.isawaitable(done):
+                await (done if self._tells_again else self._until_it_rests(done))
+            self._note_taken()
         except Exception as exc:
-            is_late = isinstance(exc, TimeoutError) and bound.expired()
-            self._failed("go_safe", NotReady(f"it took longer than {GO_SAFE_S:g} s") if is_late else exc)
+            self._failed("go_safe", exc)
         await self._publish_telemetry()
         self._tell_holder()  # only now: hardware that was not told of the end may still have its setpoint
+
+    def _note_taken(self) -> None:
+        self._rest.is_taken = True
+        self._rest.is_taken = not self.owes_safe_state
+
+    async def _until_it_rests(self, going: Awaitable[None]) -> None:
+        """Wait for ``go_safe``; one that is under way when the program ends has a moment to end by itself.
+
+        It is not broken off in the middle and told again: what it does may not be begun twice.
+
+        Raises:
+            NotReady: It takes too long.
+        """
+        resting = self._resting = asyncio.ensure_future(going)
+        try:
+            await asyncio.wait({resting}, timeout=GO_SAFE_S)
+        except asyncio.CancelledError:
+            await asyncio.wait({resting}, timeout=TELL_END_S)
+            if resting.done() and not resting.cancelled() and resting.exception() is None:
+                self._note_taken()
+            raise
+        finally:
+            is_late = not resting.done()
+            if is_late:
+                await end_tasks([resting])
+        self._resting = None
+        if is_late:
+            raise NotReady(f"it took longer than {GO_SAFE_S:g} s")
+        resting.result()
 
     # -- whether it rests ----------------------------------------------------------------------------
 
@@ -368,10 +396,11 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         """
         is_alone = False
         try:
-            is_alone = await self._busy.taken_within(BREAK_OFF_S, "the program ends")
+            within_s = BREAK_OFF_S if self._resting is None else BREAK_OFF_S + TELL_END_S
+            is_alone = await self._busy.taken_within(within_s, "the program ends")
             if not is_alone:
                 what = "what was being done at the end was broken off and has not ended within"
-                log.error("%s: %s %g s", self.label, what, BREAK_OFF_S)
+                log.error("%s: %s %g s", self.label, what, within_s)
         finally:  # also if the program is ended a second time meanwhile
             try:
                 left = await self._rest_at_the_end(is_alone=is_alone)
@@ -391,30 +420,45 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         """
         left = self._left_with()
         has_swung = self._is_watched and self._rest.is_in_trouble  # it may be at 0 for a moment only
-        if self.is_safe and self._rest.is_taken and left is None and not has_swung:
+        is_taken = self.is_safe and self._rest.is_taken
+        if is_taken and self._resting is None and left is None and not has_swung:
             return None
-        self.is_safe = True
-        self._rest.is_taken = False
+        if not (is_taken and self._resting is not None):  # else it took it just now
+            self.is_safe = True
+            self._rest.is_taken = False
+            try:
+                await self._tell_of_the_end()
+            except Exception as exc:
+                log.error(
+                    "%s: could not go to the safe state at the end: %s",
+                    *(self.label, exc),
+                    exc_info=None if isinstance(exc, HeronError) else exc,
+                )
+                return f"it could not go to the safe state, and may hold its last setpoint: {exc}"
+            self._rest.is_taken = True
+        if self._own_thread.goes_on:
+            return "the cancelled call continues in its thread, and may reach the hardware"
+        return await self._left_after_all(left) if self._is_watched and is_alone else left
+
+    async def _tell_of_the_end(self) -> None:
+        """Tell the hardware to rest for the last time, unless it was being told already, for too long.
+
+        Raises:
+            NotReady: It takes longer than ``TELL_END_S``.
+        """
+        late = NotReady(f"it took longer than {TELL_END_S:g} s")
+        if self._resting is not None and (self._resting.cancelled() or not self._resting.done()):
+            raise late
         self._rest.note_told()
         try:
             async with asyncio.timeout(TELL_END_S) as bound:
                 done = self.go_safe("the program ends")
                 if inspect.isawaitable(done):
                     await done
-        except Exception as exc:
-            is_late = isinstance(exc, TimeoutError) and bound.expired()
-            why = f"it took longer than {TELL_END_S:g} s" if is_late else str(exc)
-            is_bug = not is_late and not isinstance(exc, HeronError)
-            log.error(
-                "%s: could not go to the safe state at the end: %s",
-                *(self.label, why),
-                exc_info=exc if is_bug else None,
-            )
-            return f"it could not go to the safe state, and may hold its last setpoint: {why}"
-        self._rest.is_taken = True
-        if self._own_thread.goes_on:
-            return "the cancelled call continues in its thread, and may reach the hardware"
-        return await self._left_after_all(left) if self._is_watched and is_alone else left
+        except TimeoutError:
+            if bound.expired():
+                raise late from None
+            raise  # of its own
 
     async def _left_after_all(self, left: str | None) -> str | None:
         """Return what is wrong with its power once it was told for the last time, and measured.

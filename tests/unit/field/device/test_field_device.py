@@ -1263,10 +1263,11 @@ def test_a_device_that_has_ended_hears_of_no_connection_and_leaves_no_task() -> 
 
 
 async def test_a_time_limit_of_the_hardware_is_not_the_end_of_the_duration() -> None:
-    class Slow(Hardware):
-        async def _keep_time(self) -> None:
-            raise TimeoutError("the hardware took too long")
+    async def takes_too_long() -> None:
+        raise TimeoutError("the hardware took too long")
 
     async with OpenMemoryBroker() as broker:
+        device = Hardware("MG1", "ess", broker)
+        device._keep_time = takes_too_long  # type: ignore[method-assign]
         with pytest.raises(TimeoutError, match="the hardware took too long"):
-            await Slow("MG1", "ess", broker).run(duration_s=60.0)
+            await device.run(duration_s=60.0)

@@ -718,3 +718,82 @@ def test_the_end_of_the_program_breaks_off_no_measurement_that_ends_by_itself_in
             assert virtual_now() - begun_s < 1.0
 
     serve(ends, Serial)
+
+
+class SlowToRest(Hardware):
+    """Takes its time to rest, and must not be told in the middle of that; one of its tries may fail."""
+
+    rest_s = 0.5
+    failing: Exception | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begun: list[str] = []
+
+    async def go_safe(self, reason: str) -> None:
+        self.begun.append(reason)
+        await asyncio.sleep(self.rest_s)
+        failing, self.failing = self.failing, None
+        if failing is not None:
+            raise failing
+        await super().go_safe(reason)
+
+
+async def ended_while_it_goes_to_rest(
+    site: ClockedSite, device: SlowToRest, how: str
+) -> BaseException | None:
+    """End the program a moment after a stop, or the end of the lease, has begun to bring it to rest."""
+    site.send(0.5, 2.0)
+    await asyncio.sleep(0.1)
+    if how == "stop":
+        site.stop()
+    await until(lambda: device.begun, "it is told to rest")
+    await asyncio.sleep(0.1)
+    assert site.running is not None
+    site.running.cancel()
+    [ended] = await asyncio.gather(site.running, return_exceptions=True)
+    assert ended is None or isinstance(ended, BaseException)
+    return ended
+
+
+@pytest.mark.parametrize("how", ["lease", "stop"])
+def test_hardware_that_goes_to_rest_when_the_program_ends_is_waited_for_and_not_told_twice(how: str) -> None:
+    async def ends(site: ClockedSite) -> None:
+        device = site.device
+        assert isinstance(device, SlowToRest)
+        error = await ended_while_it_goes_to_rest(site, device, how)
+        assert isinstance(error, asyncio.CancelledError)
+        assert (len(device.begun), device.rests) == (1, 1)
+        assert site.said["lease"][-1]["state"] == "free"
+
+    serve(ends, SlowToRest)
+
+
+@pytest.mark.parametrize("how", ["lease", "stop"])
+def test_hardware_that_goes_to_rest_for_too_long_when_the_program_ends_is_named(how: str) -> None:
+    async def ends(site: ClockedSite) -> None:
+        device = site.device
+        assert isinstance(device, SlowToRest)
+        device.rest_s = 4.0
+        begun_s = virtual_now() + (0.2 if how == "stop" else 2.1)
+        error = await ended_while_it_goes_to_rest(site, device, how)
+        assert isinstance(error, NotHandedBack)
+        assert "may hold its last setpoint: it took longer than 1 s" in str(error)
+        assert virtual_now() - begun_s < 1.5
+        assert (len(device.begun), device.rests) == (1, 0), "it is not told beside what it is doing"
+        assert site.said["lease"][-1]["state"] == "held"
+
+    serve(ends, SlowToRest)
+
+
+def test_hardware_that_fails_to_rest_while_the_program_ends_is_told_once_more() -> None:
+    async def ends(site: ClockedSite) -> None:
+        device = site.device
+        assert isinstance(device, SlowToRest)
+        device.failing = OSError("the bus is busy")
+        error = await ended_while_it_goes_to_rest(site, device, "lease")
+        assert isinstance(error, asyncio.CancelledError)
+        assert (len(device.begun), device.rests) == (2, 1)
+        assert site.said["lease"][-1]["state"] == "free"
+
+    serve(ends, SlowToRest)
