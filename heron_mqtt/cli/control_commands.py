@@ -182,7 +182,8 @@ def authority(
 ) -> None:
     """Promote or demote a device of a running scenario.
 
-    After a demotion that ends its control, a device has 5 s to show its release. Exit code 0: granted, with
+    After a demotion that ends its control, a device has 5 s to show its release, and longer if it measures
+    more seldom. Exit code 0: granted, with
     the requested level; 1: a gate refused (it is named), no gateway answered, the answer has another level,
     or the device has not shown its release (it is named, with its power); 2: wrong arguments.
     """

@@ -35,6 +35,12 @@ class AuthorityState(Message):
         None, description="The level to which it rises by itself once the gates pass."
     )
     demoted: bool | None = Field(None, description="A request lowered the ceiling.")
+    hand_back_s: float | None = Field(
+        None,
+        ge=0,
+        description="After a demotion of a device that was driven: how long it may take to show that it was "
+        "let go, as it measures, s.",
+    )
     manual_by: Identifier | None = Field(None, description="Who has the device in hand.")
     manual_p_mw: float | None = Field(
         None, description="The power that this person has asked for, which the device can hold, MW."

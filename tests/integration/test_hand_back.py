@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from heron_mqtt.app.operator_client import why_not_handed_back
 from heron_mqtt.field.device import FieldDevice
-from heron_mqtt.messages import Setpoint, Telemetry
+from heron_mqtt.messages import AuthorityState, Setpoint, Telemetry
 from heron_mqtt.messaging.mqtt import MqttBroker
 from support.heron_command import Ended, heron, run_heron, write_toml
 from support.mosquitto_server import Mosquitto
@@ -137,6 +138,25 @@ async def test_a_run_waits_for_a_device_that_measures_seldom_to_show_its_release
     assert json.loads(ended.out)["not_handed_back"] == {}
     assert json.loads(ended.out)["devices"]["MG1/ess"]["setpoints"] > 0
     assert ended.code == 0, ended.err
+
+
+async def test_a_device_has_as_long_to_show_its_release_as_the_answer_of_its_gateway_says(
+    device_and_url: str,
+) -> None:
+    async with MqttBroker(device_and_url, env_id="small") as broker:
+
+        async def left(lease: str, hand_back_s: float) -> str | None:
+            told = {"type": "lease", "state": lease, "holder": "MG1", "lease_s": 5.0}
+            await broker.publish("devices/MG1/ess/lease", told, retain=True)
+            answer = AuthorityState(level="shadow", env_id="small", hand_back_s=hand_back_s)
+            return await why_not_handed_back(device_and_url, None, "MG1/ess", answer)
+
+        assert await left("held", 0.1) == "it has not taken its release within 0.1 s: it is silent"
+        waiting = asyncio.create_task(left("held", 60.0))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        assert await left("free", 60.0) is None
+        assert await waiting is None
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.units import KW_PER_MW
 
 LOOK_EVERY_S = 0.05
+LONGEST_WAIT_S = 60.0  # a device that says that its measurements are hours old keeps nobody waiting
 
 
 async def ask_authority(
@@ -26,23 +27,24 @@ async def ask_authority(
 
 
 async def why_not_handed_back(
-    url: str, env_id: str | None, device: str, answer: AuthorityState, *, wait_s: float = HAND_BACK_S
+    url: str, env_id: str | None, device: str, answer: AuthorityState
 ) -> str | None:
     """Return what is wrong with a device whose level sends it nothing any more; None = nothing is known.
 
-    A device that was driven says on ``lease`` when its hardware has taken the release.
+    A device that was driven says on ``lease`` when its hardware has taken the release. It has as long for
+    that as its gateway gives it, by how often it measures.
 
     Args:
         url: Of the broker.
         env_id: The environment; None = the one that the answer names.
         device: AGENT/DEVICE.
         answer: Of its gateway.
-        wait_s: How long the device may take, s.
 
     Raises:
         BrokerError: The broker is not there, or refuses.
     """
     env_id = env_id or answer.env_id
+    wait_s = min(answer.hand_back_s or HAND_BACK_S, LONGEST_WAIT_S)
     if not answer.granted or RULES[answer.level].sends or env_id is None:
         return None
     agent, name = split_device(device)

@@ -70,6 +70,7 @@ class AuthorityManager:
         bounds: Returns what bounds a device's setpoint whatever its state, and the band in force.
         why_no_manual_control: Why manual control cannot begin now (a stop, no live environment); else None.
         may_have_waited: Whether what is read now may have waited as long as this process stood still.
+        hand_back_s: How long a device that was let go may take to show that, s; None = it need not.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class AuthorityManager:
         bounds: Callable[[str], tuple[SetpointLimits, Band | None]],
         why_no_manual_control: Callable[[], str | None],
         may_have_waited: Callable[[], bool],
+        hand_back_s: Callable[[str], float | None],
     ) -> None:
         self.step = 0
         """The step under way, for the record."""
@@ -106,6 +108,7 @@ class AuthorityManager:
         self._bounds = bounds
         self._why_no_manual_control = why_no_manual_control
         self._may_have_waited = may_have_waited
+        self._hand_back_s = hand_back_s
         self._gaps_mw = {name: settings.gap_mw for name, settings in devices.items()}
         self._held = {
             name: Authority(
@@ -434,6 +437,7 @@ class AuthorityManager:
             request_boot=request_boot,
             ceiling=authority.ceiling,
             demoted=authority.is_demoted,
+            hand_back_s=None if RULES[authority.level].sends else self._hand_back_s(name),
             manual_by=manual.who if manual else None,
             manual_p_mw=manual.p_mw if manual else None,
             manual_s=max(0.0, manual.ends_at - self._monotonic()) if manual else None,

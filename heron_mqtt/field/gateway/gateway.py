@@ -92,6 +92,7 @@ class FieldGateway:
             bounds=lambda name: (self._whatever_state[name], self._band(name)),
             why_no_manual_control=self._why_no_manual_control,
             may_have_waited=lambda: self.environment.has_just_paused,
+            hand_back_s=lambda name: self._hand_back_s([name]) if self.links[name].hand_back.is_due else None,
         )
         self.environment = EnvironmentWatch(
             agent_id,
@@ -205,9 +206,16 @@ class FieldGateway:
 
         Of those that do not show it yet, and are there and in no fault: those measure nothing that shows it.
         """
-        links = (self.links[name] for name in self._not_handed_back())
+        return self._shows_within_s(self._not_handed_back())
+
+    def _shows_within_s(self, names: Sequence[str]) -> float:
+        links = (self.links[name] for name in names)
         there = (link.shows_within_s for link in links if link.health in {"online", "stale"})
         return SHOWS_S + max(there, default=0.0)
+
+    def _hand_back_s(self, names: Sequence[str]) -> float:
+        """Return how long devices have to show that they were let go while this gateway goes on, s."""
+        return max(HAND_BACK_S, self._shows_within_s(names))
 
     async def hear_leases(self) -> None:
         """Hear what devices that have gone offline said last of their lease, of those to be handed back."""
@@ -585,7 +593,7 @@ class FieldGateway:
             self._leases.end()
         else:
             self._leases.end()
-            within_s = max(HAND_BACK_S, self.shows_within_s())
+            within_s = self._hand_back_s(self._due(self._names))
             self._watch_hand_back(self._names, self._leases.longest_s + within_s)
         self.authority.end_manual_control(why)
         self._notify()
@@ -594,10 +602,13 @@ class FieldGateway:
         """Release devices while this gateway goes on, and report those that do not show it in time."""
         for name in names:
             self.links[name].release(self._stamper)
-        self._watch_hand_back(names, max(HAND_BACK_S, self.shows_within_s()))
+        self._watch_hand_back(names, self._hand_back_s(self._due(names)))
+
+    def _due(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if self.links[name].hand_back.is_due]
 
     def _watch_hand_back(self, names: Sequence[str], after_s: float) -> None:
-        watched = tuple(name for name in names if self.links[name].hand_back.is_due)
+        watched = self._due(names)
         if not watched:
             return
         task = asyncio.get_running_loop().create_task(

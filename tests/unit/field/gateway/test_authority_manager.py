@@ -526,6 +526,7 @@ class Alone:
             bounds=lambda name: (SetpointLimits(-1.0, 1.0, 1.0, -1.0, 1.0), None),
             why_no_manual_control=lambda: None,
             may_have_waited=lambda: False,
+            hand_back_s=lambda name: None,
         )
         self.broker.subscribe("devices/MG1/ess/authority_state", self.said.append)
 

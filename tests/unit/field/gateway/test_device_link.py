@@ -64,6 +64,25 @@ async def test_how_late_a_change_is_told_goes_by_how_often_and_how_old_a_device_
     rig.gateway.close()
 
 
+@pytest.mark.parametrize(("every_s", "hand_back_s"), [(1.0, 5.0), (6.0, 6.5)])
+async def test_the_answer_to_a_demotion_says_how_long_the_device_may_take_to_show_its_release(
+    every_s: float, hand_back_s: float
+) -> None:
+    rig = await Rig().open()
+    told: list[Received] = []
+    rig.broker.subscribe("devices/MG1/ess/authority_state", told.append)
+    for _ in range(2):
+        rig.clock_s += every_s
+        rig.measure()
+    rig.ask("limited")
+    assert "hand_back_s" not in told[-1], "it is driven"
+    rig.answer = nothing
+    rig.step(0.02)
+    rig.ask("shadow")
+    assert told[-1]["hand_back_s"] == pytest.approx(hand_back_s)
+    rig.gateway.close()
+
+
 async def test_an_answer_is_telemetry_that_acknowledges_the_newest_setpoint() -> None:
     rig = await Rig().open()
     rig.answer = nothing
