@@ -56,6 +56,7 @@ class NameOwnership:
         stamper: Stamps what is published; its boot says who we are.
         what: What the name stands for, for messages: ``agent MG1``.
         on_displaced: Called once when another one has taken the name over.
+        on_confirmed: Called when it is heard, after a reconnection, that the name is still ours.
         take_over: Displace a living holder.
         answer_s: How long a living holder may take to answer, wall-clock s.
         who: Who we are, for people.
@@ -69,6 +70,7 @@ class NameOwnership:
         *,
         what: str,
         on_displaced: Callable[[Displaced], None],
+        on_confirmed: Callable[[], None] = lambda: None,
         take_over: bool = False,
         answer_s: float = 1.0,
         who: str | None = None,
@@ -80,6 +82,7 @@ class NameOwnership:
         self._stamper = stamper
         self._what = what
         self._on_displaced = on_displaced
+        self._on_confirmed = on_confirmed
         self._take_over = take_over
         self._answer_s = answer_s
         self._who = who or this_process()
@@ -95,6 +98,11 @@ class NameOwnership:
         self._news = asyncio.Event()
         self._forget_reconnect: Callable[[], None] = lambda: None
         self._is_forgotten = False  # by the broker, as far as is known since the last connection
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether another one may have the name: after a reconnection, until it is heard who has it."""
+        return self._is_forgotten
 
     async def acquire(self) -> None:
         """Take the name. Without effect on a broker that no other process can reach.
@@ -194,7 +202,9 @@ class NameOwnership:
         if owner.boot == self._stamper.boot:
             self._has_read_question |= owner.state == "asks"
             if owner.state == "holds":
-                self._is_forgotten = False
+                was_doubted, self._is_forgotten = self._is_forgotten, False
+                if was_doubted and self.is_held:
+                    self._on_confirmed()
             elif owner.state == "asks" and self.is_held and self._is_forgotten:
                 self._publish("holds", **self._retain)
         elif owner.state == "asks":

@@ -38,6 +38,19 @@ class OpenMemoryBroker(InMemoryBroker):
 
     features: ClassVar[Features] = Features(wildcards=True, retain=True, external=True)
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._when_back: list[Callable[[], None]] = []
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self._when_back.append(callback)
+        return lambda: self._when_back.remove(callback) if callback in self._when_back else None
+
+    def come_back(self) -> None:
+        """Let who is there see its connection come back."""
+        for callback in tuple(self._when_back):
+            callback()
+
 
 def follow(rig: Rig, setpoint: dict[str, Any]) -> None:
     """Do what is asked, and say so."""

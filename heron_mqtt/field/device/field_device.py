@@ -571,7 +571,8 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         """Say again what a broker that was restarted may have lost."""
         self._stop.on_reconnect()
         self._notice.doubt()
-        self._tell_holder()
+        if not self._ownership.is_held:  # else once it is heard that it still is: see _on_confirmed
+            self._tell_holder()
         self._spawn(self._speak_again())
 
     async def _speak_again(self) -> None:

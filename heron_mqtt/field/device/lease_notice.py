@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from heron_mqtt.errors import HeronError
 from heron_mqtt.field.device.kept_lease import KeptLease
@@ -24,6 +25,8 @@ class LeaseNotice:
         broker: Carries the messages.
         stamper: Stamps them.
         kept: Takes the same for the next program on this machine; None = the broker alone has it.
+        is_name_doubted: Whether another program may have the device's name: then nothing is published, as it
+            would stand there in that one's place. ``tell`` has to be called when that is known.
     """
 
     def __init__(
@@ -33,10 +36,12 @@ class LeaseNotice:
         broker: MessageBroker,
         stamper: MessageStamper,
         kept: KeptLease | None = None,
+        is_name_doubted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._label = f"{agent_id}/{name}"
         self._channel = topics.device(agent_id, name, "lease")
         self._broker, self._stamper, self._kept = broker, stamper, kept
+        self._is_name_doubted = is_name_doubted
         self.is_told = False
         """Whether anything was said that the broker is known to have."""
         self._holder: Holder | None = None
@@ -72,7 +77,9 @@ class LeaseNotice:
             return
         if self._kept is not None and holder != self._holder:
             self._kept.save(holder)
-        self._holder, self.is_told = holder, True
+        self._holder, self.is_told = holder, not self._is_name_doubted()
+        if not self.is_told:
+            return
         if holder is None:
             state = LeaseState(state="free")
         else:

@@ -77,6 +77,7 @@ class PresentDevice:
             self._stamper,
             what=f"device {self.label} in environment {env_id!r}",
             on_displaced=self._on_displaced,
+            on_confirmed=self._on_confirmed,
             take_over=take_over,
         )
 
@@ -100,6 +101,9 @@ class PresentDevice:
         if self._presence is not None:
             self._presence.disown()
         self._name_taken.set()
+
+    def _on_confirmed(self) -> None:
+        """Hear, after a reconnection, that the name is still ours."""
 
     async def _displaced(self) -> None:
         """Return never, unless another device has taken the name.

@@ -80,7 +80,14 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._is_left_known = not keeps  # whether an earlier program left it driven
         self._is_left_heeded = not is_hardware  # it is brought to rest, or left to another program that lives
         self._lease_before: LeaseState | None = None  # what the broker had kept before the name was ours
-        self._notice = LeaseNotice(agent_id, name, broker, self._stamper, self._kept)
+        self._notice = LeaseNotice(
+            agent_id,
+            name,
+            broker,
+            self._stamper,
+            self._kept,
+            is_name_doubted=lambda: self._ownership.is_doubted,
+        )
         self._monotonic = monotonic
         self._stop = StopRegister(env_id)
         self._seq_before_stop: int | None = None  # of the last telemetry that is of before the newest stop
@@ -380,6 +387,9 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             return True
         is_owed = not self._rest.is_taken or self.owes_safe_state
         return is_owed and not self._rest.is_set_elsewhere
+
+    def _on_confirmed(self) -> None:
+        self._tell_holder()
 
     def _tell_holder(self) -> None:
         """Publish whose setpoints are followed, if that has changed; not in the name of another device."""

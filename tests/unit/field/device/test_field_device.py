@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -16,11 +17,12 @@ from heron_mqtt.errors import Displaced, HeronError, NameTaken
 from heron_mqtt.field import moving_deadline
 from heron_mqtt.field.device import FieldDevice, SetpointRejected, safe_state
 from heron_mqtt.field.device.presence import MOST_UNSAID, leaving_others_alone
+from heron_mqtt.field.state_directory import state_directory
 from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.memory import InMemoryBroker
 from heron_mqtt.messaging.stamping import MessageStamper
-from support.clocked_device import Clocked, ClockedSite, serve
+from support.clocked_device import ESS, Clocked, ClockedSite, serve
 from support.field_rig import OpenMemoryBroker
 from support.virtual import run_virtual, virtual_now
 from support.waiting import until
@@ -399,6 +401,65 @@ async def test_after_a_reconnection_it_says_again_whose_lease_it_follows(make: A
     site.device._on_reconnect()
     await until(lambda: len(told) > before, "the lease again")
     assert told[-1]["holder"] == "MG1"
+
+
+OWNER = topics.device("MG1", "ess", "owner")
+
+
+class Succeeded(OpenMemoryBroker):
+    """Keeps what a successor of a device has published while that was away; questions may be late."""
+
+    successor: ClassVar[Mapping[str, Any]] = {"type": "owner", "state": "holds", "boot": "d2", "term": 9}
+    has_successor = False
+    questions: list[dict[str, Any]] | None = None
+
+    def publish(self, channel: str, message: Any, **options: Any) -> Any:
+        if channel == OWNER and message["state"] == "asks" and message["boot"] == "d1":
+            if self.has_successor:
+                super().publish(channel, dict(self.successor), retain=True)
+            if self.questions is not None:
+                self.questions.append(message)
+                return super().publish("nowhere", {})
+        return super().publish(channel, message, **options)
+
+
+def test_a_device_whose_name_was_taken_while_it_was_away_leaves_the_lease_to_its_successor() -> None:
+    async def succeeded(site: ClockedSite) -> None:
+        assert isinstance(site.broker, Succeeded)
+        site.send(0.5)
+        await asyncio.sleep(0.1)
+        assert site.said["lease"][-1]["state"] == "held"
+        site.broker.has_successor = True
+        told = {"type": "lease", "state": "free", "boot": "d2"}
+        site.broker.publish(f"{ESS}/lease", told, retain=True)
+        site.broker.come_back()
+        assert site.running is not None
+        with pytest.raises(Displaced):
+            await site.running
+        assert site.said["lease"][-1]["boot"] == "d2"
+
+    serve(succeeded, broker_kind=Succeeded)
+
+
+def test_a_lease_that_changes_before_a_device_knows_that_it_has_its_name_is_told_once_it_does() -> None:
+    async def doubted(site: ClockedSite) -> None:
+        broker = site.broker
+        assert isinstance(broker, Succeeded)
+        broker.questions = []
+        broker.come_back()
+        told = len(site.said["lease"])
+        site.send(0.5)
+        await asyncio.sleep(0.1)
+        assert site.device.done == [("apply", 0.5)]
+        assert len(site.said["lease"]) == told
+        kept = json.loads(next((state_directory() / "leases").iterdir()).read_text())
+        assert kept["state"] == "held", "the next program has to know it"
+        [question], broker.questions = broker.questions, None
+        broker.publish(OWNER, question)
+        await asyncio.sleep(0.1)
+        assert [m["state"] for m in site.said["lease"][told:]] == ["held"]
+
+    serve(doubted, broker_kind=Succeeded)
 
 
 async def test_a_lease_that_expired_during_a_suspend_is_over_soon_after(
