@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from dataclasses import dataclass
 
@@ -126,6 +127,25 @@ class _Der(Control):
                 values |= _own(block, function, f"{function}.PF", f"{function}.Ext")
         return values
 
+    def _lasting(self, block: Block) -> dict[str, int]:
+        reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
+        values = self._own_power(block) | reactive | self._own_beside(block)
+        # Last: nothing waits for it to be switched off, and what reverts until then does so as ours.
+        values |= _reversion(block, *self.reverting)
+        values |= _reversion(block, "VarSet", "VarSet" if block.has("VarSet", "VarSet_SF") else "VarSetPct")
+        if self._options.power_factor is not None:
+            values |= _reversion(block, "PFWInj") | _reversion(block, "PFWAbs")
+        return values
+
+    @property
+    @abc.abstractmethod
+    def reverting(self) -> tuple[str, str]:
+        """The function that sets active power, and the point of it that is set."""
+
+    @abc.abstractmethod
+    def _own_power(self, block: Block) -> dict[str, int]:
+        """Return what puts active power back as it lastingly is."""
+
     def _off_beside(self) -> dict[str, int]:
         return {"PFWInjEna": OFF, "PFWAbsEna": OFF} if self._options.power_factor is not None else {}
 
@@ -178,11 +198,14 @@ class DerPower(_Der):
     def _is_armed(self, block: Block) -> bool:
         return block.raw("WSetEna") == ON and bool(block.raw(self.timer))
 
-    def _lasting(self, block: Block) -> dict[str, int]:
+    @property
+    def reverting(self) -> tuple[str, str]:
+        """Watts, or percent."""
+        return "WSet", self.power
+
+    def _own_power(self, block: Block) -> dict[str, int]:
         own = _own(block, "WSet", "WSetMod", "WSet", "WSetPct")
-        power = {"WSetEna": OFF} if self._is_zero(block) else own
-        reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
-        return power | reactive | self._own_beside(block)
+        return {"WSetEna": OFF} if self._is_zero(block) else own
 
     def _off(self, block: Block) -> dict[str, int]:
         return {"WSetEna": OFF, "VarSetEna": OFF, **self._off_beside()}
@@ -222,10 +245,13 @@ class DerLimit(_Der):
     def _is_armed(self, block: Block) -> bool:
         return block.raw("WMaxLimPctEna") == ON and bool(block.raw(self.timer))
 
-    def _lasting(self, block: Block) -> dict[str, int]:
-        limit = _own(block, "WMaxLimPct", "WMaxLimPct")
-        reactive = _own(block, "VarSet", "VarSetMod", "VarSet", "VarSetPct")
-        return limit | reactive | self._own_beside(block)
+    @property
+    def reverting(self) -> tuple[str, str]:
+        """The limit."""
+        return "WMaxLimPct", "WMaxLimPct"
+
+    def _own_power(self, block: Block) -> dict[str, int]:
+        return _own(block, "WMaxLimPct", "WMaxLimPct")
 
     def allowed_w(self, own: OwnSettings) -> tuple[float, float]:
         """Return what the limit of the installation allows; see ``Control.allowed_w``."""
@@ -250,3 +276,20 @@ def _own(block: Block, function: str, *paths: str) -> dict[str, int]:
     if block.raw(f"{function}Ena") != ON or block.raw(f"{function}RvrtTms") or not says_something:
         return {f"{function}Ena": OFF}
     return {**values, f"{function}RvrtTms": 0, f"{function}Ena": ON}
+
+
+def _reversion(block: Block, function: str, name: str | None = None) -> dict[str, int]:
+    """Return what puts back what a function reverts to, and after what time where it is off.
+
+    Another controller of the owner's may rely on it, and write a power and no more.
+
+    Args:
+        block: The model as it was read.
+        function: Of model 704.
+        name: The point that is set; None = it has no value to revert to that is written.
+    """
+    points = [f"{name}Rvrt"] if name is not None else []
+    points.append(f"{function}EnaRvrt")
+    if block.raw(f"{function}Ena") != ON:
+        points.append(f"{function}RvrtTms")
+    return {point: raw for point in points if (raw := block.raw(point)) is not None}

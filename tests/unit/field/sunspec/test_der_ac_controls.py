@@ -17,6 +17,12 @@ def armed(name: str, function: str, value: int, revert_s: int = 20, after: int =
     return [*timer, f"{name}={value}", f"{function}Ena=1"]
 
 
+def reverting(name: str, function: str, revert_s: int | None = 9) -> list[str]:
+    """Return what puts back what a function reverted to before, and after what time if it was off."""
+    value = [f"{name}Rvrt=9"] if name else []
+    return [*value, f"{function}EnaRvrt=9", *([] if revert_s is None else [f"{function}RvrtTms={revert_s}"])]
+
+
 def points_of(requests: list[list[str]]) -> list[str]:
     return [point for request in requests for point in request]
 
@@ -144,20 +150,29 @@ async def test_what_was_found_in_a_function_of_a_der_is_a_setpoint_zero_or_its_o
     await rig.control.has_timer()
     assert rig.control.found() == found
     own = [f"WMaxLimPct={value}", "WMaxLimPctRvrtTms=0", "WMaxLimPctEna=1"]
-    assert points_of(await rig.release()) == (own if is_own else ["WMaxLimPctEna=0"])
+    revert_s = None if enabled == 1 else timer
+    assert points_of(await rig.release()) == [
+        *(own if is_own else ["WMaxLimPctEna=0"]),
+        *reverting("WMaxLimPct", "WMaxLimPct", revert_s),
+    ]
     points = {**DER, "WSetMod": 1, "WSetEna": enabled, "WSet": value, "WSetRvrtTms": timer}
     rig = der(DerPower, points)
     await rig.control.has_timer()
     assert rig.control.found() == found
     own = ["WSetMod=1", f"WSet={value}", "WSetRvrtTms=0", "WSetEna=1"]
-    assert points_of(await rig.release()) == (own if is_own else ["WSetEna=0"])
+    assert points_of(await rig.release()) == [
+        *(own if is_own else ["WSetEna=0"]),
+        *reverting("WSet", "WSet", revert_s),
+    ]
 
 
 async def test_der_storage_in_another_mode_does_not_hold_zero_watts() -> None:
     rig = der(DerPower, {**DER, "WSetEna": 1, "WSetMod": 0, "WSetRvrtTms": 0})
     await rig.control.has_timer()
     assert rig.control.found() is None
-    assert points_of(await rig.release()) == ["WSetEna=0"], "a mode alone, without a power, says nothing"
+    released = points_of(await rig.release())
+    assert released[:1] == ["WSetEna=0"], "a mode alone, without a power, says nothing"
+    assert released[1:] == reverting("WSet", "WSet", None)
 
 
 async def test_reactive_power_of_its_own_is_put_back_also_where_active_power_was_free() -> None:
@@ -167,8 +182,32 @@ async def test_reactive_power_of_its_own_is_put_back_also_where_active_power_was
         (der(DerLimit, {**LIMIT_704, **VARS, **own}), "WMaxLimPctEna=0"),
     ):
         assert points_of(await rig.release()) == [
-            *(off, "VarSetMod=4", "VarSet=-300", "VarSetRvrtTms=0", "VarSetEna=1")
+            *(off, "VarSetMod=4", "VarSet=-300", "VarSetRvrtTms=0", "VarSetEna=1"),
+            *reverting(function := off.removesuffix("Ena=0"), function),
+            *reverting("VarSet", "VarSet", None),
         ]
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+@pytest.mark.parametrize(
+    ("way", "points", "function"), [(DerPower, DER, "WSet"), (DerLimit, LIMIT_704, "WMaxLimPct")]
+)
+async def test_what_the_owner_has_a_function_revert_to_stands_there_again_after_the_release(
+    way: Any, points: dict[str, int], function: str, is_on: bool
+) -> None:
+    """A controller of the owner's may write a power and a time, and rely on the rest."""
+    own = {f"{function}Ena": 1, function: 70, f"{function}RvrtTms": 0} if is_on else {}
+    rig = der(way, {**points, **VARS, **FACTOR, **own}, power_factor=0.9)
+    box = rig.registers.box
+    names = [f"{function}Rvrt", *(f"{f}{n}" for f in (function, "VarSet") for n in ("EnaRvrt", "RvrtTms"))]
+    names += ["VarSetRvrt", *(f"{f}{n}" for f in ("PFWInj", "PFWAbs") for n in ("EnaRvrt", "RvrtTms"))]
+    before = {name: box[704, name] for name in names}
+    lasting = await rig.control.lasting(fresh=True)
+    await rig.set(1_000.0, 100.0)
+    assert {name: box[704, name] for name in names} != before
+    await rig.control.release(lasting)
+    assert {name: box[704, name] for name in names} == before
+    assert await rig.control.not_released(lasting) is None
 
 
 @pytest.mark.parametrize(("over_excited", "ext"), [(True, 0), (False, 1)])
@@ -201,13 +240,17 @@ async def test_ramp_and_power_factor_of_its_own_are_put_back() -> None:
     own = {"PFWInjEna": 1, "PFWInj[1].PF": 98, "PFWInj[1].Ext": 1, "PFWInjRvrtTms": 0, "WRmp": 20}
     for way, points, off in ((DerPower, DER, "WSetEna=0"), (DerLimit, LIMIT_704, "WMaxLimPctEna=0")):
         rig = der(way, {**points, **FACTOR, **own}, power_factor=0.95, ramp_percent_s=5)
+        function = off.removesuffix("Ena=0")
         assert points_of(await rig.release()) == [
             *(off, "WRmp=20"),
             *("PFWInj[1].PF=98", "PFWInj[1].Ext=1", "PFWInjRvrtTms=0", "PFWInjEna=1", "PFWAbsEna=0"),
+            *reverting(function, function),
+            *(*reverting("", "PFWInj", None), *reverting("", "PFWAbs")),
         ]
         assert points_of(await rig.release(known=False)) == [off, "PFWInjEna=0", "PFWAbsEna=0"]
         unasked = der(way, {**points, **FACTOR, **own})
-        assert points_of(await unasked.release()) == [off], "what was not changed is left alone"
+        left_alone = [off, *reverting(function, function)]
+        assert points_of(await unasked.release()) == left_alone, "what was not changed is left alone"
         assert points_of(await unasked.release(known=False)) == [off]
         assert not [p for p in points_of(await unasked.set(1.0)) if p.startswith(("PF", "WRmp"))]
 

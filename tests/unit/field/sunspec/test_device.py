@@ -163,7 +163,9 @@ async def test_before_the_first_setpoint_nothing_is_written_nor_handed_back() ->
     await site.device.measure()
     assert site.points() == ["ControllerHb=1"]
     await site.device.hand_back()
-    assert site.points() == ["WSetEna=0", "VarSetEna=0"]
+    off = ["WSetEna=0", "VarSetEna=0"]
+    reverting = ("Rvrt=0", "EnaRvrt=0", "RvrtTms=0")
+    assert site.points() == [*off, *(f"{f}{point}" for f in ("WSet", "VarSet") for point in reverting)]
 
 
 async def test_an_inverter_that_went_safe_only_is_handed_back_too() -> None:
