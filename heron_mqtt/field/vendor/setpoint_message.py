@@ -30,6 +30,9 @@ from heron_mqtt.field.vendor.tables import MessageTable
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.messages import Setpoint
 
+_LONE = re.compile(rf'"?{PLACEHOLDER.pattern}"?')
+"""A text, as JSON, that is one value and nothing else."""
+
 
 class MessagePlace(NamedTuple):
     """Where a message sets something.
@@ -118,9 +121,10 @@ class SetpointMessage:
         return {name for name, text in written.items() if placeholders([text]) & set(powers)}
 
     def power_places(self, powers: Collection[str], place_of: Callable[[str], str]) -> Iterator[str]:
-        """Yield where it sets one of these values: a register, or a topic with what stands beside the value.
+        """Yield where it sets one of these values: a register, or a topic and the member with the value.
 
-        Several devices behind one topic differ by what stands beside it, as an id.
+        Several devices behind one topic differ by what stands beside it and never changes, as an id. What
+        changes with the setpoint or the time, as a lease or a number, tells no devices apart.
 
         Args:
             powers: The values.
@@ -131,8 +135,18 @@ class SetpointMessage:
                 table = self._registers.registers[name].table
                 yield f"{table.area} {table.address}"
         elif self.carries(powers):
-            beside = place_of(json.dumps(self._table.payload, sort_keys=True))
-            yield f"{place_of(str(self._table.topic))} {beside}"
+            topic = place_of(str(self._table.topic))
+            members = {name: json.dumps(each) for name, each in _members(self._table.payload)}
+            fixed = sorted(f"{name}={text}" for name, text in members.items() if place_of(text) == text)
+            holding = [name for name, text in members.items() if self._holds(text, powers)]
+            for name in holding or [""]:  # else it stands in the topic
+                text = members.get(name, "")
+                template = "" if _LONE.fullmatch(text) else place_of(text)
+                yield " ".join(filter(None, (topic, place_of(name), template, *fixed)))
+
+    def _holds(self, text: str, values: Collection[str]) -> bool:
+        names = self._values.packed(n for n in placeholders([text]) if n in self._values.names)
+        return bool(names & set(values))
 
     def contents(
         self, values: Mapping[str, RenderedValue], context: MessageContext

@@ -126,7 +126,10 @@ def test_where_a_power_is_set_is_known_by_register_or_by_topic_and_what_stands_b
         {"topic": "box/mode", "payload": "auto"},
     ]
     made = load(setpoint={"values": values, "messages": messages})
-    assert made.power_places() == ('box/set {"id": 3, "set": {"w": "+"}}', 'box/q "Q=+"')
+    assert made.power_places() == ("box/set set.w id=3", "box/q Q")
+    arrays = [{"topic": "box/set", "payload": {"method": "set", "params": [3, "{p}"]}}]
+    made = load(setpoint={"values": VALUES, "messages": arrays})
+    assert made.power_places() == ('box/set params [3, "+"] method="set"',)
 
 
 def test_what_is_subscribed_to_and_told_is_known_by_topic() -> None:
@@ -151,7 +154,7 @@ def test_what_is_subscribed_to_and_told_is_known_by_topic() -> None:
     assert made.topic_filters() == ("box/p", "box/+/a", "box/lwt", "box/ack/+")
     assert made.command_filters() == ("box/+/set/+", "box/mode", "box/off")
     assert made.command_places() == ("box/{id}/set/+", "box/mode", "box/off")
-    assert made.power_places() == ('box/{id}/set/+ "+"',), "a constant beside it is not its power"
+    assert made.power_places() == ("box/{id}/set/+ '+'",), "a constant beside it is not its power"
     assert made.topics_of("p_mw") == ("box/p",)
     assert made.topics_of("q_mvar") == ("box/{id}/a", "box/p")
     assert made.topics_of("soc") == ()

@@ -2777,10 +2777,20 @@ RENAMED = {
         "messages": [{"topic": "box/set", "payload": {"t": "{s}", "p": "{w}"}}],
     },
 }
+BARE = {
+    **PLAIN,
+    "setpoint": {
+        "values": {"w": {"quantity": "p_mw", "unit": "W"}, "n": {"quantity": "seq"}},
+        "messages": [{"topic": "box/set", "payload": {"p": "{w}", "number": "{n}"}}],
+    },
+}
+"""It differs beside the power, and sets the same."""
 ONE, OTHER = "mqtt://box-one:1883", "mqtt://box-two:1883"
 
 
-@pytest.mark.parametrize(("first", "second"), [(PLAIN, PLAIN), (PLAIN, RENAMED), (of_id(1), of_id(1))])
+@pytest.mark.parametrize(
+    ("first", "second"), [(PLAIN, PLAIN), (PLAIN, RENAMED), (PLAIN, BARE), (of_id(1), of_id(1))]
+)
 @pytest.mark.parametrize("at", [(None, None), (ONE, ONE)])
 def test_two_devices_of_a_scenario_that_set_one_box_are_refused(first: Any, second: Any, at: Any) -> None:
     with pytest.raises(ConfigError) as caught:
