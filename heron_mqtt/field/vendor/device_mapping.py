@@ -234,7 +234,8 @@ class DeviceMapping:
 
     def beyond(self, setpoint: Setpoint) -> list[str]:
         """Return which limits of the mapping a power is beyond: it would send something else than meant."""
-        found = [] if self._writer is None else self._writer.values.beyond(setpoint)
+        writer = self._writer
+        found = [] if writer is None else writer.values.beyond(setpoint, writer.made_of)
         if self.rated_mw is not None and abs(setpoint.p_mw) > self.rated_mw:
             found.append(f"rated_mw = {self.rated_mw:g}: {setpoint.p_mw:g} MW is more than the device has")
         return found
@@ -261,12 +262,13 @@ class DeviceMapping:
 
     def power_numbers(self, p_mw: float) -> dict[str, float]:
         """Return what a power comes to in the device's own units, by value; formulas and words left out."""
-        return {} if self._writer is None else self._writer.values.power_numbers(p_mw)
+        writer = self._writer
+        return {} if writer is None else writer.values.power_numbers(p_mw, writer.made_of)
 
     @property
     def bounds_power(self) -> bool:
         """Whether the mapping bounds the power that the device is told, by ``min`` and ``max``."""
-        return self._writer is None or self._writer.values.bounds_power
+        return self._writer is None or self._writer.values.bounds_power(self._writer.made_of)
 
     def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[DeviceCommand]:
         """Return the messages that carry a setpoint, in the order in which to send them.

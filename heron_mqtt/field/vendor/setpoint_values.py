@@ -286,46 +286,38 @@ class SetpointValues:
         """Return how a value is made; None if there is none of that name."""
         return self._values.get(name)
 
-    def power_numbers(self, p_mw: float) -> dict[str, float]:
-        """Return what each value that is a power alone comes to, in the device's own units."""
-        return {
-            name: value.number(p_mw)
-            for name, value in self._values.items()
-            if value.formula is None and value.table.quantity == "p_mw" and value.table.words is None
-        }
+    def power_numbers(self, p_mw: float, names: Iterable[str]) -> dict[str, float]:
+        """Return what each of these values that is a power alone comes to, in the device's own units."""
+        powers = self._powers_alone(names)
+        return {name: v.number(p_mw) for name, v in powers.items() if v.table.words is None}
 
-    @property
-    def bounds_power(self) -> bool:
-        """Whether ``min`` and ``max`` bound every number that is a power alone; true where there is none."""
-        powers = [v.table for v in self._values.values() if v.formula is None and v.table.quantity == "p_mw"]
+    def bounds_power(self, names: Iterable[str]) -> bool:
+        """Whether ``min`` and ``max`` bound every number of these that is a power alone; true without one."""
         return all(
-            t.words is not None or (t.max is not None and (t.min is not None or t.absolute)) for t in powers
+            t.words is not None or (t.max is not None and (t.min is not None or t.absolute))
+            for t in (value.table for value in self._powers_alone(names).values())
         )
 
-    def beyond(self, setpoint: Setpoint) -> list[str]:
-        """Return the limits of the mapping that a power is beyond, one line each.
+    def beyond(self, setpoint: Setpoint, names: Iterable[str]) -> list[str]:
+        """Return the limits of these values that a power is beyond, one line each.
 
         Where charging and discharging are two numbers, that of the other sign is 0 and none of that, unless
         no number is left for this one.
         """
         p_mw = setpoint.p_mw
-        values = {
-            name: value
-            for name, value in self._values.items()
-            if value.formula is None and value.table.quantity == "p_mw"
-        }
+        values = self._powers_alone(names)
         carries = {name: value for name, value in values.items() if not value.is_for_other_sign(p_mw)}
         found = {name: value.beyond(p_mw) for name, value in (carries or values).items()}
         return [f"setpoint.values.{name}: {why}" for name, why in found.items() if why is not None]
 
-    def powers(self, names: Iterable[str] | None = None) -> frozenset[str]:
-        """Return the values that are made of the power and are numbers; all made of it, if none is one.
+    def _powers_alone(self, names: Iterable[str]) -> dict[str, SetpointValue]:
+        """Return those of these values that are a power, and not made of one by a formula."""
+        among = frozenset(names)
+        return {n: v for n, v in self._values.items() if n in among and v.table.quantity == "p_mw"}
 
-        Args:
-            names: Of these; None = of all.
-        """
-        every = self._values if names is None else names
-        made = [name for name in every if "p_mw" in self.quantities([name])[0]]
+    def powers(self, names: Iterable[str]) -> frozenset[str]:
+        """Return those of these values that are made of the power and numbers; all made of it, if none is."""
+        made = [name for name in names if "p_mw" in self.quantities([name])[0]]
         numbers = [n for n in made if self._values[n].table.words is None and self._values[n].is_number]
         return frozenset(numbers or made)
 

@@ -56,11 +56,7 @@ class SetpointWriter:
             ]
             for key, messages in (("messages", table.messages), ("release", releases))
         )
-        for message in self._messages:
-            for name, step in message.steps():
-                self.values[name].at_least(step)
-        self._powers = self.values.powers() if not problems else frozenset()
-        self._power_registers = {name for m in self._messages for name in m.registers_of(self._powers)}
+/tmp/x/new.txt        self._power_registers = {name for m in self._messages for name in m.registers_of(self._powers)}
         self.fixed_words: frozenset[tuple[str, int, int]] = frozenset()
         """What setpoints write into registers whatever the power is, as their mode: area, address, word."""
         self._check_use(problems)
@@ -123,6 +119,11 @@ class SetpointWriter:
                 problems.add(f"setpoint.values.{name}", "no payload and no 'when' uses it")
         if "p_mw" not in self.quantities:
             problems.add("setpoint", "no message carries p_mw")
+
+    @property
+    def made_of(self) -> frozenset[str]:
+        """The values that are sent, and those that they are made of; not those that only a ``when`` uses."""
+        return self.values.quantities(name for m in self._messages for name in m.sent)[1]
 
     @property
     def has_release(self) -> bool:
@@ -244,10 +245,9 @@ class SetpointWriter:
     def _words_of_zero(self, context: MessageContext) -> list[Scalar]:
         """Return the words that 0 is sent as, without those that say off."""
         rendered = self.values.render(ZERO, context)
-        sent = frozenset().union(*(m.sent for m in self._messages))
         words = {
             word
-            for name in self.values.powers(sent)
+            for name in self._powers
             if isinstance(word := rendered[name].json, str) or self.values[name].table.words is not None
         }
         return sorted((w for w in words if not (isinstance(w, bool) or is_off(w))), key=str)

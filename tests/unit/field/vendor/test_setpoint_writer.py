@@ -95,6 +95,11 @@ def test_what_a_setpoint_tells_is_known_through_formulas_too(
     assert made.values.formula_names == ({"p", "q_mvar", "lease_s", "a"} if "f" in values else set())
 
 
+def bounds_power(values: dict[str, Any], *payloads: Any) -> bool:
+    made, _ = writer(values, *payloads)
+    return made.values.bounds_power(made.made_of)
+
+
 @pytest.mark.parametrize(
     ("bounds", "is_bounded"),
     [
@@ -111,8 +116,8 @@ def test_a_power_is_bounded_by_both_ends_of_every_number(bounds: dict[str, Any],
     asked, wide = {**P, **bounds}, {**P, "min": -9.0, "max": 9.0}
     others = {"q": {"quantity": "q_mvar", "unit": "var"}, "f": {"formula": "p_mw"}}
     for values in ({"p": asked}, {"p": asked, "w": wide}, {"w": wide, "p": asked}):
-        assert writer({**values, **others}, "{p}")[0].values.bounds_power is is_bounded
-    assert writer(others, "{f}{q}")[0].values.bounds_power
+        assert bounds_power({**values, **others}, "{p}{w}") is is_bounded
+    assert bounds_power(others, "{f}{q}")
 
 
 def test_what_a_power_comes_to_and_what_is_beyond_is_told_of_numbers_that_are_a_power_alone() -> None:
@@ -124,9 +129,27 @@ def test_what_a_power_comes_to_and_what_is_beyond_is_told_of_numbers_that_are_a_
     }
     made, problems = writer(values, "{p}{w}{q}{f}")
     assert problems == []
-    assert made.values.power_numbers(0.003) == {"p": 3000.0}
-    assert made.values.beyond(SETPOINT) == ["setpoint.values.p: 5000 is above max = 4000"]
-    assert made.values.beyond(Setpoint(p_mw=0.004, lease_s=1.0)) == []
+    assert made.values.power_numbers(0.003, made.made_of) == {"p": 3000.0}
+    assert made.values.beyond(SETPOINT, made.made_of) == ["setpoint.values.p: 5000 is above max = 4000"]
+    assert made.values.beyond(Setpoint(p_mw=0.004, lease_s=1.0), made.made_of) == []
+
+
+def test_a_power_that_only_decides_what_is_sent_is_no_power_that_the_device_is_told() -> None:
+    way = {"quantity": "p_mw", "unit": "W", "words": WORDS}
+    forced = {"payload": "forced", "when": "p > -9e9"}
+    for values in ({"p": P, "way": way}, {"way": way, "p": P}):
+        made, problems = writer(values, forced, {"payload": "{way}", "pause_s": 2.0})
+        assert problems == []
+        assert stop_texts(made) == [("rest", 0.0), ("forced", 0.0), ("rest", 2.0)]
+        assert made.values.power_numbers(0.003, made.made_of) == {}
+        assert made.values.bounds_power(made.made_of), "words are all that it is told"
+    made, problems = writer({"p": {**P, "max": 4000.0}, "w": P}, forced, "{w}")
+    assert problems == []
+    assert made.values.power_numbers(0.003, made.made_of) == {"w": 3000.0}
+    assert made.values.beyond(SETPOINT, made.made_of) == []
+    assert not made.values.bounds_power(made.made_of)
+    made, _ = writer({"p": {**P, "max": 4000.0}, "f": {"formula": "p * 2"}}, "{f}")
+    assert made.values.beyond(SETPOINT, made.made_of), "what is sent is made of it"
 
 
 def test_what_a_setpoint_does_not_say_is_0_in_formulas() -> None:
