@@ -24,6 +24,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -341,17 +342,37 @@ def be(name: str, n: int, steps: int) -> None:
     print(json.dumps(meter.result()))
 
 
-def measured(name: str, n: int, steps: int) -> dict[str, float] | None:
-    """Run one contestant as a program; None = it did not end in time."""
+class ContestantFailed(Exception):
+    """A contestant has no result; says why."""
+
+
+def measured(name: str, n: int, steps: int) -> dict[str, float]:
+    """Run one contestant as a program.
+
+    Raises:
+        ContestantFailed: It did not end in time, or ended without a result.
+    """
     command = [sys.executable, __file__, "--be", name, "--agents", str(n), "--steps", str(steps)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as program:
+    # Files, not pipes: an agent that lives on would hold a pipe open.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+", errors="replace") as err:
+        program = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
         try:
-            out, _ = program.communicate(timeout=LONGEST_S)
+            code = program.wait(LONGEST_S)
         except subprocess.TimeoutExpired:
-            os.killpg(program.pid, signal.SIGKILL)  # its agents, too
-            return None
-    found: dict[str, float] = json.loads(out.splitlines()[-1])
-    return found
+            raise ContestantFailed(f"did not end within {LONGEST_S:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)  # its agents, too
+            program.wait()
+        out.seek(0)
+        err.seek(0)
+        results, said = out.read().splitlines(), err.read().splitlines()
+    if code == 0 and results:
+        found: dict[str, float] = json.loads(results[-1])
+        return found
+    why = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    raise ContestantFailed(f"ended with {how}: {why}")
 
 
 def main() -> None:
@@ -366,29 +387,41 @@ def main() -> None:
     if options.be is not None:
         be(options.be, options.agents[0], options.steps)
         return
-    table: dict[int, dict[str, dict[str, float] | None]] = {}
+    table: dict[int, dict[str, dict[str, float] | str]] = {}
     for n in options.agents:
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in options.only}
-        late: set[str] = set()
+        failed: dict[str, str] = {}
         for _ in range(options.rounds):
-            for name in [name for name in options.only if name not in late]:
-                found = measured(name, n, options.steps)
-                if found is None:
-                    late.add(name)
-                else:
-                    rounds[name].append(found)
+            for name in [name for name in options.only if name not in failed]:
+                try:
+                    rounds[name].append(measured(name, n, options.steps))
+                except ContestantFailed as exc:
+                    failed[name] = str(exc)
         table[n] = {
-            name: None if name in late else {key: statistics.median(r[key] for r in ran) for key in ran[0]}
+            name: failed[name]
+            if name in failed
+            else {k: statistics.median(r[k] for r in ran) for k in ran[0]}
             for name, ran in rounds.items()
         }
     if options.json:
         print(json.dumps(table))
-        return
+    else:
+        print_tables(table)
+    for n, rows in table.items():
+        for name, row in rows.items():
+            if isinstance(row, str):
+                print(f"peers.py: {name}, N = {n}: {row}", file=sys.stderr)
+    if any(isinstance(row, str) for rows in table.values() for row in rows.values()):
+        raise SystemExit(1)
+
+
+def print_tables(table: dict[int, dict[str, dict[str, float] | str]]) -> None:
+    """Print the results, or why there is none, by number of agents and contestant."""
     for n, rows in table.items():
         print(f"\n| N = {n} | CPU ms a step | median step ms | start to first step s |\n|---|---|---|---|")
         for name, row in rows.items():
-            if row is None:
-                print(f"| {CONTESTANTS[name][0]} | did not end within {LONGEST_S:g} s | | |")
+            if isinstance(row, str):
+                print(f"| {CONTESTANTS[name][0]} | {row.replace('|', '/')} | | |")
                 continue
             cpu_ms, step_ms, first_s = row["cpu_ms"], row["step_ms"], row["first_s"]
             print(f"| {CONTESTANTS[name][0]} | {cpu_ms:.2f} | {step_ms:.2f} | {first_s:.1f} |")

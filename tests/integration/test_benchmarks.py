@@ -122,3 +122,24 @@ def test_a_script_runs_to_its_end_and_prints_its_rows(command: str, tmp_path: Pa
         report.write_text(out)
         run(f"plot_growth.py {report} {tmp_path}")
         assert {path.name for path in tmp_path.glob("*.svg")} == {"growth-buses.svg", "growth-devices.svg"}
+
+
+@pytest.mark.slow
+def test_a_contestant_that_fails_is_named_beside_the_results_of_the_others(tmp_path: Path) -> None:
+    (tmp_path / "mosaik.py").write_text("raise RuntimeError('broken on purpose')\n")
+    options = "--rounds 2 --steps 3 --agents 2 --only mosaik-one heron-memory"
+    ended = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "peers.py"), *options.split()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        timeout=LONGEST_S,
+        check=False,
+    )
+    why = "ended with exit code 1: RuntimeError: broken on purpose"
+    assert f"| mosaik, one simulator, one process | {why} | | |" in ended.stdout, ended.stderr
+    assert re.search(
+        rf"^\| heron-mqtt, in memory, one process (\|{NUMBER} ){{3}}\|$", ended.stdout, re.MULTILINE
+    )
+    assert ended.stderr.splitlines() == [f"peers.py: mosaik-one, N = 2: {why}"]
+    assert ended.returncode == 1
