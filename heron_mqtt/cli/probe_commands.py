@@ -37,7 +37,17 @@ def probe(
         Path | None, typer.Option(metavar="FILE", help="Write a mapping to start from, with comments.")
     ] = None,
     mapping: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Show what this mapping makes of each payload.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Show what this mapping makes of each payload; device_profiles/... for a shipped one.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="With --mapping: a parameter of the profile; may be repeated."
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(metavar="AGENT/DEVICE", help="For placeholders in the mapping's topics.")
@@ -110,6 +120,9 @@ def probe(
         )
     if ask and (mapping is None or modbus is not None or send is not None):
         raise ConfigError("--ask: goes with --broker and --mapping; --send and --modbus ask by themselves")
+    if set_ and mapping is None:
+        raise ConfigError(f"--set {set_[0]}: needs --mapping FILE")
+    parameters = dict(map(_parameter, set_ or ()))
     line = {"unit": unit, "framing": framing, "baud": baud, "parity": parity, "stop_bits": stop_bits}
     if modbus is None:
         for key, value in {"registers": registers, **line}.items():
@@ -128,6 +141,7 @@ def probe(
             mapping,
             device,
             env_id,
+            parameters=parameters,
             send=send,
             for_=for_,
             max_=max_,
@@ -140,11 +154,20 @@ def probe(
     if place is not None and registers is not None:
         _show_registers(place, registers, as_json=as_json)
     elif place is not None and mapping is not None:
-        _show_mapping(place, mapping, device, listen, as_json)
+        _show_mapping(place, mapping, parameters, device, listen, as_json)
     elif broker is not None and mapping is not None:
-        _show_mapping(broker, mapping, device, listen, as_json, asks=ask)
+        _show_mapping(broker, mapping, parameters, device, listen, as_json, asks=ask)
     elif broker is not None:
         _show_topics(broker, topic, listen, write, as_json=as_json)
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    from heron_mqtt.field.vendor.mapping import parameter_value
+
+    name, is_given, value = text.partition("=")
+    if not name or not is_given:
+        raise ConfigError(f"--set {text}: expected NAME=VALUE")
+    return name, parameter_value(value)
 
 
 def _modbus(address: str, line: Mapping[str, object]) -> DeviceModbusTable:
@@ -291,7 +314,8 @@ def _plain(heard: ListenResult, matches: list[ProfileMatch], said: list[Announce
 
 def _show_mapping(
     where: str | DeviceModbusTable,
-    file: Path,
+    named: str,
+    parameters: Mapping[str, Any],
     device: str,
     listen_s: float,
     as_json: bool,
@@ -303,10 +327,10 @@ def _show_mapping(
     from heron_mqtt.app.probe.mapped import mapping_of, questions, watch_mapping, watch_registers
     from heron_mqtt.cli.status_table import status_console
 
-    mapping = mapping_of(file, device)
+    mapping = mapping_of(named, device, parameters)
     if (mapping.registers is None) != isinstance(where, str):
         wanted = "MQTT: give --broker" if mapping.registers is None else "Modbus: give --modbus"
-        raise ConfigError(f"--mapping {file}: {mapping.name} is on {wanted}")
+        raise ConfigError(f"--mapping {named}: {mapping.name} is on {wanted}")
     console = status_console()
     if isinstance(where, str) and not asks and questions(mapping):
         asked = ", ".join(str(each.table.topic) for each in questions(mapping))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -22,10 +22,11 @@ CONSENT = "yes"
 
 def try_setpoint(
     broker: str,
-    file: Path,
+    named: str,
     device: str,
     env_id: str,
     *,
+    parameters: Mapping[str, Any],
     send: str,
     for_: str,
     max_: str,
@@ -49,7 +50,7 @@ def try_setpoint(
         raise ConfigError(
             "--send: asks at the terminal before it sends, and there is none; in a script, add --yes"
         )
-    mapping = mapping_of(file, device)
+    mapping = mapping_of(named, device, parameters)
 
     async def confirm(plan: TrialPlan) -> bool:
         _show_plan(plan, send, for_, device)

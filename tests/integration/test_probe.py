@@ -71,7 +71,14 @@ def test_what_cannot_be_is_one_line(own_mosquitto: object, tmp_path: Path) -> No
         (["--topic", "a/#/b"], "--topic a/#/b: "),
         (["--listen", "0"], "--listen 0: expected seconds"),
         (["--write", str(tmp_path / "there.toml")], "is there already; name another file"),
-        (["--mapping", str(tmp_path / "none.toml")], "cannot be read"),
+        (["--mapping", str(tmp_path / "none.toml")], "none.toml': no such file; shipped profiles are "),
+        (["--mapping", str(tmp_path)], "a folder; expected a file; shipped profiles are "),
+        (["--mapping", "device_profiles/opendtu.toml"], "parameters.serial: "),
+        (
+            ["--mapping", "device_profiles/opendtu.toml", "--set", "serial"],
+            "--set serial: expected NAME=VALUE",
+        ),
+        (["--set", "serial=1"], "--set serial=1: needs --mapping FILE"),
     ):
         done = run_heron("probe", "--broker", server.url, *arguments)
         assert done.code == 2
@@ -79,6 +86,23 @@ def test_what_cannot_be_is_one_line(own_mosquitto: object, tmp_path: Path) -> No
     silence = run_heron("probe", "--broker", server.url, "--listen", "0.3")
     assert silence.code == 1
     assert "no message in 0.3 s" in silence.out
+
+
+def test_a_shipped_profile_is_tried_by_its_name(own_mosquitto: object) -> None:
+    server: Mosquitto = own_mosquitto()  # type: ignore[operator]
+    with box(server, "solar/0042/0", power="312.4", voltage="231.0"):
+        done = run_heron(
+            *("probe", "--broker", server.url, "--listen", "0.5", "--json"),
+            *(
+                "--mapping",
+                "device_profiles/opendtu.toml",
+                "--set",
+                "serial=0042",
+                "--set",
+                "rated_mw=0.0006",
+            ),
+        )
+    assert json.loads(done.out)["p_mw"]["value"] == pytest.approx(0.0003124), done.err
 
 
 def test_messages_of_this_software_are_left_out_and_that_is_said(own_mosquitto: object) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from heron_mqtt.app.vendor_links import connection_to
 from heron_mqtt.cancellation import end_tasks
-from heron_mqtt.config import read_toml
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.modbus.address_table import DeviceModbusTable
 from heron_mqtt.field.modbus.registers import Registers
@@ -17,7 +17,7 @@ from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping, Keepalive
 from heron_mqtt.field.vendor.link import RegisterPoll
-from heron_mqtt.field.vendor.mapping import load_mapping
+from heron_mqtt.field.vendor.mapping import load_named_mapping
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.outgoing import Outgoing
 from heron_mqtt.field.vendor.payload_filling import MessageContext
@@ -27,12 +27,13 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.messaging.mqtt.raw import RawMqtt
 
 
-def mapping_of(file: Path, label: str) -> DeviceMapping:
-    """Read a mapping file: a whole mapping, or ``profile`` with ``parameters``.
+def mapping_of(named: str | Path, label: str, parameters: Mapping[str, Any] | None = None) -> DeviceMapping:
+    """Return the mapping that is to be tried.
 
     Args:
-        file: TOML.
+        named: A file, with a mapping or with ``profile`` and ``parameters``, or a shipped profile's name.
         label: AGENT/DEVICE, for placeholders in topics.
+        parameters: Of the profile; None = none beside those in the file.
 
     Raises:
         ConfigError: One line for each mistake.
@@ -40,7 +41,9 @@ def mapping_of(file: Path, label: str) -> DeviceMapping:
     agent, slash, device = label.partition("/")
     if not slash or not agent or not device:
         raise ConfigError(f"--device {label}: expected AGENT/DEVICE, for example MG1/ess")
-    return load_mapping(read_toml(file), agent=agent, device=device, source=str(file))
+    return load_named_mapping(
+        str(named), parameters or {}, agent=agent, device=device, source=f"--mapping {named}"
+    )
 
 
 async def watch_registers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from heron_mqtt.field.vendor.tables import MappingTable
 from heron_mqtt.input_files import is_file, why_no_file
 from heron_mqtt.messaging import topics
 
-__all__ = ["DeviceMapping", "Keepalive", "load_mapping"]
+__all__ = ["DeviceMapping", "Keepalive", "load_mapping", "load_named_mapping", "parameter_value"]
+
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def load_mapping(
@@ -83,6 +86,59 @@ def load_mapping(
     if power_range_mw is not None:
         mapping.check_range(power_range_mw)
     return mapping
+
+
+def load_named_mapping(
+    named: str,
+    parameters: Mapping[str, Any],
+    *,
+    agent: str,
+    device: str,
+    source: str,
+    power_range_mw: tuple[float, float] | None = None,
+) -> DeviceMapping:
+    """Return the mapping that a command line names.
+
+    Args:
+        named: A file, with a mapping or with ``profile`` and ``parameters``, or the name of a shipped profile
+            (``device_profiles/opendtu.toml``); a file comes first.
+        parameters: Of the profile, beside those in the file; they win.
+        agent: As ``load_mapping`` takes it, like the following.
+        device: Likewise.
+        source: Likewise.
+        power_range_mw: Likewise.
+
+    Raises:
+        ConfigError: As ``load_mapping``, or there is no such file and no such profile.
+    """
+    path = Path(named)
+    given: dict[str, Any] = read_toml(path) if is_file(path) else {"profile": named}
+    if parameters:
+        if "profile" not in given:  # a file that is a profile of one's own
+            given = {"profile": named}
+        own = given.get("parameters", {})
+        given["parameters"] = {**own, **parameters} if isinstance(own, Mapping) else own
+    return load_mapping(
+        given, agent=agent, device=device, source=source, find=_own_or_shipped, power_range_mw=power_range_mw
+    )
+
+
+def parameter_value(text: str) -> Any:
+    """Return a parameter that was given as a text: a number, true, false, or the text.
+
+    Digits after a 0, as in a serial number, are a text.
+    """
+    if _NUMBER.fullmatch(text) is None:
+        return {"true": True, "false": False}.get(text, text)
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _own_or_shipped(profile: str) -> Path:
+    path = Path(profile)
+    return path if is_file(path) else shipped_config() / profile
 
 
 def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None) -> Path:

@@ -15,10 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from heron_mqtt.config import read_toml
 from heron_mqtt.errors import ConfigError, NotHandedBack, NotReady
 from heron_mqtt.field.modbus.program import (
     BridgedUnit,
@@ -37,11 +35,10 @@ from heron_mqtt.field.modbus.registers import ModbusConnection, Registers
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.field.vendor.commands import budget_of
 from heron_mqtt.field.vendor.device_mapping import DeviceMapping
-from heron_mqtt.field.vendor.mapping import load_mapping
+from heron_mqtt.field.vendor.mapping import load_named_mapping, parameter_value
 from heron_mqtt.field.vendor.modbus_link import ModbusLink
 from heron_mqtt.field.vendor.vendor_device import VendorDevice
 from heron_mqtt.field.vendor.vendor_state import ReportLine, VendorState
-from heron_mqtt.input_files import is_file
 from heron_mqtt.program_arguments import ProgramArguments
 
 log = logging.getLogger("heron_mqtt.modbus")
@@ -140,38 +137,23 @@ def _parameter(text: str) -> tuple[str, Any]:
     name, is_given, value = text.partition("=")
     if not name or not is_given:
         raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE")
-    for read in (int, float):
-        with contextlib.suppress(ValueError):
-            return name, read(value)
-    return name, {"true": True, "false": False}.get(value, value)
+    return name, parameter_value(value)
 
 
 def _mapping(
     options: argparse.Namespace, name: str, power_range_mw: tuple[float, float] | None = None
 ) -> DeviceMapping:
-    path = Path(options.mapping)
-    given: dict[str, Any] = read_toml(path) if is_file(path) else {"profile": options.mapping}
-    if options.set:
-        if "profile" not in given:  # a file that is a profile of one's own
-            given = {"profile": str(path)}
-        given["parameters"] = {**given.get("parameters", {}), **dict(options.set)}
-    mapping = load_mapping(
-        given,
+    mapping = load_named_mapping(
+        options.mapping,
+        dict(options.set),
         agent=options.agent or "MG1",
         device=name,
         source=f"--mapping {options.mapping}",
-        find=lambda profile: Path(profile) if is_file(Path(profile)) else _shipped(profile),
         power_range_mw=power_range_mw,
     )
     if mapping.registers is None:
         raise ConfigError(f"--mapping {options.mapping}: it has no [registers]: {mapping.name} is on MQTT")
     return mapping
-
-
-def _shipped(profile: str) -> Path:
-    from heron_mqtt.config import shipped_config
-
-    return shipped_config() / profile
 
 
 async def _serve(options: argparse.Namespace, env_id: str, scenario: BridgeScenario) -> None:

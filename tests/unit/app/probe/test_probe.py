@@ -293,6 +293,22 @@ def test_garbage_and_floods_are_bounded_and_harm_nothing() -> None:
     assert list(below.topics) == ["sites/7/inverter/power"]
 
 
+def test_a_mapping_is_a_file_or_a_shipped_profile_with_its_parameters(tmp_path: Path) -> None:
+    needed = {"serial": 42, "rated_mw": 0.0006}
+    shipped = mapping_of("device_profiles/opendtu.toml", "MG1/pv", needed)
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'profile = "device_profiles/opendtu.toml"\nparameters = { serial = 7, rated_mw = 0.0006 }\n'
+    )
+    assert mapping_of(own, "MG1/pv", {"serial": 42}).topic_filters() == shipped.topic_filters()
+    assert "solar/42/0/power" in shipped.topic_filters()
+    (tmp_path / "profile.toml").write_bytes((shipped_config() / "device_profiles/opendtu.toml").read_bytes())
+    copied = mapping_of(tmp_path / "profile.toml", "MG1/pv", needed)
+    assert copied.topic_filters() == shipped.topic_filters()
+    with pytest.raises(ConfigError, match=r"^--mapping opendtu: profile = 'opendtu': no such file; shipped"):
+        mapping_of("opendtu", "MG1/pv")
+
+
 def test_a_device_without_an_agent_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "box.toml"
     file.write_text('profile = "device_profiles/opendtu.toml"\n')
