@@ -318,10 +318,15 @@ class DeviceRelease:
     def owe_unheard(self) -> bool:
         """Owe a release to a device that was last heard before it was sent: it may have been away by then.
 
+        Not to one with nothing to say that has proven for long enough since that it is there: where its
+        broker tells of its end, that comes late.
+
         Returns:
             Whether that is news.
         """
-        is_unheard = self._mapping.registers is None and self._stop_proof.was_silent_since_release
+        was_there = self._state.proven_at > self._stop_proof.released_at + self._stale_after_s
+        was_silent = self._stop_proof.was_silent_since_release and not was_there
+        is_unheard = self._mapping.registers is None and was_silent
         if self._stop.is_active or self.is_driven or not is_unheard:
             return False
         self.holds_setpoint = self.is_owed = True

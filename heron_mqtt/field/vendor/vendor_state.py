@@ -410,6 +410,11 @@ class VendorState:
         return now_s - self._heard_at <= within_s or self._presence.is_surely_online(now_s)
 
     @property
+    def proven_at(self) -> float:
+        """When it has proven last that it is there, s; -inf: never."""
+        return self._heard_at
+
+    @property
     def is_heard(self) -> bool:
         """Whether anything has come live."""
         return self._heard_at > -math.inf

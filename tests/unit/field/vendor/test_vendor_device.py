@@ -2374,7 +2374,10 @@ async def test_a_mapping_that_nobody_has_checked_is_checked_where_it_is_driven(m
         await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "values": sizes}})
 
 
-async def test_a_quiet_box_that_goes_offline_long_after_its_release_was_handed_back(make: Any) -> None:
+@pytest.mark.parametrize("is_noticed", [False, True])
+async def test_a_quiet_box_that_goes_offline_long_after_its_release_was_handed_back(
+    make: Any, is_noticed: bool
+) -> None:
     quiet = [{**TELEMETRY[0], "reports": "on_change"}]
     table = {**RELEASED, "telemetry": quiet, "availability": LWT, "liveness": {"by": "availability"}}
     site = await make(table, stale_after_s=0.1)
@@ -2383,8 +2386,15 @@ async def test_a_quiet_box_that_goes_offline_long_after_its_release_was_handed_b
     site.send(0.001, 0.5)
     await until(lambda: site.wire.sent[-1:] == [("box/mode", "auto")], "the release")
     await until(lambda: site.leases[-1]["state"] == "free", "a free lease")
-    await asyncio.sleep(0.2)  # it is there, and has nothing to say
+    await asyncio.sleep(0.15)  # it is there, and has nothing to say
+    count = len(site.telemetry)
+    await until(lambda: len(site.telemetry) > count, "telemetry of that time")
     site.wire.says("box/lwt", "off")
+    if is_noticed:
+        silence = "nothing has proven for 0.1 s that the device is there"
+        await until(lambda: any(silence in r.what for r in site.broker.stats.reports), "the silence")
+        await site.settled()
+        assert not site.device.owes_safe_state
     await site.end()
     assert site.device.left_undone is None
     assert site.leases[-1]["state"] == "free"
