@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -315,13 +316,15 @@ def test_limits_of_the_nameplate_hold_whatever_is_asked(battery: Device) -> None
 def test_it_speaks_by_itself(mosquitto: Mosquitto) -> None:
     """At its period, without ever having heard a setpoint; and ends after its time."""
     with Device(mosquitto.url, "--period", "0.05", "--duration", "0.6") as device:
-        device.online()
+        born = device.online()
         assert device.telemetry()["safe"] is True
         done = device.wait()
         device.offline()
-        count = len([s for s in device.watcher.seen if s.topic.endswith("/telemetry")])
+        said = [s.json for s in device.watcher.seen if s.topic.endswith("/telemetry")]
     assert done.code == 0
-    assert 2 <= count <= 12
+    begin, end = (datetime.fromisoformat(one["sent_at"]) for one in (born, said[-1]))  # by its own clock
+    periods = (end - begin).total_seconds() / 0.05
+    assert 2 <= len(said) <= 2 + periods, "one at the birth, and one a period; times are rounded to 1 ms"
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,15 @@ CHECKS: dict[str, RecordCheck] = {
     LINKS: check_links,
 }
 
+DRIVEN_TELEMETRY = """
+    SELECT t.id, t.payload FROM message_row t WHERE t.type = 'telemetry' AND t.payload IS NOT NULL
+    AND (t.direction = 'out' OR t.arrival = 'new')
+    AND (SELECT NOT coalesce(s.payload ->> '$.release', 0) FROM message_row s WHERE s.type = 'setpoint'
+         AND s.channel = replace(t.channel, '/telemetry', '/setpoint') AND s.id < t.id
+         ORDER BY s.id DESC LIMIT 1)
+"""
+"""Of devices under a lease: what others say, or one after its release, says nothing of leases."""
+
 FORGED = {
     "more energy": (BALANCE, "UPDATE agent_row SET net_mwh = net_mwh + 0.001 WHERE id = 4"),
     "a smaller load": (BALANCE, "UPDATE agent_row SET p_load_mw = p_load_mw * 0.9 WHERE id = 4"),
@@ -403,12 +412,12 @@ FORGED = {
     ),
     "a lease outlived": (
         OUTLIVED, "UPDATE message_row SET payload = json_set(payload, '$.safe', json('false')), "
-        "at_s = at_s + 1000 WHERE id = (SELECT max(id) FROM message_row "
-        "WHERE type = 'telemetry' AND NOT coalesce(payload ->> '$.safe', 1))",
+        f"at_s = at_s + 1000 WHERE id = (SELECT max(id) FROM ({DRIVEN_TELEMETRY}) "
+        "WHERE NOT coalesce(payload ->> '$.safe', 1))",
     ),
     "slow to be safe": (
-        SAFE, "UPDATE message_row SET payload = json_set(payload, '$.safe_after_s', 100.0) WHERE id = "
-        "(SELECT max(id) FROM message_row WHERE type = 'telemetry' AND payload IS NOT NULL)",
+        SAFE, "UPDATE message_row SET payload = json_set(payload, '$.safe_after_s', 100.0) "
+        f"WHERE id = (SELECT max(id) FROM ({DRIVEN_TELEMETRY}))",
     ),
     "a trade twice": (
         TRADES, "INSERT INTO trade_row (episode, step, seller, buyer, mwh, price_per_mwh, hash) "
