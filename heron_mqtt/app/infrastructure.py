@@ -267,12 +267,13 @@ async def mqtt_infrastructure(
                 note=note,
             )
             held = HeldNames(mqtt, names, starter, take_over=take_over)
-            await held.acquire()
+            # A broker that is lost meanwhile answers nothing: what waits for it would wait for ever.
+            await unless(held.acquire(), partial(until_away, mqtt, scenario.deadlines.ready_s))
             stack.push_async_callback(held.release)
             throughout.append(held.until_displaced)
         if impairment is not None:
             note(f"network: {impairment.name or 'impaired'}")
-        throughout.append(lambda: until_away(mqtt, scenario.deadlines.ready_s))
+        throughout.append(partial(until_away, mqtt, scenario.deadlines.ready_s))
         if emulated:
             stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
             programs = _programs(loaded, emulated, url, take_over=take_over, resume=resume)
@@ -353,6 +354,7 @@ async def until_away(broker: SessionBroker, longest_s: float) -> None:
         BrokerUnavailable: It was lost and not made again within ``longest_s``.
     """
     trouble = asyncio.Event()
+    trouble.set()  # it may have been lost before
 
     def on_report(report: Report) -> None:
         if report.kind == "connection":

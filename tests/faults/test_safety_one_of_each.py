@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
+from heron_mqtt.testing.faults.tcp_link import LinkFaults, TcpLink
 from heron_mqtt.testing.faults.trial_broker import TrialBroker
 from support.heron_command import heron
 from support.observer import Observer, PlainDevice
 from support.safety_runs import (
+    DEADLINES,
     on_both_restarted,
     on_mosquitto,
     proxy,
     run,
+    through,
     until_driven,
     write,
 )
@@ -47,6 +52,30 @@ def test_a_second_run_ends_before_it_sends(tmp_path: Path, url: str) -> None:
             order = [m.json["boot"] for m in observer.driving(after=taken)]
             assert order == sorted(order, key=lambda boot: boot == new), "never in turn"
             assert third.process.poll() is None
+
+
+@on_mosquitto
+@pytest.mark.parametrize(
+    "lost", [LinkFaults(is_refused=True), pytest.param(LinkFaults(is_silent=True), marks=pytest.mark.slow)]
+)
+def test_a_run_that_loses_its_broker_while_it_asks_for_its_name_ends(
+    tmp_path: Path, url: str, link: TcpLink, lost: LinkFaults
+) -> None:
+    """Nothing else watches the connection yet: it waited for ever for what it had published."""
+    scenario = write(tmp_path, deadlines={**DEADLINES, "ready_s": 2.0})
+    dead = {"type": "owner", "state": "holds", "boot": "dead", "seq": 1, "term": 1}
+    with Observer(url) as observer:
+        observer.publish("heron/small/run/owner", dead, retain=True)  # has it wait
+        with run(scenario, through(link)) as program:
+            observer.wait(
+                "it asks", lambda: [m for m in observer.on("run/owner") if m.json["state"] == "asks"]
+            )
+            link.faults = lost
+            if lost.is_refused:
+                link.reset()
+            done = program.wait()
+        assert done.code == 1
+        assert f"no connection to {through(link)} within 2 s" in done.errors[-1]
 
 
 @on_mosquitto
