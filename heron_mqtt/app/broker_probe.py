@@ -21,6 +21,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 ANSWER_S = 2.0  # a broker keeps what it is given at once; a cluster may take a moment
 ACKNOWLEDGED_S = 5.0
 SUBSCRIBED_S = 10.0  # a cluster that has just lost its leader
+DISTURBED_TRIES = 3  # where another one that starts probes the same channel
 
 MakeProbe = Callable[..., MqttBroker]
 """Makes a connection, with one and the same login; takes ``will``."""
@@ -62,10 +63,17 @@ async def probe_features(
         BrokerError: It refuses a connection or a subscription.
     """
     channel, will_channel = f"{parent}/probe", f"{parent}/probe_will"
+    probe = {"type": "probe", "boot": boot}
     found = []
-    taken = False
+    taken, is_disturbed = False, False
+
+    def on_probe(message: Received) -> None:
+        nonlocal is_disturbed
+        is_disturbed |= message.get("boot") != boot  # another one's, in the place of ours, or its end
+
+    watching = broker.subscribe(channel, on_probe)
     try:
-        taken = await _retained(another, channel, {"type": "probe", "boot": boot})
+        taken = await _retained(another, channel, probe)
         if taken and (problem := await _rights_problem(another, channel, boot)) is not None:
             features = ("retained by name", "retained by wildcard", "last will")
             return [FeatureProbe(feature, problem, is_right=True) for feature in features]
@@ -77,16 +85,23 @@ async def probe_features(
                     "it, so an emergency stop would not reach a device that connects later"
                 )
             else:
-                async with another() as second:
-                    if not await arrives(second, wanted, channel, boot, retained=True):
+                for tries in range(1, DISTURBED_TRIES + 1):
+                    async with another() as second:
+                        if await arrives(second, wanted, channel, boot, retained=True):
+                            break
+                    if not is_disturbed or tries == DISTURBED_TRIES:
                         what = "by its name" if how == "by name" else "by a wildcard"
                         problem = (
                             f"a retained message is not found {what} over another connection: an emergency "
                             "stop would not reach a device that connects later"
                         )
+                        break
+                    is_disturbed = False
+                    await _retained(another, channel, probe)
             found.append(FeatureProbe(f"retained {how}", problem))
         found.append(FeatureProbe("last will", await _will_problem(broker, another, will_channel, boot)))
     finally:
+        watching()
         if taken:
             await _retained(another, channel, {})
             await _retained(another, will_channel, {})

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from heron_mqtt.app.broker_probe import probe_features
+from heron_mqtt.messaging.mqtt import MqttBroker
 from support.heron_command import run_heron
 from support.mosquitto_server import Mosquitto
 from support.observer import Observer, PlainDevice
@@ -57,3 +60,28 @@ def test_a_missing_right_is_no_limit_of_the_broker_and_cannot_be_accepted(
         assert observer.setpoints() == []
     assert ended.code == 1
     assert "may this user publish and read there? heron-mqtt acl names the rights" in ended.errors[-1]
+
+
+@pytest.mark.parametrize("look", [4, 5])
+@pytest.mark.parametrize("times", [1, 99])
+async def test_a_probe_that_another_start_has_removed_is_no_limit_of_the_broker(
+    own_mosquitto: Callable[..., Mosquitto], look: int, times: int
+) -> None:
+    """Runs that start together try the same channel; one that is done removes what the other looks for."""
+    url = own_mosquitto().url
+    made = 0
+
+    with Observer(url) as other:
+
+        def another(**options: Any) -> MqttBroker:
+            """The fourth and fifth connection look for what is kept; then one publishes it again."""
+            nonlocal made
+            made += 1
+            if made in range(look, look + 2 * times, 2):
+                other.publish("heron/small/run/probe", b"", retain=True)
+            return MqttBroker(url, env_id="small", **options)
+
+        async with MqttBroker(url, env_id="small") as broker:
+            probes = await probe_features(broker, another, "run", "0123abcd")
+    problems = [one.feature for one in probes if one.problem is not None]
+    assert problems == ([] if times == 1 else [{4: "retained by name", 5: "retained by wildcard"}[look]])
