@@ -74,7 +74,9 @@ def test_what_a_run_counts_is_what_an_observer_counts(tmp_path: Path, url: str) 
     with Observer(url) as observer, run(scenario, url) as program:
         observer.wait("the agent listens", lambda: observer.on("agents/MG1/status"))
         with AwkwardDevice(url) as device:
-            device.say()
+            while not observer.driving() and program.process.poll() is None:
+                device.say()  # a run that is slow to begin takes it for silent: longer than its lease
+                time.sleep(0.3)
             until_driven(observer, device)
             foreign: list[dict[str, Any]] = [
                 {"p_mw": 9.0},
@@ -95,6 +97,17 @@ def test_what_a_run_counts_is_what_an_observer_counts(tmp_path: Path, url: str) 
             device.mood = "unasked"
             observer.wait("what it says is used", lambda: len(_unasked(observer)) > 2)
             device.burst(100)
+            last = device.seq
+            observer.wait(
+                "the burst", lambda: [m for m in observer.on("ess/telemetry") if m.json.get("seq") == last]
+            )
+            steps = len(observer.on("agents/MG1/action"))
+            observer.wait(
+                "steps after it",
+                lambda: (
+                    len(observer.on("agents/MG1/action")) > steps + 1 or program.process.poll() is not None
+                ),
+            )
             time.sleep(1.1)  # the rate is counted by the second; answers would be dropped with the rest
             device.mood = ""
             done = program.wait()
