@@ -56,7 +56,12 @@ class SetpointWriter:
             ]
             for key, messages in (("messages", table.messages), ("release", releases))
         )
-/tmp/x/new.txt        self._power_registers = {name for m in self._messages for name in m.registers_of(self._powers)}
+        for message in self._messages:
+            for name, step in message.steps():
+                self.values[name].at_least(step)
+        sent = frozenset(name for m in self._messages for name in m.sent)
+        self._powers = self.values.powers(sent) if not problems else frozenset()
+        self._power_registers = {name for m in self._messages for name in m.registers_of(self._powers)}
         self.fixed_words: frozenset[tuple[str, int, int]] = frozenset()
         """What setpoints write into registers whatever the power is, as their mode: area, address, word."""
         self._check_use(problems)
