@@ -40,6 +40,12 @@ class CommandPart(NamedTuple):
         for item in self.items:
             yield from item.every()
 
+    def members(self, within: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield every text, number or list in it, those in its items too, with its whole name."""
+        yield from ((f"{within}{name}", leaf) for name, leaf in self.leaves.items())
+        for item in self.items:
+            yield from item.members(f"{within}{item.group[-1]}[{item.nth}].")
+
     def leaves_of(self, name: str) -> list[Any]:
         """Return what it has under a name: a text or number, or all those in the objects of a list."""
         beneath = [part for item in self.items if item.group[-1] == name for part in item.every()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -134,9 +135,9 @@ class SetpointMessage:
             for name in sorted(self.registers_of(powers)):
                 table = self._registers.registers[name].table
                 yield f"{table.area} {table.address}"
-        elif self.carries(powers):
+        elif self.command is not None and self.carries(powers):
             topic = place_of(str(self._table.topic))
-            members = {name: json.dumps(each) for name, each in _members(self._table.payload)}
+            members = {name: json.dumps(each) for name, each in self.command.members()}
             fixed = sorted(f"{name}={text}" for name, text in members.items() if place_of(text) == text)
             holding = [name for name, text in members.items() if self._holds(text, powers)]
             for name in holding or [""]:  # else it stands in the topic
