@@ -180,7 +180,7 @@ def _describe(source: str, error: dict[str, Any], data: Mapping[str, Any], known
     if kind == "extra_forbidden":
         name = str(loc[-1])
         if name in known:
-            return f"{source}: {key}: unknown key here; it is one of another table"
+            return f"{source}: {key}: unknown key here; it belongs to another table"
         close = difflib.get_close_matches(name, known, n=1)
         return f"{source}: {key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if kind == "missing":

@@ -186,8 +186,8 @@ class Inbox:
                 self._broker.stats.report(
                     "environment",
                     self._agent_id,
-                    f"a second environment (boot {boot}) publishes beside the one that is served "
-                    f"(boot {self._environment.served}): it is not followed",
+                    f"a second environment (boot {boot}) publishes in addition to the one that is served "
+                    f"(boot {self._environment.served}): it is ignored",
                 )
             return
         self._environment.serve(boot)

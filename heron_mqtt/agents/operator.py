@@ -449,7 +449,7 @@ class SystemOperator:
     def _say_stop_again(self) -> None:
         stop = self._stop.stop
         assert stop is not None
-        log.warning("the broker does not know of the emergency stop %s; saying it again", told_by(stop))
+        log.warning("the broker has lost the emergency stop %s; publishing it again", told_by(stop))
         again = EmergencyStop(active=True, who=stop.who, why=stop.why)
         self._broker.publish(topics.ESTOP, self._stamper.stamp(topics.ESTOP, again), **self._retain)
 

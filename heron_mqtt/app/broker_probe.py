@@ -81,7 +81,8 @@ async def probe_features(
             problem = None
             if not taken:
                 problem = (
-                    "a retained message is not taken: the broker ends the connection or does not acknowledge "
+                    "a retained message is not accepted: the broker ends the connection or does not "
+                    "acknowledge "
                     "it, so an emergency stop would not reach a device that connects later"
                 )
             else:
@@ -194,8 +195,8 @@ async def _rights_problem(another: MakeProbe, channel: str, boot: str) -> str | 
         user = f"user {sender.options.username!r}" if sender.options.username else "a client without a login"
         topic = sender.topic_of(channel)
     return (
-        f"what {user} publishes on {topic} is acknowledged and does not come to who subscribes to it: may "
-        "this user publish and read there? heron-mqtt acl names the rights"
+        f"what {user} publishes on {topic} is acknowledged, but does not arrive at subscribers: may this "
+        "user publish and read there? heron-mqtt acl names the rights"
     )
 
 
@@ -226,7 +227,7 @@ async def _will_problem(broker: MqttBroker, another: MakeProbe, channel: str, bo
         why = "is not published when its connection dies"
     except BrokerError as exc:
         why = f"is not taken ({exc})"
-    return f"a last will {why}: devices and agents would not learn that the environment is gone"
+    return f"a last will {why}: devices and agents would not notice that the environment has ended"
 
 
 async def _will_arrives(broker: MqttBroker, another: MakeProbe, channel: str, boot: str) -> bool:

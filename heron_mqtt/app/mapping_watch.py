@@ -181,7 +181,7 @@ class MappingWatch:
             return
         self._waiting.add(key)
         label = "/".join(key)
-        what = "a changed mapping waits, the old one stays in force until the device has taken its release"
+        what = "a changed mapping waits, the old one stays in force until the device has accepted its release"
         log.warning("%s: %s: %s", label, what, why)
         if self._event is not None:
             self._event("mapping", label, what, {"problems": [why]})
@@ -190,9 +190,9 @@ class MappingWatch:
         found = exc.problems if isinstance(exc, ConfigError) else (str(exc),)
         problems = [with_line(problem) for problem in found]
         for problem in problems:
-            log.warning("%s: a changed mapping is not taken, the old one stays in force: %s", label, problem)
+            log.warning("%s: a changed mapping is not used, the old one stays in force: %s", label, problem)
         if self._event is not None:
-            what = "a changed mapping is not taken, the old one stays in force"
+            what = "a changed mapping is not used, the old one stays in force"
             self._event("mapping", label, what, {"problems": problems})
 
     def _tell_elsewhere(self, loaded: LoadedScenario) -> None:

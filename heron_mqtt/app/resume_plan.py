@@ -169,7 +169,7 @@ def _same_scenario(record: RecordFile, scenario: str | None) -> LoadedScenario:
     name = record.meta["scenario"]
     if scenario is None and not is_file(shipped_config() / f"{name}.toml"):
         raise ConfigError(
-            f"--resume {record.path}: its scenario {name!r} is none of the shipped ones; name its file too: "
+            f"--resume {record.path}: its scenario {name!r} is not a shipped one; give its file, too: "
             f"heron-mqtt run SCENARIO.toml --resume {record.path}"
         )
     loaded = load_scenario(scenario or name)
@@ -348,7 +348,7 @@ def _heard(data: str | None) -> Received:
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        return Received({}, topics.ESTOP, malformed="what the record has of it cannot be read")
+        return Received({}, topics.ESTOP, malformed="its data in the record cannot be read")
     return Received(said, topics.ESTOP)
 
 

@@ -254,8 +254,8 @@ def plan_run(scenario: str | Path | LoadedScenario, options: RunOptions) -> RunP
     realtime_s = options.realtime_s or loaded.scenario.realtime_s
     if options.priority is not None and realtime_s is None:
         problems.append(
-            f"--priority {options.priority}: a run without a clock never waits, and would leave nothing of "
-            "the machine to others; give --realtime SECONDS_PER_STEP with it"
+            f"--priority {options.priority}: a run without a clock never waits, and would leave no CPU time "
+            "to other programs; give --realtime SECONDS_PER_STEP with it"
         )
     steps = options.steps or loaded.scenario.steps
     try:

@@ -116,7 +116,8 @@ def _voltages(loaded: LoadedScenario, simulation: GridSimulation) -> Iterator[st
         if is_outside:
             yield (
                 f"network: {one.vm_pu:.4f} pu at {one.bus!r} of {one.agent}, {side}, with the least load "
-                f"(row {row}) and all devices at 0: agents pay for it whatever they do; network.vm_pu sets "
+                f"(row {row}) and all devices at 0: the agents' actions cannot avoid this penalty; "
+                "network.vm_pu sets "
                 "the voltage of the supply"
             )
 

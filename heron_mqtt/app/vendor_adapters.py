@@ -157,7 +157,7 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
         yield f"reports only what changes; that it is there is proven by {by[life.by]}"
     table = mapping.setpoint
     if table is None:
-        yield "can only be read: under any authority what it measures counts, and nothing is sent"
+        yield "can only be read: at every level of authority its measurements are used, and nothing is sent"
         return
     match mapping.confirmed_by:
         case "answer":
@@ -168,18 +168,18 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
             yield (
                 "nothing confirms that a setpoint has arrived: it counts as sent"
                 if mapping.registers is None
-                else "a setpoint counts once the device has taken each write"
+                else "a setpoint counts once the device has accepted each write"
             )
     if not mapping.bounds_power:
         yield (
-            "nothing in its mapping limits its power setpoint: give the value min and max, in its own "
-            "units, so that a wrong unit or scale cannot reach it"
+            "its mapping does not limit its power setpoint: give the value min and max, in the device's "
+            "units, so that a wrong unit or scale cannot reach the device"
         )
     for name, inputs in mapping.stop_needs.items():
         instead = "its release" if mapping.releases_by_messages else "the 0 that was computed last"
         yield (
             f"0 needs {', '.join(inputs)} of the device (setpoint.values.{name}): while that is not known, "
-            f"or is 0 in a division, a stop sends {instead}; let another value without it carry the 0"
+            f"or is 0 in a division, a stop sends {instead}; use another value without it for the 0"
         )
     if table.send != "always" or table.min_interval_s or table.max_writes_per_day:
         limit = f", at most {table.max_writes_per_day} in 24 hours" if table.max_writes_per_day else ""
@@ -327,7 +327,7 @@ class VendorAdapters:
             waiting.cancel()
 
     async def _hand_back(self, device: VendorDevice) -> None:
-        why: str | None = f"a setpoint is being done for more than {ONLINE_S:g} s"
+        why: str | None = f"a setpoint has been in progress for more than {ONLINE_S:g} s"
         with suppress(TimeoutError):
             async with asyncio.timeout(ONLINE_S):
                 await device.idle()

@@ -146,8 +146,8 @@ def shared_power_problems(
             if other != where:
                 yield (
                     f"{loaded.source}: {where}.mapping: {place}: {other} sets its power there already: two "
-                    "devices would drive one box in turn; expected another place, or a mapping without "
-                    "[setpoint] for one that is only read"
+                    "devices of the scenario would drive one real device in turn; expected another place, "
+                    "or a mapping without [setpoint] for one that is only read"
                 )
                 break
 

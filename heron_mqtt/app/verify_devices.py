@@ -143,7 +143,7 @@ class _Agent:
             twins.check(
                 (self._name, name, telemetry.p_mw, telemetry.soc) in said,
                 f"{where}: its model was put at {telemetry.p_mw} MW, state of charge {telemetry.soc}, "
-                "which the device has not said",
+                "which the device has not reported",
             )
         self._agent.reseed(name, telemetry)
         self._moved.add(name)

@@ -59,7 +59,8 @@ def broker(
     allow_remote_anonymous: Annotated[
         bool,
         typer.Option(
-            "--allow-remote-anonymous", help="Let anyone in from anywhere; only on a network you trust."
+            "--allow-remote-anonymous",
+            help="Accept clients without a login from every machine; only on a network that you trust.",
         ),
     ] = False,
     denied: Annotated[

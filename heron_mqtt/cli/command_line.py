@@ -43,7 +43,7 @@ def run_command_line(words: Sequence[str] | None = None) -> int:
         return _wrong_arguments(exc)
     except OSError as exc:
         if isinstance(exc, FileNotFoundError) and _is_in_no_folder():
-            complain("the current folder is not there any more; change to one that is")
+            complain("the current folder does not exist any more; change to one that exists")
         elif _is_named(exc, ordered):
             complain(f"{exc.filename}: {exc.strerror}")
         else:
@@ -54,7 +54,9 @@ def run_command_line(words: Sequence[str] | None = None) -> int:
     except (KeyError, ValueError) as exc:
         if COMPLETE not in os.environ:
             raise
-        complain(f"{COMPLETE}={os.environ[COMPLETE]}: the shell says too little of the line ({exc})")
+        complain(
+            f"{COMPLETE}={os.environ[COMPLETE]}: the shell passes too little of the command line ({exc})"
+        )
         return EXIT_FAILED
     except SystemExit as exc:  # how argparse and the commands themselves end
         return exc.code if isinstance(exc.code, int) else EXIT_OK if exc.code is None else EXIT_FAILED

@@ -64,11 +64,13 @@ def conformance(
         list[str] | None, typer.Option(metavar="PROMISE", help="This promise alone; may be repeated.")
     ] = None,
     max_power: Annotated[
-        float | None, typer.Option(metavar="MW", help="Ask for no more; default: the nameplate.")
+        float | None, typer.Option(metavar="MW", help="Largest power to request; default: the nameplate.")
     ] = None,
     min_power: Annotated[
         float | None,
-        typer.Option(metavar="MW", help="Smallest power beside 0 that it can hold; less is not asked for."),
+        typer.Option(
+            metavar="MW", help="Smallest power other than 0 that the device can hold; less is not requested."
+        ),
     ] = None,
     within: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long the device may take for anything.")
@@ -77,10 +79,10 @@ def conformance(
         float, typer.Option(metavar="SECONDS", help="How long its output may move after an answer.")
     ] = 0.0,
     tolerance: Annotated[
-        float, typer.Option(metavar="PART", help="How far its power may be off, as a part of the nameplate.")
+        float, typer.Option(metavar="PART", help="Allowed error of its power, as a part of the nameplate.")
     ] = 0.02,
     ramp: Annotated[
-        float | None, typer.Option(metavar="MW_PER_S", help="Its ramp, to be examined, too.")
+        float | None, typer.Option(metavar="MW_PER_S", help="Its ramp, which is then tested, too.")
     ] = None,
     dt: Annotated[
         float | None,
@@ -89,10 +91,11 @@ def conformance(
         ),
     ] = None,
     requires_proof: Annotated[
-        bool, typer.Option("--requires-proof", help="It is set to refuse setpoints without proof of age.")
+        bool,
+        typer.Option("--requires-proof", help="The device is set to refuse setpoints without proof of age."),
     ] = False,
     by_hand: Annotated[
-        bool, typer.Option("--by-hand", help="Ask me to cut the device's power, and to give it back.")
+        bool, typer.Option("--by-hand", help="Ask me to switch the device's power off and on again.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a real device is moved.")] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
@@ -156,8 +159,9 @@ def _confirm(bench: ConformanceBench) -> None:
     sys.stderr.write(
         f"{harness.label} at {harness.address}, environment {harness.env_id}, is a {told.get('kind')} of "
         f"{told.get('p_min_mw')} to {told.get('p_max_mw')} MW.\n"
-        f"It will be driven with up to {abs(harness.full_mw):g} MW under leases of at most a minute, and the "
-        "emergency stop of its environment, which stops every device in it, is pressed about 40 times.\n"
+        f"It will be driven with up to {abs(harness.full_mw):g} MW with leases of at most a minute. The "
+        "emergency stop of its environment is pressed about 40 times; it stops every device in this "
+        "environment.\n"
     )
     sys.stderr.flush()
     if not sys.stdin.isatty():

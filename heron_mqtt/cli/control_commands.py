@@ -22,8 +22,8 @@ EnvId = Annotated[
     typer.Option(
         metavar="NAME",
         callback=topics.checked_env_id,
-        help="The environment: second level of the topics. Without it the one that is alive; where several "
-        "are, they are named and nothing is done.",
+        help="The environment: second level of the topics. Default: the one that is alive; if several are, "
+        "they are listed and nothing is done.",
     ),
 ]
 DeviceArgument = Annotated[str, typer.Argument(metavar="AGENT/DEVICE", help="For example MG1/ess.")]

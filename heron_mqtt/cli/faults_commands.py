@@ -47,7 +47,9 @@ def faults(
     times: Annotated[
         int | None, typer.Option(metavar="N", help="Trials of each fault on each broker; default 3, quick 1.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the moments at which things break.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of the moments at which the faults begin.")
+    ] = 0,
     list_them: Annotated[bool, typer.Option("--list", help="Print the faults, and try none.")] = False,
     table: Annotated[
         Path | None,
@@ -141,8 +143,8 @@ def _print_end(outcome: FaultsOutcome) -> None:
     elif left_out := outcome.not_tried:
         what += f"; not tried: {_listed(left_out)}"
     typer.echo(
-        f"\n{tried} trials in {outcome.seconds:.0f} s, seed {outcome.seed}; the machine kept the observer "
-        f"waiting for {outcome.longest_stall_s:.2f} s at most: {what}"
+        f"\n{tried} trials in {outcome.seconds:.0f} s, seed {outcome.seed}; the machine delayed the observer "
+        f"by {outcome.longest_stall_s:.2f} s at most: {what}"
     )
 
 

@@ -28,7 +28,7 @@ def home_assistant(
     ],
     broker: Annotated[str, typer.Option(metavar="URL", help="mqtt://host:port")],
     retract: Annotated[
-        bool, typer.Option("--retract", help="Take away everything that was announced of it.")
+        bool, typer.Option("--retract", help="Remove everything that was announced of it.")
     ] = False,
 ) -> None:
     """Announce a scenario's devices and microgrids to Home Assistant, or take that back.

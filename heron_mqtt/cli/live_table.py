@@ -60,7 +60,7 @@ class LiveTable:
         }
         for label, why in now.items():
             if label not in self._standing_in:
-                self._events.append((f"step {step}  {label}: its model stands in: {why}", "yellow"))
+                self._events.append((f"step {step}  {label}: its model replaces it: {why}", "yellow"))
         for label in self._standing_in.keys() - now.keys():
             self._events.append((f"step {step}  {label} is back", "green"))
         self._standing_in = now

@@ -25,13 +25,13 @@ SHOWN = 40  # topics in the table; --json has all
 
 def add_probe_commands(app: typer.Typer) -> None:
     """Add the command to ``heron-mqtt``."""
-    example = "Example: heron-mqtt probe --broker mqtt://127.0.0.1:1883 --topic 'tele/#' --write box.toml"
+    example = "Example: heron-mqtt probe --broker mqtt://127.0.0.1:1883 --topic 'tele/#' --write device.toml"
     app.command(epilog=example)(probe)
 
 
 def probe(
     broker: Annotated[str | None, typer.Option(metavar="URL", help="mqtt://host:port")] = None,
-    topic: Annotated[str, typer.Option(metavar="FILTER", help="What to listen to.")] = "#",
+    topic: Annotated[str, typer.Option(metavar="FILTER", help="Topics to listen to.")] = "#",
     listen: Annotated[float, typer.Option(metavar="SECONDS", help="For how long.")] = 10.0,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a mapping to start from, with comments.")
@@ -54,7 +54,7 @@ def probe(
     ] = "MG1/ess",
     ask: Annotated[
         bool,
-        typer.Option("--ask", help="With --mapping: send its keepalives, for boxes that wait for them."),
+        typer.Option("--ask", help="With --mapping: send its keepalives, for devices that need them."),
     ] = False,
     send: Annotated[
         str | None,
@@ -67,7 +67,12 @@ def probe(
         str, typer.Option("--for", metavar="TIME", help="How long that setpoint holds: 10s, 1m.")
     ] = "10s",
     max_: Annotated[
-        str, typer.Option("--max", metavar="POWER", help="More is neither sent nor let happen.")
+        str,
+        typer.Option(
+            "--max",
+            metavar="POWER",
+            help="Largest power that is sent; the test ends if the device exceeds it.",
+        ),
     ] = "1kW",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
     env_id: Annotated[
@@ -75,20 +80,21 @@ def probe(
         typer.Option(
             metavar="NAME",
             callback=topics.checked_env_id,
-            help="In which environment the device is driven; for --send.",
+            help="Environment in which the device is driven; for --send.",
         ),
     ] = "default",
     modbus: Annotated[
         str | None,
         typer.Option(
             metavar="HOST[:PORT]|PORT",
-            help="Instead of --broker (with --send: beside it): a box on Modbus; a serial port is RTU.",
+            help="A device on Modbus, instead of --broker (with --send: in addition); a serial port is RTU.",
         ),
     ] = None,
     registers: Annotated[
         str | None,
         typer.Option(
-            metavar="AREA:FIRST-LAST", help="With --modbus: what stands there, as every type: input:0-49."
+            metavar="AREA:FIRST-LAST",
+            help="With --modbus: show these registers, read as every type: input:0-49.",
         ),
     ] = None,
     unit: Annotated[int | None, typer.Option(metavar="N", help="With --modbus: its unit id (1).")] = None,
@@ -100,11 +106,11 @@ def probe(
     stop_bits: Annotated[int | None, typer.Option(metavar="1|2", help="Of a serial port (1).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Listen to boxes: list what they say and may mean, recognise known ones, try a mapping.
+    """Listen to devices: list their messages and likely meanings, recognise known devices, try a mapping.
 
     Publishes and writes nothing, except with --ask and --send. With --mapping: raw payloads or registers
-    beside values, and why one is missing.
-    With --send: one bounded test setpoint, and what it proves: sign, factor, delay, acknowledgement, release.
+    beside their values, and why a value is missing.
+    With --send: one bounded test setpoint, and its results: sign, factor, delay, acknowledgement, release.
     Exit code 0 only if all five are good.
     """
     if not 0.0 < listen <= 3600.0:
@@ -119,7 +125,9 @@ def probe(
             "device sunspec_bridge --show)"
         )
     if ask and (mapping is None or modbus is not None or send is not None):
-        raise ConfigError("--ask: goes with --broker and --mapping; --send and --modbus ask by themselves")
+        raise ConfigError(
+            "--ask: needs --broker and --mapping; with --send and --modbus, leave it out: they always ask"
+        )
     if set_ and mapping is None:
         raise ConfigError(f"--set {set_[0]}: needs --mapping FILE")
     parameters = dict(map(_parameter, set_ or ()))
@@ -133,7 +141,9 @@ def probe(
         from heron_mqtt.cli.probe_trial import try_setpoint
 
         if mapping is None:
-            raise ConfigError("--send: needs --mapping FILE: what a setpoint is for this box")
+            raise ConfigError(
+                "--send: needs --mapping FILE, which defines how a setpoint is sent to this device"
+            )
         if broker is None:
             raise ConfigError("--send: needs --broker URL for stops and leases, also on Modbus")
         try_setpoint(
@@ -236,14 +246,16 @@ def _print(heard: ListenResult, matches: list[ProfileMatch], said: list[Announce
 
     console = status_console()
     if heard.left_out:
-        of_boxes = "" if heard.topics else f"no message of a box in {heard.listened_s:g} s: "
+        of_boxes = "" if heard.topics else f"no message of a device in {heard.listened_s:g} s: "
         console.print(
             f"{of_boxes}{heard.left_out} messages on {heard.topic_prefix}{ROOT}/# or $SYS/# are left out: "
-            "they are of this software or the broker; heron-mqtt tail shows those of this software",
+            "they come from this software or the broker; heron-mqtt tail shows those of this software",
             soft_wrap=True,
         )
     elif not heard.topics:
-        console.print(f"no message in {heard.listened_s:g} s: is the filter right, may you read it?")
+        console.print(
+            f"no message in {heard.listened_s:g} s: is the filter correct, and may this user read it?"
+        )
     if not heard.topics:
         return
     meant = {(one.topic, path): guess for one, path, _, guess in heard.meanings()}
@@ -272,7 +284,7 @@ def _print(heard: ListenResult, matches: list[ProfileMatch], said: list[Announce
         console.print(
             f"{match.name}: profile {match.profile} fits {len(match.topics)} topics; parameters: {told}"
             + (f"; not contained in the topics: {', '.join(match.missing)}" if match.missing else "")
-            + ("; its mapping asks it for more, probe does not" if match.is_asked else ""),
+            + ("; its mapping asks the device for more data, probe does not" if match.is_asked else ""),
             soft_wrap=True,
         )
     if not matches:
@@ -334,7 +346,7 @@ def _show_mapping(
     console = status_console()
     if isinstance(where, str) and not asks and questions(mapping):
         asked = ", ".join(str(each.table.topic) for each in questions(mapping))
-        typer.echo(f"this mapping asks the box by {asked}; probe does so only with --ask", err=True)
+        typer.echo(f"this mapping asks the device with {asked}; probe asks only with --ask", err=True)
 
     def watch(
         show: Callable[[list[ReportLine]], None], every_s: float, until_s: float | None

@@ -48,7 +48,7 @@ def try_setpoint(
     )
     if not is_confirmed and not sys.stdin.isatty():
         raise ConfigError(
-            "--send: asks at the terminal before it sends, and there is none; in a script, add --yes"
+            "--send: asks for confirmation at a terminal, but there is no terminal; in a script, add --yes"
         )
     mapping = mapping_of(named, device, parameters)
 
@@ -87,14 +87,14 @@ def _show_plan(plan: TrialPlan, send: str, for_: str, device: str) -> None:
     _say(f"to be sent for {send}, holding for {for_}:")
     for topic, payload in plan.messages:
         _say(f"  {shown_message(topic, payload)}")
-    _say("then, to hand the box back:")
+    _say("then, to hand the device back:")
     for topic, payload in plan.release:
         _say(f"  {shown_message(topic, payload)}")
 
 
 async def _consent() -> bool:
     """Ask at the terminal; listening goes on meanwhile."""
-    typer.echo(f"The box will do it. Type {CONSENT} to send: ", nl=False, err=True)
+    typer.echo(f"The device will follow this setpoint. Type {CONSENT} to send: ", nl=False, err=True)
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()
 

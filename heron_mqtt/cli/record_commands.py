@@ -100,7 +100,8 @@ def export(
         typer.Option("--format", help="csv, parquet, mcap or otlp."),
     ] = "csv",
     to: Annotated[
-        Path | None, typer.Option(metavar="DIRECTORY", help="Where to; else a directory beside the record.")
+        Path | None,
+        typer.Option(metavar="DIRECTORY", help="Where to write; default: a directory beside the record."),
     ] = None,
 ) -> None:
     """Write a record in another format: a file a view (csv, parquet), log viewers (mcap), traces (otlp)."""

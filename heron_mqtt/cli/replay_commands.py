@@ -158,9 +158,9 @@ def _print_comparison(run: Path, found: Comparison) -> None:
     for step, agent, change in worst:
         console.print(f"reward of {agent} in step {step}: {change:+.4f} $")
     for device, step in found.apart.items():
-        console.print(f"{device} goes its own way from step {step}: from there its model answers")
+        console.print(f"{device} behaves differently from step {step}: from there on its model is used")
     for message in found.unsure:
-        console.print(f"could not be known: whether this was in time: {message}", soft_wrap=True)
+        console.print(f"not known: whether this was in time: {message}", soft_wrap=True)
 
 
 def merge(

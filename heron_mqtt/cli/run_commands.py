@@ -104,7 +104,7 @@ AcceptLimits = Annotated[
     bool,
     typer.Option(
         "--accept-broker-limits",
-        help="Go on with a broker that keeps no retained messages or last wills, on which safety depends.",
+        help="Accept a broker without retained messages or last wills, although safety depends on them.",
     ),
 ]
 
@@ -130,7 +130,8 @@ def _options(
 
 @app.command(
     epilog="Example: heron-mqtt run hil_battery --broker mqtt://127.0.0.1:1883\n\n"
-    "Recorded, and gone on with where that was interrupted: heron-mqtt run hil_battery --record day.heron; "
+    "A recorded run, and how to continue it after an interruption: heron-mqtt run hil_battery --record "
+    "day.heron; "
     "heron-mqtt run hil_battery --resume day.heron"
 )
 def run(
@@ -187,7 +188,9 @@ def run(
     no_record: Annotated[bool, typer.Option("--no-record", help="Do not record the run.")] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with an interrupted run, from its record and in it."),
+        typer.Option(
+            metavar="RUN", help="Continue an interrupted run, from its record and in the same file."
+        ),
     ] = None,
     record_messages: Annotated[
         bool | None,
@@ -200,14 +203,14 @@ def run(
         str | None,
         typer.Option(
             metavar="MODULE:CLASS",
-            help="Decides in place of the agents' rule: made with the environment, has act().",
+            help="Decides in place of the agents' rule: a class, made with the environment, with act().",
         ),
     ] = None,
     csv: Annotated[
         str | None, typer.Option(metavar="FILE", help="Results as CSV: a row an agent and step.")
     ] = None,
     dashboard: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Serve a live page there; 0 = a free port.")
+        int | None, typer.Option(metavar="PORT", help="Serve a live page at this port; 0 = a free port.")
     ] = None,
     strict: Annotated[
         bool,
@@ -259,7 +262,7 @@ def run(
 
         plan = plan_resumed(resume, scenario, options)
     if dashboard is not None and not plan.options.is_reachable:
-        raise ConfigError("--dashboard: the page reads a broker, and this run has none that can be reached")
+        raise ConfigError("--dashboard: the page needs a broker that it can reach, and this run has none")
     code = run_to_end(
         plan,
         as_json=as_json,

@@ -20,7 +20,9 @@ def add_setup_commands(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the project; made if need be.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of the project; made if it does not exist.")
+    ],
     network: Annotated[
         str, typer.Option(metavar="NAME", help="A network of heron-mqtt list networks, or a .json file.")
     ] = "create_cigre_network_lv",

@@ -58,7 +58,7 @@ def suite(
     if loaded.suite.policy is not None:
         policy_maker(loaded.suite.policy)
     if not any(only in case.name for case in loaded.cases()):
-        raise ConfigError(f"--only {only!r}: no run is called so; one is {loaded.cases()[0].name!r}")
+        raise ConfigError(f"--only {only!r}: no run has this name; one is {loaded.cases()[0].name!r}")
     if keep is not None:
         try:
             keep.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,8 @@ def dashboard(
     served_as: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A further name by which people reach the page, as of a proxy; repeatable."
+            metavar="NAME",
+            help="A further host name of the page, such as that of a reverse proxy; may be repeated.",
         ),
     ] = None,
     control: Annotated[

@@ -119,7 +119,9 @@ def _agents(environments: list[Json]) -> Iterator[Metric]:
     low = GaugeMetricFamily("heron_vm_min_pu", "Lowest bus voltage, pu.", labels=BY_AGENT)
     high = GaugeMetricFamily("heron_vm_max_pu", "Highest bus voltage, pu.", labels=BY_AGENT)
     loading = GaugeMetricFamily("heron_loading_max_percent", "Highest loading, %.", labels=BY_AGENT)
-    fallbacks = CounterMetricFamily("heron_fallbacks", "Steps in which a model stood in.", labels=BY_AGENT)
+    fallbacks = CounterMetricFamily(
+        "heron_fallbacks", "Steps in which a model replaced a device.", labels=BY_AGENT
+    )
     leases = GaugeMetricFamily("heron_leases_held", "Devices whose lease is held.", labels=BY_AGENT)
     health = GaugeMetricFamily("heron_devices", "Devices by health.", labels=(*BY_AGENT, "health"))
     level = GaugeMetricFamily("heron_authority", "Devices by authority.", labels=(*BY_AGENT, "level"))

@@ -136,7 +136,7 @@ class Dashboard:
         if (why := _malformed(request)) is not None:
             return answer(HTTPStatus.BAD_REQUEST, f"{why}\n")
         if not self._names.include(request.headers.get("Host", "")):
-            why = "this host is not served here: --served-as NAME says that it is\n"
+            why = "this host name is not served here: --served-as NAME adds it\n"
             return answer(HTTPStatus.FORBIDDEN, why)
         parts, origin = _split(request.path), _split(request.headers.get("Origin", ""))
         if parts is None or origin is None:
@@ -235,7 +235,7 @@ async def serve_dashboard(
     if control is not None and host not in LOCAL and tls is None:
         raise ConfigError(
             f"--control with --host {host}: passwords would cross the network readable; give --tls-cert and "
-            "--tls-key, or listen on this machine and let a tunnel (ssh -L) bring people here"
+            "--tls-key, or listen on this machine and use a tunnel (ssh -L)"
         )
     async with LiveView(url, env_id) as view:
         await view.settle()

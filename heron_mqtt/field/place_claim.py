@@ -143,7 +143,7 @@ class PlaceClaim:
             if holder != ours:
                 who = f"{device} of environment {env_id!r}" if device else f"environment {env_id!r}"
                 raise PlaceTaken(
-                    f"{place}: {who} drives it already, by process {pid} on this machine, and two must not; "
+                    f"{place}: {who} drives it already, by process {pid} on this machine, and only one may; "
                     "end that one first, or only read the device"
                 )
 

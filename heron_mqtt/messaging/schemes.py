@@ -195,6 +195,6 @@ for _ports, _make, _what in ((NATS_PORTS, _make_nats, "core NATS"), (KAFKA_PORTS
             _name,
             _make,
             is_address=True,
-            lacks=f"{_what} keeps no message for who connects later and no last will, so an emergency stop "
-            "or the end of a run could go unheard",
+            lacks=f"{_what} keeps no message for clients that connect later and no last will, so an "
+            "emergency stop or the end of a run could be missed",
         )

@@ -121,7 +121,7 @@ class _Spans:
             at_s = row["sent_at_s"]
             span = self._span(row["episode"], key, "setpoint", at_s, at_s + took_s, said, above=above)
             if row["fallback"] is not None:
-                span["status"] = {"code": ERROR, "message": f"its model stood in: {row['fallback']}"}
+                span["status"] = {"code": ERROR, "message": f"its model replaced it: {row['fallback']}"}
             yield {**span, "kind": CLIENT}
 
     def _events(self) -> dict[int, list[Json]]:

@@ -292,7 +292,7 @@ class RunRecorder(Recorder):
             device, why = f"{agent}/{name}", info["fallbacks"].get(name)
             before = self._fallbacks.get(device)
             if why is not None and before is None:
-                self.event("fallback", device, f"its model stands in: {why}", at=at)
+                self.event("fallback", device, f"its model replaces it: {why}", at=at)
                 self._fallbacks[device] = why
             elif why is None and before is not None:
                 self.event("back", device, "followed again", at=at)

@@ -166,7 +166,7 @@ def test_hardware_and_agents_elsewhere_are_refused_in_one_line(
 async def test_a_bridge_to_hardware_is_refused_before_it_has_written_anything(
     kafka_server: KafkaServer,
 ) -> None:
-    said = "Kafka keeps no message for who connects later and no last will"
+    said = "Kafka keeps no message for clients that connect later and no last will"
     await assert_bridge_refused(kafka_server.url, said)
 
 

@@ -90,7 +90,7 @@ def test_a_device_killed_at_any_step_leaves_the_others_alone_and_the_run_finishe
     after = [m["step"] for m in told if not m.get("release")]
     assert max(after) <= at + 4, "nothing is sent to who is gone"
     assert all(m["p_mw"] == 0.0 for m in told if m.get("release")), "but its lease is given back at the end"
-    assert f"{hit[0]}: its model stands in" in done.err
+    assert f"{hit[0]}: its model replaces it" in done.err
 
 
 def test_a_broker_that_dies_and_comes_back_costs_steps_and_nothing_else(

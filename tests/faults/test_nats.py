@@ -274,7 +274,7 @@ async def test_a_bridge_to_hardware_is_refused_before_it_has_written_anything(
     nats_server: NatsServer,
 ) -> None:
     """A stop that is not kept would not reach one that starts later, and a death would not be published."""
-    said = "core NATS keeps no message for who connects later and no last will"
+    said = "core NATS keeps no message for clients that connect later and no last will"
     await assert_bridge_refused(nats_server.url, said)
 
 

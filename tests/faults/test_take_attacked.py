@@ -119,7 +119,7 @@ def test_a_take_that_waited_for_a_paused_gateway_moves_nothing(tmp_path: Path, u
         refused = answer_to(observer, asked)
         assert (refused["granted"], refused["reason"]) == (
             False,
-            "the request may have waited for long: ask again",
+            "the request may be old: ask again",
         )
         observer.wait("the agent drives it again", lambda: device.p_mw != 0.0)
         assert HAND_MW not in [m.json["p_mw"] for m in observer.setpoints()]

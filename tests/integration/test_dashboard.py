@@ -369,4 +369,4 @@ def test_a_run_serves_its_page_and_takes_it_along_when_it_ends() -> None:
         http.client.HTTPConnection(url.removeprefix("http://")).connect()
     done = run_heron("run", "--centralized", "--dashboard", "0")
     assert done.code == 2
-    assert "--dashboard: the page reads a broker" in done.errors[0]
+    assert "--dashboard: the page needs a broker" in done.errors[0]

@@ -172,13 +172,13 @@ def test_a_device_is_taken_in_hand_and_given_back(
             "heron/hil_battery/devices/MG1/ess/authority_state", lambda m: m.get("manual_by")
         )
         assert (state["manual_by"], state["manual_p_mw"]) == ("ann", 0.002)
-        eventually(lambda: "in hand of ann" in text(browser, ".control"))
+        eventually(lambda: "under manual control of ann" in text(browser, ".control"))
         form.find_element(By.CSS_SELECTOR, "button[type=button]").click()
         _confirm(browser, "done")
         watcher.wait_seen(
             "heron/hil_battery/devices/MG1/ess/authority_state", lambda m: not m.get("manual_by")
         )
-    eventually(lambda: "in hand of" not in text(browser, ".control"))
+    eventually(lambda: "under manual control of" not in text(browser, ".control"))
 
 
 def test_a_fault_reaches_an_emulator_and_no_other_device(
@@ -191,7 +191,7 @@ def test_a_fault_reaches_an_emulator_and_no_other_device(
         assert "has the fault silence for 1 steps" in _confirm(browser, "drill")
         fault = watcher.wait_seen("heron/hil_battery/devices/MG1/ess/fault")
         assert (fault["kind"], fault["sender"]) == ("silence", "operator-ann")
-    eventually(lambda: "the broker has passed on the fault silence" in text(browser, "#result"))
+    eventually(lambda: "the broker has delivered the fault silence" in text(browser, "#result"))
     _choose(browser, "MG2/ess")
     eventually(lambda: not form.find_element(By.CSS_SELECTOR, "button[type=submit]").is_enabled())
 

@@ -369,7 +369,7 @@ def test_a_run_whose_messages_an_access_list_drops_names_the_rights(
     done = run_heron("run", str(file), "--broker", server.url)
     assert done.code == 1
     (line,) = done.errors
-    assert "heron/small/run/probe is acknowledged and does not come" in line
+    assert "heron/small/run/probe is acknowledged, but does not arrive" in line
     assert "may this user publish and read there? heron-mqtt acl names the rights" in line
     assert "another broker" not in line
     _, found = examined(server.url, cwd=tmp_path)

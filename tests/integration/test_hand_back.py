@@ -183,5 +183,7 @@ async def test_a_demotion_that_the_device_does_not_take_fails_and_one_that_it_ta
 
     stuck, taken = await with_device(device_and_url, work)
     assert (stuck.code, taken.code) == (1, 0)
-    assert "MG1/ess: it has not taken its release within 5 s: it is fault (go_safe failed: Run" in stuck.err
+    assert (
+        "MG1/ess: it has not accepted its release within 5 s: it is fault (go_safe failed: Run" in stuck.err
+    )
     assert "it measures 2 kW" in stuck.err

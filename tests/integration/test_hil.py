@@ -100,7 +100,7 @@ def test_silence_and_reboot_are_stood_in_for_and_the_device_comes_back(hil: Hil)
     assert device["fallbacks"] + device["unacknowledged"] >= SILENT_STEPS + 2
     # unacknowledged telemetry may come in between
     assert 2 <= device["longest_fallback"] <= SILENT_STEPS + BACK_STEPS
-    assert hil.done.err.count("its model stands in") >= 2
+    assert hil.done.err.count("its model replaces it") >= 2
     assert hil.done.err.count("back in step") >= 2
     # 0: it was silent for longer than its lease by then, so nothing was sent and nothing waited for
     assert 0.0 <= device["fallback_delay_s"] < DEVICE_S + BUSY_S

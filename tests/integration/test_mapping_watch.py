@@ -257,7 +257,7 @@ async def test_devices_that_share_a_file_are_all_changed_and_a_mistake_of_one_is
         file.write_text(text[:at] + "none.toml" + text[at + 8 :].replace("box.toml", "other.toml"))
         await until_async(lambda: site.unit("MG2") == "W", "the right one")
         assert site.unit("MG1") == "kW"
-        assert "MG1/ess: a changed mapping is not taken" in caplog.text
+        assert "MG1/ess: a changed mapping is not used" in caplog.text
         assert "none.toml" in caplog.text
         (tmp_path / "other.toml").write_text(IN_KW)  # a file that is named since the last change
         await until_async(lambda: site.unit("MG2") == "kW", "the file that is new")

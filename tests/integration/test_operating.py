@@ -238,7 +238,7 @@ def test_a_release_that_another_stop_follows_is_none(site: Site, url: str, cli: 
     code, _, err = cli("estop", "off", "--broker", url, "--wait", "0.8")
     assert code == 1
     assert "emergency stop NOT released" in err
-    assert "a stop by bob came after it and stands" in err
+    assert "a stop by bob came after it and is in force" in err
 
 
 def test_a_denied_stop_is_no_success_although_the_broker_acknowledges_it(
@@ -429,14 +429,14 @@ def not_handed_back(site: Site) -> None:
 @pytest.mark.parametrize(
     ("trouble", "problem"),
     [
-        (not_handed_back, "device MG1/ess is still to be handed back"),
+        (not_handed_back, "device MG1/ess is not handed back yet"),
         (stranger, "device MG1/ess is led by EVE (boot e1), which is not its agent's gateway (boot g1)"),
         (orphan, "device MG1/ess is led by MG1 (boot g0), and no gateway holds its agent's name"),
-        (by_hand, "device MG1/ess is led by setpoints by hand: they name no sender"),
-        (silent, "device MG1/pv is online by its status, and has published nothing for 0.6 s"),
+        (by_hand, "device MG1/ess is led by setpoints by hand: they have no sender"),
+        (silent, "device MG1/pv has the status online, but has published nothing for 0.6 s"),
         (offline, "device MG1/pv is offline"),
         (fault, "device MG1/pv is in a fault: hot"),
-        (unborn, "device MG1/pv measures, and has no birth on its status channel"),
+        (unborn, "device MG1/pv publishes telemetry, but has no birth on its status channel"),
         (below, "device MG1/ess is at shadow, below full: gate steady: 2 of 6"),
         (stopped, "emergency stop by ann: smoke"),
         (malformed_stop, "emergency stop by unknown: a message on estop that cannot be read"),
@@ -479,7 +479,7 @@ def test_the_table_fits_80_columns_and_obeys_no_control_characters(site: Site, u
     row = next(line for line in out.splitlines() if line.startswith("  MG1/ess"))
     assert row.split()[1] == "online"
     assert row.split()[4:] == ["limited", "MG1"]
-    assert "manual   MG1/ess in hand of ann, 5 kW, for 600 s when the gateway reported it" in out
+    assert "manual   MG1/ess under manual control of ann, 5 kW, for 600 s when the gateway reported it" in out
 
 
 # -- take and authority --------------------------------------------------------------------------------
@@ -534,8 +534,16 @@ def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli
             {"level": "full"},
             "shadow was asked for and granted, but the level in force is full",
         ),
-        (TAKEN, {"manual_by": None}, "0.005 MW in hand of ann was granted, but it is in no person's hand"),
-        (TAKEN, {"manual_by": "b\u202eob"}, "0.005 MW in hand of ann was granted, but it is in hand of b?ob"),
+        (
+            TAKEN,
+            {"manual_by": None},
+            "0.005 MW under manual control of ann was granted, but it is not under manual control",
+        ),
+        (
+            TAKEN,
+            {"manual_by": "b\u202eob"},
+            "0.005 MW under manual control of ann was granted, but it is under manual control of b?ob",
+        ),
         (TAKEN, {"manual_p_mw": 0.004}, "0.005 MW was asked for and granted, but 0.004 MW is in force"),
         (TAKEN, {"manual_p_mw": None}, "0.005 MW was asked for and granted, but no power is in force"),
         (TAKEN, {"manual_s": 6.0}, "600 s were asked for and granted, but 6 s is in force"),
@@ -543,7 +551,7 @@ def test_a_device_is_taken_in_hand_and_given_back(site: Site, url: str, cli: Cli
         (
             ["take", "MG1/ess", "--release"],
             {"manual_by": "bob", "manual_p_mw": 0.005, "manual_s": 9.0},
-            "it was to be given back, which was granted, but it is in hand of bob",
+            "giving it back was granted, but it is under manual control of bob",
         ),
     ],
 )

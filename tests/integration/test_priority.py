@@ -98,8 +98,8 @@ def test_a_run_that_waits_for_no_clock_is_refused_it(tmp_path: Path) -> None:
     done = run_heron("run", str(write_scenario(tmp_path)), "--steps", "1", *WANTED)
     assert done.code == 2
     assert done.errors[-1] == (
-        f"heron-mqtt: --priority {PRIORITY}: a run without a clock never waits, and would leave nothing of "
-        "the machine to others; give --realtime SECONDS_PER_STEP with it"
+        f"heron-mqtt: --priority {PRIORITY}: a run without a clock never waits, and would leave no CPU time "
+        "to other programs; give --realtime SECONDS_PER_STEP with it"
     )
 
 

@@ -111,12 +111,12 @@ def test_messages_of_this_software_are_left_out_and_that_is_said(own_mosquitto: 
         alone = run_heron("probe", "--broker", server.url, "--listen", "0.5", "--topic", "heron/#")
         assert alone.code == 1
         assert re.match(
-            r"no message of a box in 0\.5 s: \d+ messages on heron/# or \$SYS/# are left", alone.out
+            r"no message of a device in 0\.5 s: \d+ messages on heron/# or \$SYS/# are left", alone.out
         )
         both = run_heron("probe", "--broker", server.url, "--listen", "0.5")
         assert both.code == 0
         assert re.match(
-            r"\d+ messages on heron/# or \$SYS/# are left out: they are of this software", both.out
+            r"\d+ messages on heron/# or \$SYS/# are left out: they come from this software", both.out
         )
         told = json.loads(run_heron("probe", "--broker", server.url, "--listen", "0.5", "--json").out)
         assert told["left_out"] > 0

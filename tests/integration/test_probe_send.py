@@ -112,7 +112,7 @@ def test_a_right_mapping_gets_five_good_verdicts_and_the_box_is_handed_back(
         ({"limit_w": 310.0}, {"factor"}, "a part of it"),
         ({"gain": 3.0, "limit_w": 600.0}, {"factor"}, "more than asked for"),
         ({"gain": 0.0}, {"sign", "factor", "delay"}, "the power stayed at"),
-        ({"frees": False}, {"release"}, "the power still is"),
+        ({"frees": False}, {"release"}, "the power is still"),
         ({"answers": "no"}, {"sign", "factor", "delay", "acknowledgement"}, "the door is open"),
     ],
     ids=["opposite", "meter-reversed", "1000th", "clamped", "too-much", "deaf", "not-freed", "rejects"],
@@ -159,7 +159,7 @@ def test_power_older_than_the_reaction_is_no_answer(mosquitto: Mosquitto, base: 
     done, report = tried(box, mosquitto.url, box.mapping(tmp_path, setpoint='confirm = "power"'))
     assert done.code == 1
     assert bad(report) == ["delay"]
-    assert "settle_s = 0 is too short, say settle_s = 2" in report["verdicts"]["delay"]["text"]
+    assert "settle_s = 0 is too short, use settle_s = 2" in report["verdicts"]["delay"]["text"]
 
 
 @pytest.mark.slow
@@ -327,7 +327,7 @@ def test_a_box_that_says_it_is_offline_ends_the_test(mosquitto: Mosquitto, base:
     client.loop_stop()
     client.disconnect()
     assert done.code == 1
-    assert f"broken off: the box is offline: {base}/state: offline" in done.out
+    assert f"ended early: the device is offline: {base}/state: offline" in done.out
 
 
 @pytest.mark.slow_but("embedded-15")
@@ -429,7 +429,7 @@ async def test_a_box_whose_connection_was_lost_is_handed_back(
         await eventually(lambda: box.is_released, "the release")
     assert report is not None
     assert not report.is_good
-    assert "broken off: the connection to the broker was lost" in said
+    assert "ended early: the connection to the broker was lost" in said
 
 
 @pytest.mark.slow

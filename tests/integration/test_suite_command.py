@@ -90,7 +90,7 @@ def test_a_run_that_takes_too_long_is_ended_and_fails(suite: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        (["--only", "seed 7"], "--only 'seed 7': no run is called so"),
+        (["--only", "seed 7"], "--only 'seed 7': no run has this name"),
         (["--parallel", "0"], "--parallel 0: expected a number from 1 to 64"),
     ],
 )

@@ -310,7 +310,7 @@ def test_of_several_environments_one_must_be_named_and_a_broker_may_go_and_come(
         lost = "connection lost: <reason>; reconnecting"
         until(lambda: is_seen(lost, "".join(first.err)), lost, 30.0)
         broker.start()
-        again = "the broker does not know of the emergency stop by <who>: <why>; saying it again"
+        again = "the broker has lost the emergency stop by <who>: <why>; publishing it again"
         until(lambda: is_seen(again, "".join(first.err)), again, 40.0)
         first.signal(signal.SIGINT)
         assert "Traceback" not in first.wait().err
@@ -320,9 +320,9 @@ def test_a_login_without_rights(own_mosquitto: Callable[..., Mosquitto], tmp_pat
     (tmp_path / "acl").write_text("topic read #\n")
     (tmp_path / "acl").chmod(0o644)
     url = own_mosquitto("allow_anonymous true", f"acl_file {tmp_path / 'acl'}").url
-    told = "the broker acknowledged it and has not taken it: may this user publish on <topic>?"
+    told = "the broker acknowledged it, but has not stored it: may this user publish on <topic>?"
     must_show(told, run_heron("estop", "on", "--broker", url, "--env-id", "small"))
-    told = "is acknowledged and does not come to who subscribes to it: may this user publish and read there?"
+    told = "is acknowledged, but does not arrive at subscribers: may this user publish and read there?"
     must_show(told, run_heron("run", file_of(tmp_path), "--broker", url, "--steps", "1"))
 
 
@@ -405,7 +405,7 @@ def test_a_retained_setpoint_is_refused_when_the_device_starts(mosquitto: Mosqui
         with heron("device", "battery", *words) as device:
             line = device.wait_for("retained")
         watching.publish(watching.topic("setpoint"), "", retain=True)
-    assert is_seen("a setpoint is for now: it must not be retained", line), line
+    assert is_seen("a setpoint must not be retained: it is valid only now", line), line
 
 
 def test_the_gates_of_a_device_that_was_demoted(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_the_gates_of_a_device_that_was_demoted(mosquitto: Mosquitto, env_id: st
             run.wait()
         with heron("run", path, *words, cwd=tmp_path) as run:
             run.wait_for("step 2/")
-            told = "an earlier run left it at <level> (<why>): it does not rise above that until asked to"
+            told = "an earlier run left it at <level> (<why>): it does not rise above that without a request"
             assert is_seen(told, "".join(run.err)), run.err
             must_show("gate ladder: full is reached from limited, not from <level>", asked("full"))
             # The cure, by the letter: the level is asked for, and granted once the gates pass.
@@ -493,7 +493,7 @@ def test_a_run_says_what_is_wrong_with_a_device(
 
             says("telemetry on <topic> is retained: its age is unknown, it is not used")
             says("its birth says that it is a <kind>, the scenario says a <kind>")
-            says("its model stands in from step <step>: <why>")
+            says("its model replaces it from step <step>: <why>")
             refused = run_heron("authority", "MG1/ess", "full", *place)
             must_show("gate residual: <n> steps in a row were steady, <n> are needed", refused)
             device.birth()
@@ -507,7 +507,7 @@ def test_a_run_says_what_is_wrong_with_a_device(
             device.fields = {"sender": "MG9/x"}
             says("sender <name> publishes on the channel of <name>")
             device.fields, device.is_silent = {}, True
-            silent = "is online by its status, and has published nothing for <s> s"
+            silent = "has the status online, but has published nothing for <s> s"
 
             def status() -> str:
                 return " ".join(run_heron("status", *place).out.split())

@@ -28,7 +28,7 @@ def fit_energy(samples: DeviceSamples, spec: BatterySpec, offset_mw: float) -> t
     """
     known = np.isfinite(samples.soc_before) & np.isfinite(samples.soc)
     if np.count_nonzero(known) < 8:
-        note = "the device says too little of its state of charge"
+        note = "the device reports too few values of its state of charge"
         return tuple(untold(key, "nameplate", note, getattr(spec, key)) for key in KEYS)
     p_mw, dt_h = samples.p_mw[known] - offset_mw, samples.dt_s / 3600.0
     used = samples.soc_before[known] - samples.soc[known]
@@ -55,7 +55,7 @@ def _from_numbers(
     """Turn 1 / (d E), c / E, s / E into the keys of the nameplate, with their intervals."""
     a, b, s = (float(value) for value in found)
     if a <= 0.0 or b <= 0.0:
-        note = "state of charge does not follow power: look at sign and unit of both"
+        note = "state of charge does not follow power: check sign and unit of both"
         return tuple(untold(key, "nameplate", note, getattr(spec, key)) for key in KEYS)
     quantile = float(scipy.stats.t.ppf(0.5 + CONFIDENCE / 2.0, freedom))
 

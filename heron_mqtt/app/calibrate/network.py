@@ -136,8 +136,9 @@ def fit_network(record: RecordFile) -> NetworkFit:
         raise DataError(f"{record.path}: no kind of channel has {MIN_MESSAGES} messages; run for longer")
     if any(one.source == "half a round trip" for one in found.channels):
         found.notes.append(
-            "setpoint and telemetry: one side alone sees the round trip; each way is given half of it, with "
-            "the time that the device takes to answer. Record both sides and merge them to tell them apart."
+            "setpoint and telemetry: one side alone sees only the round trip, with the time that the device "
+            "takes to answer; half of it is used for each direction. Record both sides and merge them to "
+            "tell them apart."
         )
     return found
 

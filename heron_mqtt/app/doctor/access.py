@@ -94,7 +94,7 @@ async def examine_strangers(
                 BrokerFinding(
                     f"wrong password{where}",
                     "no-go",
-                    f"user {options.username!r} gets in with any password",
+                    f"user {options.username!r} can log in with any password",
                     "give the broker a password file and refuse all other clients (mosquitto: password_file, "
                     "allow_anonymous false)",
                 )
@@ -139,9 +139,9 @@ async def _anonymous(broker: MqttBroker, channel: str, check: str, *, has_logins
     change = "require a login (mosquitto: allow_anonymous false; config/mosquitto)"
     if not heard:
         return BrokerFinding(
-            check, "note", "a client without a login gets in and may publish nothing", change
+            check, "note", "a client without a login can connect, but may publish nothing", change
         )
-    what = "a client without a login gets in and may drive devices"
+    what = "a client without a login can connect and may drive devices"
     if is_loopback(options.host) and not has_logins:
         return BrokerFinding(check, "note", f"{what}; only programs on this machine reach the broker", change)
     return BrokerFinding(check, "no-go", what, change)

@@ -1,4 +1,4 @@
-"""Clocks: MQTT tells no time of the broker, so what can be known is how far the senders' clocks are ahead.
+"""Clocks: MQTT does not give the broker's time; only how far the senders' clocks are ahead can be known.
 
 Nothing that moves a device compares clocks of two machines; times stand in records, for people.
 """
@@ -46,7 +46,7 @@ async def examine_clocks(broker: MqttBroker) -> BrokerFinding:
         await asyncio.sleep(LISTEN_S)
     finally:
         subscription()
-    unknown = "MQTT tells no time of the broker"
+    unknown = "MQTT does not give the time of the broker"
     if not least_s:
         return BrokerFinding(
             "clocks",
@@ -67,7 +67,7 @@ async def examine_clocks(broker: MqttBroker) -> BrokerFinding:
         "note",
         f"{unknown}; the clock of {name} is {how}"
         + (f", and {len(wrong) - 1} more differ" if wrong and len(wrong) > 1 else "")
-        + "; times in records are of little use, devices are not affected",
+        + "; times in records are not reliable; devices are not affected",
         "keep the machines' clocks together (chrony, systemd-timesyncd)",
         figures,
     )

@@ -86,7 +86,7 @@ async def examine(
     operator = next((login for login in users if login.role == "operator"), None)
     if operator is None:
         raise ConfigError(
-            "--logins: names no operator, who can see what the others may publish; add [operator]"
+            "--logins: has no operator, which is needed to see what the others may publish; add [operator]"
         )
     examination = Examination(connect(operator).options.address, env_id)
 
@@ -109,14 +109,16 @@ async def examine(
         else:
             add(
                 BrokerFinding(
-                    "clocks", "not tried", "MQTT tells no time of the broker; name a SCENARIO to listen"
+                    "clocks",
+                    "not tried",
+                    "MQTT does not give the time of the broker; name a SCENARIO to listen",
                 )
             )
         checks.append(("left behind", partial(_left_behind, as_operator)))
         checks += _vendor_checks(connect, alive, operator, loaded)
         for name, check in checks:
             if name in NEED_RIGHTS and examination.has("retained by name", RIGHTS_CHANGE):
-                add(BrokerFinding(name, "not tried", "what the operator publishes does not come: see above"))
+                add(BrokerFinding(name, "not tried", "messages of the operator do not arrive: see above"))
                 continue
             for finding in await _bounded(name, check):
                 add(finding)
@@ -310,6 +312,6 @@ async def _left_behind(another: Callable[..., MqttBroker]) -> BrokerFinding:
             await broker.publish(channel, {}, retain=True)
     if left:
         return BrokerFinding(
-            "left behind", "note", f"{', '.join(left)} was retained still, and is taken away now"
+            "left behind", "note", f"{', '.join(left)} was still retained, and is removed now"
         )
-    return BrokerFinding("left behind", "go", "nothing of this examination is kept by the broker")
+    return BrokerFinding("left behind", "go", "the broker keeps no message of this examination")

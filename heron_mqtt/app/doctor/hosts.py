@@ -43,7 +43,7 @@ async def examine_hosts(connects: Sequence[Callable[[], MqttBroker]]) -> list[Br
             try:
                 there.append(await stack.enter_async_context(broker))
             except BrokerError as exc:
-                why = f"cannot stand in for the others: {exc}"
+                why = f"cannot replace the others: {exc}"
                 findings.append(BrokerFinding(f"host {host_of(broker.options)}", "note", why))
         for one in there:
             others = [other for other in there if other is not one]

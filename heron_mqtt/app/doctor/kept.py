@@ -65,11 +65,14 @@ def _finding(got: list[int]) -> BrokerFinding:
     figures = {"sent": MISSED, "kept": len(got)}
     if got == list(range(MISSED)):
         return BrokerFinding(
-            CHECK, "go", f"all {MISSED:,} messages published meanwhile came later, in order", figures=figures
+            CHECK,
+            "go",
+            f"all {MISSED:,} messages published meanwhile arrived later, in order",
+            figures=figures,
         )
     if sorted(got) == list(range(MISSED)):
         return BrokerFinding(
-            CHECK, "note", "what was published meanwhile came, out of order", CHANGE, figures
+            CHECK, "note", "messages published meanwhile arrived out of order", CHANGE, figures
         )
     what = f"of {MISSED:,} messages published meanwhile {len(got):,} came later"
     return BrokerFinding(CHECK, "note", what, CHANGE, figures)

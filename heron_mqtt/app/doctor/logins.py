@@ -77,8 +77,8 @@ def _login(file: Path, name: str, table: object, problems: list[str]) -> Login |
     for key, value in table.items():
         if key == "password":
             problems.append(
-                f"--logins {file}: [{name}] password: a password stands in no such file; put it into a file "
-                "of its own and name that one as password_file"
+                f"--logins {file}: [{name}] password: this file must not contain passwords; put the password "
+                "into a separate file and name that file as password_file"
             )
         elif key not in KEYS:
             problems.append(f"--logins {file}: [{name}] {key}: expected one of {', '.join(KEYS)}")

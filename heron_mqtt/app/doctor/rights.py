@@ -31,7 +31,7 @@ REFUSALS_S = 2.5
 AT_ONCE = 4
 ANYWHERE = {"operator": "system_operator", "client": "doctor", "user": "doctor-user"}
 SHOWN = 3
-CHANGE = "generate the broker's rights anew: heron-mqtt acl SCENARIO --format mosquitto (or emqx, nats)"
+CHANGE = "generate the broker's rights again: heron-mqtt acl SCENARIO --format mosquitto (or emqx, nats)"
 
 
 @dataclass(slots=True)

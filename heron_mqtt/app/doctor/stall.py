@@ -44,7 +44,7 @@ async def examine_stall(broker: MqttBroker) -> BrokerFinding:
         return await _examine(broker, reader, token)
     except (TimeoutError, BrokerError, ConnectionError) as exc:
         return BrokerFinding(
-            "stalled reader", "no-go", f"could not be tried to its end: {exc or 'it took too long'}"
+            "stalled reader", "no-go", f"the test did not finish: {exc or 'it took too long'}"
         )
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -67,7 +67,7 @@ async def _examine(broker: MqttBroker, reader: asyncio.subprocess.Process, token
     reader.send_signal(signal.SIGCONT)
     got, reconnects = await _collected(reader)
     figures = {"sent": MESSAGES, "received": got, "lost": MESSAGES - got, "reader_reconnects": reconnects}
-    what = f"of {MESSAGES} messages that the broker acknowledged while a reader stood still, {got} arrived"
+    what = f"of {MESSAGES} messages that the broker acknowledged while a reader was stopped, {got} arrived"
     if got == MESSAGES:
         return BrokerFinding("stalled reader", "go", what, figures=figures)
     if reconnects:

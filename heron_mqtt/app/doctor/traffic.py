@@ -56,7 +56,7 @@ async def examine_order(connect: MakeOperator) -> BrokerFinding:
             f"of {IN_A_ROW} messages in a row {lost} did not arrive"
             + ("" if acknowledged else ", and not all were acknowledged"),
             "give the broker queues that do not drop (mosquitto: max_queued_messages 0, "
-            "max_inflight_messages 0), and this login a rate that suffices",
+            "max_inflight_messages 0), and this login a sufficient rate",
             figures,
         )
     if first != sorted(first):
@@ -111,7 +111,8 @@ async def examine_round_trip(connect: MakeOperator, device_deadline_s: float | N
             "no-go",
             f"{what}; a setpoint and its answer need twice that, and deadlines.device_s is "
             f"{device_deadline_s:g}",
-            f"set deadlines.device_s to {max(0.1, 6e-3 * p99):.2g} or more, or bring the broker nearer",
+            f"set deadlines.device_s to {max(0.1, 6e-3 * p99):.2g} or more, or use a broker that answers "
+            "faster",
             figures,
         )
     if p50 > 30.0 and p50 < 60.0:

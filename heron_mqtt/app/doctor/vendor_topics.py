@@ -19,8 +19,9 @@ from heron_mqtt.messaging.mqtt.raw import RawMqtt
 LISTEN_S = 5.0
 """As long as a run takes a device's power for current."""
 CHANGE = (
-    "see that the device is on and logs in as {device}, that its mapping names its topics, and that the "
-    "broker has the rights of heron-mqtt acl SCENARIO; a device that publishes only when it is polled, or "
+    "check that the device is on and logs in as {device}, that its mapping has the right topics, and that "
+    "the broker uses the rights of heron-mqtt acl SCENARIO; a device that publishes only when it is "
+    "polled, or "
     "only changes, may be silent here"
 )
 
@@ -54,7 +55,9 @@ async def _listen(
                 await came.wait()
     where = ", ".join(wanted)
     if came.is_set():
-        return BrokerFinding(check, "go", f"{where} comes; that setpoints reach it is not tried here")
+        return BrokerFinding(
+            check, "go", f"{where} comes; whether setpoints reach the device is not tested here"
+        )
     return BrokerFinding(
         check, "note", f"nothing on {where} for {LISTEN_S:g} s", CHANGE.format(device=device)
     )

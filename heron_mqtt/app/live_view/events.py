@@ -112,7 +112,7 @@ def facts(view: EnvironmentSeen, levels: list[str]) -> Facts | None:
 
 
 def _authority(state: AuthorityState) -> str:
-    manual = f", in hand of {state.manual_by}" if state.manual_by else ""
+    manual = f", under manual control of {state.manual_by}" if state.manual_by else ""
     if not state.granted and state.requested is not None:
         return _says(f"{state.requested} REFUSED, it stays at {state.level}{manual}", state.reason)
     return _says(f"{state.level}{manual}", state.reason)

@@ -284,7 +284,7 @@ class LiveView:
 def _silent(devices: Mapping[str, Json]) -> list[tuple[str, float]]:
     return [
         (
-            f"device {label} is online by its status, and has published nothing for {device['age_s']:.0f} s",
+            f"device {label} has the status online, but has published nothing for {device['age_s']:.0f} s",
             device["age_s"],
         )
         for label, device in devices.items()

@@ -77,4 +77,4 @@ def _told(seen: DeviceSeen, wait_s: float) -> str:
     state = "silent" if status is None else status.state
     reason = f" ({printable(status.reason, 300)})" if status is not None and status.reason else ""
     power = "" if telemetry is None else f"; it measures {KW_PER_MW * telemetry['p_mw']:.6g} kW"
-    return f"it has not taken its release within {wait_s:g} s: it is {state}{reason}{power}"
+    return f"it has not accepted its release within {wait_s:g} s: it is {state}{reason}{power}"

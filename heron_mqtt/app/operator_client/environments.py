@@ -145,10 +145,10 @@ class DeviceSeen(AgentSeen):
         p_mw, q_mvar, status = self.telemetry["p_mw"], self.telemetry.get("q_mvar") or 0.0, self.status
         nameplate_mw = () if status is None else (status.p_min_mw, status.p_max_mw)
         if not is_at_rest(p_mw, nameplate_mw):
-            return f"its telemetry says that it gives {KW_PER_MW * p_mw:g} kW"
+            return f"its telemetry reports {KW_PER_MW * p_mw:g} kW"
         if not is_reactive_at_rest(q_mvar, nameplate_mw):
-            return f"its telemetry says that it gives {KW_PER_MW * q_mvar:g} kvar"
-        return "its telemetry says that it is not safe" if self.telemetry.get("safe") is False else None
+            return f"its telemetry reports {KW_PER_MW * q_mvar:g} kvar"
+        return "its telemetry reports that it is not safe" if self.telemetry.get("safe") is False else None
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ class EnvironmentSeen:
             return None
         return (
             f"more than {MAX_NAMES} agents or devices, or {MAX_OUTBOXES} outboxes, are named at the broker: "
-            f"{self.left_out} messages of further ones were not looked at"
+            f"{self.left_out} messages of further ones were ignored"
         )
 
     @property

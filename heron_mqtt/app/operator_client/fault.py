@@ -46,6 +46,6 @@ async def inject_fault(url: str, env_id: str | None, device: str, fault: Fault, 
         except TimeoutError:
             topic = broker.topic_of(channel)
             raise NotReady(
-                f"the broker has not passed on the fault for {device} within {PASSED_ON_S:g} s: may this "
+                f"the broker has not delivered the fault for {device} within {PASSED_ON_S:g} s: may this "
                 f"user publish on {topic} and read it?"
             ) from None

@@ -140,7 +140,7 @@ async def ask_gateway(
             await withdraw("no answer")
             raise NotReady(
                 f"no gateway answered for {device} in environment {env_id!r} at {broker.options.address} "
-                f"within {timeout_s:g} s: is the run going on, is the device one of its scenario, and may "
+                f"within {timeout_s:g} s: is the run active, is the device in its scenario, and may "
                 f"this user publish on {broker.topic_of(asked)}?"
             ) from None
         if (difference := _not_as_asked(request, answer)) is not None:
@@ -163,10 +163,14 @@ def _not_as_asked(request: AuthorityRequest | Take, answer: AuthorityState) -> s
     if request.for_s <= 0.0:
         if answer.manual_by is None:
             return None
-        return f"it was to be given back, which was granted, but it is in hand of {answer.manual_by}"
+        return f"giving it back was granted, but it is under manual control of {answer.manual_by}"
     if answer.manual_by != request.who:
-        in_force = "in no person's hand" if answer.manual_by is None else f"in hand of {answer.manual_by}"
-        return f"{request.p_mw:g} MW in hand of {request.who} was granted, but it is {in_force}"
+        in_force = (
+            "not under manual control"
+            if answer.manual_by is None
+            else f"under manual control of {answer.manual_by}"
+        )
+        return f"{request.p_mw:g} MW under manual control of {request.who} was granted, but it is {in_force}"
     if answer.manual_p_mw is None or abs(answer.manual_p_mw - request.p_mw) > ROUNDING_MW:
         held = "no power" if answer.manual_p_mw is None else f"{answer.manual_p_mw:g} MW"
         return f"{request.p_mw:g} MW was asked for and granted, but {held} is in force"

@@ -236,7 +236,7 @@ def _problems(view: EnvironmentSeen, listen_s: float) -> Iterator[Problem]:
             continue
         if device.lease.state == "held" and device.lease.holder == label:  # no setpoint: its own end
             if not view.stop.is_active:
-                yield Problem(f"device {label} is still to be handed back", device.lease.sent_at)
+                yield Problem(f"device {label} is not handed back yet", device.lease.sent_at)
             continue
         gateway = view.agents.get(label.partition("/")[0])
         if (stranger := _stranger(device, gateway)) is not None:
@@ -258,15 +258,15 @@ def _notes(view: EnvironmentSeen) -> Iterator[str]:
         if _is_unsafe_in_stop(device, view) and device.is_not_ours and device.telemetry is not None:
             p_kw = KW_PER_MW * device.telemetry["p_mw"]
             yield (
-                f"device {label} measures {p_kw:g} kW in the emergency stop, and nothing here can set it: it "
-                f"is only read, or only watched"
+                f"device {label} measures {p_kw:g} kW in the emergency stop, and it cannot be set from here: "
+                f"it is only read, or only watched"
             )
 
 
 def _run_problems(view: EnvironmentSeen) -> Iterator[Problem]:
     run, owner = view.run, view.run_owner
     if run is not None and run.state == "lost":
-        yield Problem("the run was lost: its environment ended without a goodbye", run.sent_at)
+        yield Problem("the run was lost: its environment ended unexpectedly", run.sent_at)
     if run is None or run.state not in GOING:
         return
     if owner is not None and owner.state == "holds" and run.boot not in {None, owner.boot}:
@@ -286,7 +286,7 @@ def _stranger(device: DeviceSeen, gateway: AgentSeen | None) -> str | None:
     if owner is not None and owner.state == "holds" and owner.boot == lease.holder_boot:
         return None
     if lease.holder is None:
-        return "setpoints by hand: they name no sender"
+        return "setpoints by hand: they have no sender"
     boot = "" if lease.holder_boot is None else f" (boot {lease.holder_boot})"
     if owner is None or owner.state != "holds":
         return f"{lease.holder}{boot}, and no gateway holds its agent's name"
@@ -303,9 +303,9 @@ def _device_problems(device: DeviceSeen, view: EnvironmentSeen, listen_s: float)
             yield Problem(f"is in a fault: {reason or 'no reason given'}", since)
         case "silent":
             lease = " although a lease is held" if device.is_held else ""
-            yield Problem(f"is online by its status, and has published nothing for {listen_s:g} s{lease}")
+            yield Problem(f"has the status online, but has published nothing for {listen_s:g} s{lease}")
         case "unborn":
-            yield Problem("measures, and has no birth on its status channel")
+            yield Problem("publishes telemetry, but has no birth on its status channel")
         case _:
             pass
     if device.telemetry is not None:

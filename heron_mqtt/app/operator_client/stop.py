@@ -40,7 +40,7 @@ CHANNELS = (
 ACKNOWLEDGED_S, READ_BACK_S, CONFIRM_S = 5.0, 2.0, 5.0
 LOOK_EVERY_S = 0.05
 
-NO_PROOF = "no telemetry with a number that shows it to be of after the stop"
+NO_PROOF = "no telemetry whose number proves that it was sent after the stop"
 NO_NUMBERS = "its telemetry has no seq, so it could be a recording"
 
 
@@ -128,7 +128,7 @@ async def set_stop(
         if has_come_back or observer.refusal is not None:
             await _confirmations(view, report, published_s, wait_s)
         if not active and report.failure is None and view.stop.is_active:
-            report.failure = f"{_said(view)} came after it and stands"
+            report.failure = f"{_said(view)} came after it and is in force"
     return report
 
 
@@ -172,14 +172,17 @@ def _why_not_kept(
         return None
     if not has_come_back:
         return (
-            f"the broker acknowledged it and has not taken it: may this user publish on {topic}? "
+            f"the broker acknowledged it, but has not stored it: may this user publish on {topic}? "
             f"{_said(kept).capitalize()} stands there"
         )
     if not stands.is_told:
-        return f"the broker passed it on and keeps nothing on {topic}: who connects later will not know of it"
+        return (
+            f"the broker delivered it, but keeps nothing on {topic}: clients that connect later will not "
+            "receive it"
+        )
     if stands.is_active == active:
         return None  # another one did the same right after
-    return f"{_said(kept)} came after it and stands"
+    return f"{_said(kept)} came after it and is in force"
 
 
 def _said(view: EnvironmentSeen) -> str:
@@ -282,7 +285,7 @@ def _by_confirmation(
     if told.active != active:
         return (
             False,
-            "it reports that a stop is in force" if told.active else "it reports that none is in force",
+            "it reports that a stop is in force" if told.active else "it reports that no stop is in force",
         )
     if (told.stop_boot, told.stop_seq) not in {report.ident, view.stop.identity}:
         which = "does not say which message it confirms" if told.stop_boot is None else "confirms another one"

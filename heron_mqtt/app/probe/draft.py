@@ -10,9 +10,9 @@ from heron_mqtt.app.probe.recognise import ProfileMatch
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?!\d)")
 _UNIT_BEHIND = re.compile(r"[-+]?[\d.,]+\s*(?P<unit>[^\W\d_]+|%)")
-OTHERS = 20  # other boxes that are named
+OTHERS = 20  # other devices that are named
 WANTED = {"p_mw": "W", "vm_pu": "V", "soc": "%", "q_mvar": "var"}
-SIGN = "sign = 1    # -1 where the box says + for what it draws; ours is + for what is injected"
+SIGN = "sign = 1    # -1 if the device reports consumption as positive; here injection is positive"
 OF_RATED = f'unit = "percent"\nrated_mw = 1.0    # the power at 100 %, MW: see its nameplate\n{SIGN}'
 KEYS = {
     "p_mw": f'unit = "{{unit}}"\n{SIGN}',
@@ -33,11 +33,12 @@ def _with_profile(match: ProfileMatch, others: list[ProfileMatch]) -> str:
     lines = [
         f"# {match.name}: the shipped profile {match.profile} fits {len(match.topics)} topics, for example",
         f"#   {match.topics[0]}",
-        "# Read the beginning of that file: it says what the box must be set to, and what it cannot do.",
+        "# Read the beginning of that file: which settings the device needs, and what it cannot do.",
     ]
     if match.is_asked:
         lines.append(
-            "# The box says more only when this mapping asks it: probe does not (with --mapping: --ask)."
+            "# The device sends more only if this mapping asks for it: probe does not ask (with --mapping: "
+            "--ask)."
         )
     if others:
         lines.append(
@@ -52,9 +53,9 @@ def _with_profile(match: ProfileMatch, others: list[ProfileMatch]) -> str:
 
 def _from_guesses(heard: ListenResult) -> str:
     lines = [
-        "# A mapping to start from, guessed from words and units. Check each line: sign and unit are what",
-        "# goes wrong most often. heron-mqtt probe --mapping FILE shows raw payloads beside values.",
-        'name = "my box"',
+        "# A draft of a mapping, guessed from words and units. Check each line: sign and unit are the most",
+        "# frequent mistakes. heron-mqtt probe --mapping FILE shows raw payloads beside values.",
+        'name = "my device"',
         "",
     ]
     taken: set[str] = set()
@@ -96,7 +97,8 @@ def _from_guesses(heard: ListenResult) -> str:
             "",
         ]
     lines += [
-        "# To drive it: what a setpoint becomes, and how it is handed back; see docs/device-mappings.md.",
+        "# To drive the device: how a setpoint is sent, and how it is handed back; see "
+        "docs/device-mappings.md.",
         "# [setpoint]",
         '# confirm = "power"',
         "# [setpoint.values.p]",

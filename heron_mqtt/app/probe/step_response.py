@@ -1,4 +1,4 @@
-"""What a box does about a setpoint: level and noise before, reaction, settling and final power after it.
+"""How a device follows a setpoint: level and noise before, reaction, settling and final power after it.
 
 Robust statistics throughout (medians): one wrong sample decides nothing. Times are s, powers MW, positive =
 injected into the grid.
@@ -23,10 +23,10 @@ KNOWN_FACTORS: tuple[tuple[float, str], ...] = (
     (1e-6, "a unit is wrong: W where MW is meant, or the reverse"),
     (1e-3, "a unit is wrong: W where kW is meant, or the reverse"),
     (1e-2, "percent where a fraction is meant, or a scale of 100 is missing"),
-    (1e-1, "a scale of 10 is missing: some boxes count in tenths"),
+    (1e-1, "a scale of 10 is missing: some devices count in tenths"),
     (1 / 3, "one phase of three is counted"),
     (3.0, "three phases are counted where one is meant"),
-    (10.0, "a scale of 10 too much: some boxes count in tenths"),
+    (10.0, "a scale of 10 too much: some devices count in tenths"),
     (1e2, "a fraction where percent is meant, or a scale of 100 too much"),
     (1e3, "a unit is wrong: W where kW is meant, or the reverse"),
     (1e6, "a unit is wrong: W where MW is meant, or the reverse"),

@@ -322,7 +322,8 @@ class SetpointTrial:
             raise NotSent(f"{self._label}: {why}: nothing was sent")
         if self._watch.observer.refusal is not None:
             raise NotSent(
-                f"{self._label}: it cannot be seen whether another one drives the box or a stop is in force: "
+                f"{self._label}: it is not known whether something else drives the device or a stop is in "
+                "force: "
                 f"{self._watch.observer.refusal}: nothing was sent"
             )
 
@@ -363,12 +364,12 @@ class SetpointTrial:
             )
         if step < 0.1 * abs(self._order.send_mw):
             raise NotSent(
-                f"{self._label}: the power is {kw(before.p_mw)} already: a setpoint of "
-                f"{kw(self._order.send_mw)} would show nothing; nothing was sent; send another power"
+                f"{self._label}: the power is already {kw(before.p_mw)}: a setpoint of "
+                f"{kw(self._order.send_mw)} would show no change; nothing was sent; send another power"
             )
         status = self._state.status(now_s)
         if status is not None and status.state != "online":
-            raise NotSent(f"{self._label}: the box is {status.state}: {status.reason}: nothing was sent")
+            raise NotSent(f"{self._label}: the device is {status.state}: {status.reason}: nothing was sent")
         return before
 
     def _plan(self, before: PowerBefore) -> TrialPlan:
@@ -406,13 +407,13 @@ class SetpointTrial:
             report.broken_off = await self._held(begun_s, begun_at, before)
             held_s = steady_s() - begun_s
             report.every = [(t - begun_s, p) for t, p in self._samples[begun_at:]]
-            self._say("handing the box back")
+            self._say("handing the device back")
             released, released_s = await self._release(), steady_s()
             at = len(self._samples)
             if released is None:
                 await self._watched_release(released_s)
         except asyncio.CancelledError:
-            self._say("broken off: handing the box back")
+            self._say("ended early: handing the device back")
             await self._ended()
             self._say("NOT handed back" if self._device.is_driven else "handed back")
             raise
@@ -452,7 +453,7 @@ class SetpointTrial:
             await self._tick()
             why = self._why_break_off(begun_at, before) or self._why_not_sent(begun_s)
             if why is not None:
-                self._say(f"broken off: {why}")
+                self._say(f"ended early: {why}")
                 return why
             lease_s = self._lease_s(left_s)
             if steady_s() - renewed_s >= LEASE_S / 3.0 and steady_s() + lease_s > lease_ends_s:
@@ -471,14 +472,14 @@ class SetpointTrial:
             return "an emergency stop came"
         status = self._state.status(steady_s())
         if status is not None and status.state != "online":
-            return f"the box is {status.state}: {status.reason}"
+            return f"the device is {status.state}: {status.reason}"
         most = OVERSHOOT * max(self._order.max_mw, abs(before.p_mw)) + 5.0 * before.noise_mw
         over = next((p for _, p in self._samples[begun_at:] if abs(p) > most), None)
         if over is not None:
             return f"its power is {kw(over)}, the test may go to {kw(self._order.max_mw)} (--max)"
         silent_s = steady_s() - self._samples[-1][0]
         if silent_s > max(SILENCE_S, 4.0 * before.every_s):
-            return f"the box has published no power for {silent_s:.0f} s"
+            return f"the device has published no power for {silent_s:.0f} s"
         return None
 
     def _why_not_sent(self, begun_s: float) -> str | None:
@@ -487,9 +488,12 @@ class SetpointTrial:
             return None
         rejected = next((why for _, why in self._answers.values() if why is not None), None)
         if rejected is not None:
-            return f"nothing was sent to the box: {rejected}"
+            return f"nothing was sent to the device: {rejected}"
         if steady_s() - begun_s > GRACE_S + self._table.answer_within_s:
-            return "nothing was sent to the box: the setpoint did not come back from the broker (its rights?)"
+            return (
+                "nothing was sent to the device: the broker did not deliver the setpoint (check its "
+                "access rights)"
+            )
         return None
 
     def _ack(self, seq: int, begun_s: float) -> SetpointAck:
@@ -504,14 +508,15 @@ class SetpointTrial:
     async def _release(self) -> str | None:
         """Hand the box back; returns why it was not."""
         if not self._box.connected or not self._broker.connected:
-            self._say(f"waiting up to {RETURN_S:g} s for the connection, to hand the box back")
+            self._say(f"waiting up to {RETURN_S:g} s for the connection, to hand the device back")
             await self._until(lambda: self._box.connected and self._broker.connected, RETURN_S)
             heard = len(self._samples)  # the box may come back after us
             await self._until(lambda: len(self._samples) > heard, SILENCE_S)
         if not self._box.connected:
             return (
-                f"no connection to its broker for {RETURN_S:g} s; it holds the setpoint until a timer of its "
-                "own ends it"
+                f"no connection to its broker for {RETURN_S:g} s; the device holds the setpoint until its "
+                "own "
+                "timer ends it"
             )
         if self._device.stopped:
             return "an emergency stop is in force: it was set to 0 and stays there"

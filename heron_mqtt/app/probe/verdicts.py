@@ -63,9 +63,9 @@ def judge(
 
     Args:
         response: What the power did.
-        ack: What the box said.
+        ack: What the device answered.
         table: How setpoints are sent.
-        released: Why the box was not handed back; None = it was.
+        released: Why the device was not handed back; None = it was.
         after: The power since the release; times from then on, s.
     """
     return [
@@ -95,8 +95,8 @@ def _sign(response: StepResponse) -> Verdict:
         return Verdict(
             "sign",
             False,
-            f"opposite: {came}; change sign in [setpoint.values] if the box did the opposite, else where "
-            "p_mw is read: look at the box which",
+            f"opposite: {came}; look at the device: if it did the opposite, change sign in "
+            "[setpoint.values], otherwise change sign where p_mw is read",
         )
     return Verdict("sign", True, f"{came}: + is injected into the grid")
 
@@ -116,15 +116,15 @@ def _factor(response: StepResponse) -> Verdict:
     added = response.added
     if added is not None and abs(abs(added) - 1.0) <= leeway:
         text += (
-            f"; the change of {kw(response.final_mw - response.before.p_mw)} is right: something else is "
-            "measured along, p_mw must be the box alone"
+            f"; the change of {kw(response.final_mw - response.before.p_mw)} is right: p_mw also "
+            "measures something else; it must be the power of the device alone"
         )
     elif why := known_factor(size):
         text += f"; {why}"
     elif size < 1.0:
-        text += "; a part of it: a limit in the box (state of charge, its rating), or a scale"
+        text += "; less than asked for: a limit in the device (state of charge, rating), or a wrong scale"
     else:
-        text += "; more than asked for: a scale, or something else is measured along"
+        text += "; more than asked for: a wrong scale, or p_mw also measures something else"
     return Verdict("factor", False, text)
 
 
@@ -137,16 +137,16 @@ def _delay(response: StepResponse, ack: SetpointAck, table: SetpointTable) -> Ve
         return Verdict(
             "delay",
             False,
-            f"reacted after {reacted:.2g} s, did not settle while the setpoint held; a longer --for tells "
-            f"more ({every})",
+            f"reacted after {reacted:.2g} s, did not settle while the setpoint held; try a longer --for "
+            f"({every})",
         )
     text = f"reacted after {reacted:.2g} s, settled after {settled:.2g} s ({every})"
     if ack.confirm == "power" and table.settle_s < reacted - every_s:
         return Verdict(
             "delay",
             False,
-            f'{text}; confirm = "power" takes older power for the answer: settle_s = {table.settle_s:g} is '
-            f"too short, say settle_s = {math.ceil(settled + every_s)}",
+            f'{text}; confirm = "power" accepts a power from before it as the answer: settle_s = '
+            f"{table.settle_s:g} is too short, use settle_s = {math.ceil(settled + every_s)}",
         )
     return Verdict("delay", True, text)
 
@@ -161,7 +161,7 @@ def _acknowledgement(ack: SetpointAck, table: SetpointTable) -> Verdict:
         return Verdict(name, False, f"none came within {within_s:g} s")
     match ack.confirm:
         case "answer":
-            return Verdict(name, True, f"the box answered within {ack.after_s:.2g} s")
+            return Verdict(name, True, f"the device answered within {ack.after_s:.2g} s")
         case "power":
             return Verdict(name, True, f"power came {ack.after_s:.2g} s after the setpoint")
         case _:
@@ -181,8 +181,8 @@ def _release(response: StepResponse, released: str | None, after: Sequence[Power
         return Verdict(
             "release",
             False,
-            f"it was sent, but {after[-1][0]:.2g} s later the power still is {kw(late)}: does the release "
-            "hand the box back?",
+            f"it was sent, but {after[-1][0]:.2g} s later the power is still {kw(late)}: does the "
+            "release return the device to its own control?",
         )
     at_s = next((t for t, p in after if abs(p - response.final_mw) > band), after[-1][0])
     seen = "" if len(after) >= LEAST_SAMPLES else ", by one value"

@@ -146,9 +146,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
     try:
         there = [str(path) for path in paths if path.exists()]
         if there:
-            raise ConfigError(
-                f"init {folder}: {', '.join(there)}: is there already; name a folder without it"
-            )
+            raise ConfigError(f"init {folder}: {', '.join(there)}: exists already; choose another folder")
         for path, text in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
@@ -172,7 +170,7 @@ name = "{name}"
 steps = 96          # one day ...
 step_s = 900.0      # ... of 15 minutes a step
 seed = 0
-lease_s = 30.0      # a device that hears nothing for so long (wall clock) goes to its safe state
+lease_s = 30.0      # a device that receives nothing for this time (wall clock) goes to its safe state
 
 [network]
 source = {json.dumps(network)}    # heron-mqtt list networks; or the file of a pandapower network, mine.json

@@ -316,7 +316,7 @@ def _problems(
     found += [f"agent {name}: {row['fallback']}" for name, row in sorted(agents.items()) if row["fallback"]]
     for label, device in devices.items():
         if device["why"] is not None:
-            found.append(f"device {label}: its model stood in: {device['why']}")
+            found.append(f"device {label}: its model replaced it: {device['why']}")
         elif device["health"] in {"offline", "fault", "silent", "stale"}:
             found.append(f"device {label} is {device['health']}")
     for name in (grid or {}).get("differs", ()):

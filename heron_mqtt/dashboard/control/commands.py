@@ -132,9 +132,11 @@ class Commands:
         fault = Fault(kind=request.kind, steps=request.steps, value=request.value)
         await inject_fault(self._url, request.env_id, request.device, fault, person)
         text = (
-            f"{request.device}: the broker has passed on the fault {request.kind} for {request.steps} steps"
+            f"{request.device}: the broker has delivered the fault {request.kind} for {request.steps} steps"
         )
-        return _answer(True, text, ["an emulator does not answer: its telemetry shows whether it has it"])
+        return _answer(
+            True, text, ["an emulator does not confirm it: its telemetry shows whether the fault has begun"]
+        )
 
 
 def levels_and_gates() -> Json:

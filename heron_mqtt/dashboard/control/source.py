@@ -122,7 +122,7 @@ class ControlledSource:
     async def _login(self, connection: ServerConnection, _query: str) -> None:
         """Take a name and a password; answer with a ticket, or with why not."""
         if not _is_private(connection):
-            await connection.close(1008, "a password is taken by TLS, or on this machine, only")
+            await connection.close(1008, "a password is accepted only over TLS or on this machine")
             return
         if len(self._silent_logins) >= LOGINS:
             self._silent_logins.pop(0).transport.abort()

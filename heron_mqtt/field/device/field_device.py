@@ -422,7 +422,9 @@ class FieldDevice(SafeStateDevice, abc.ABC):
             return
         if message.retained:
             self.ignored += 1
-            self._broker.reject(message, MessageError("a setpoint is for now: it must not be retained"))
+            self._broker.reject(
+                message, MessageError("a setpoint must not be retained: it is valid only now")
+            )
             return
         if setpoint.env_id not in {None, self._env_id} or self._lease.is_repeated(setpoint):
             self.ignored += 1
@@ -481,7 +483,9 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         await self._publish_telemetry(answers=True, rejected=rejected)
         if owes and self._is_undone and not self.is_safe:  # its lease would put off what is still owed
             self._lease.end()
-            await self._make_safe("the setpoint was rejected, and the safe state of before is still owed")
+            await self._make_safe(
+                "the setpoint was rejected, and an earlier request for the safe state is not carried out yet"
+            )
 
     def _undo(self) -> None:
         """Let the newest setpoint, which was not done, give what was done before it no more time."""

@@ -111,7 +111,7 @@ class HardwareRest:
                 self._rests_since = self._monotonic()
             self.seen, self._has_rested, self.is_set_elsewhere = PowerSeen.AT_REST, True, False
             if self._has_rested_long:
-                self._reported -= {True, False}  # that it has not taken a stop is another matter
+                self._reported -= {True, False}  # that it has not accepted a stop is another matter
                 self._pause.reset()
         else:
             self.seen = PowerSeen.POWER
@@ -129,7 +129,9 @@ class HardwareRest:
         """Take note that it has not accepted the stop that it was told."""
         if None not in self._reported:
             self._reported.add(None)
-            self._report(f"an emergency stop is in force, and it has not taken it: {why}: it is sent again")
+            self._report(
+                f"an emergency stop is in force, and it has not accepted it: {why}: it is sent again"
+            )
 
     def forget(self) -> None:
         """Forget what was wrong: it is at rest, or need not be any more."""
@@ -241,7 +243,7 @@ class HardwareRest:
         """
         if has_taken_it and self.seen is PowerSeen.AT_REST:
             return None
-        taken = "" if has_taken_it else " that it has not taken"
+        taken = "" if has_taken_it else " that it has not accepted"
         return f"an emergency stop is in force{taken}, and {self.shown}"
 
     @property

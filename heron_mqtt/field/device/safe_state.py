@@ -31,8 +31,8 @@ log = logging.getLogger("heron_mqtt.device")
 
 GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
 EARLIER = (
-    "an earlier program was killed while it was driven, and this one ended before it could bring it to rest: "
-    "it may hold its last setpoint"
+    "an earlier program was killed while it drove the device, and this one ended before it could bring the "
+    "device to rest: the device may hold its last setpoint"
 )
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 
@@ -267,8 +267,10 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         if not self._is_doubt_told:
             self._is_doubt_told = True
             self._report(
-                f"it has {KW_PER_MW * telemetry.p_mw:g} kW at the start, and whether an earlier program left "
-                "it driven is not known: neither the broker nor this machine has its lease; it is left alone"
+                f"it has {KW_PER_MW * telemetry.p_mw:g} kW at the start, and it is not known whether an "
+                "earlier "
+                "program left it driven: neither the broker nor this machine has its lease; nothing is "
+                "sent to it"
             )
         return True
 
@@ -366,7 +368,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             if self._monotonic() >= self._rest.told_at + GO_SAFE_AGAIN_S:
                 await self._tell_to_rest("it was not told")
         elif self._own_thread.has_gone_on():
-            await self._tell_to_rest("what was broken off has ended, and may have reached it")
+            await self._tell_to_rest("the cancelled call has ended, and may have reached the device")
         elif self._is_watched and self._rest.seen is not PowerSeen.NOTHING:
             why_unknown = "see its fault, if it has one; it measures none"
             if self._rest.must_be_told_again(in_stop=self.stopped, why_unknown=why_unknown):
@@ -409,7 +411,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             within_s = BREAK_OFF_S if self._resting is None else BREAK_OFF_S + TELL_END_S
             is_alone = await self._busy.taken_within(within_s, "the program ends")
             if not is_alone:
-                what = "what was being done at the end was broken off and has not ended within"
+                what = "the call in progress at the end was cancelled and has not ended within"
                 log.error("%s: %s %g s", self.label, what, within_s)
         finally:  # also if the program is ended a second time meanwhile
             try:
@@ -500,7 +502,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
             return left or f"it holds no setpoint, and {self._rest.shown}"
         if self.stopped or shown is not LastLook.FALLS:
             return left
-        log.warning("%s: it was told to rest, and is on its way: %s", self.label, self._rest.shown)
+        log.warning("%s: it was set to rest, and is still moving: %s", self.label, self._rest.shown)
         return None
 
     def _left_with(self) -> str | None:

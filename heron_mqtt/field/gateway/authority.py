@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from heron_mqtt.messages import AuthorityState
 
 MAX_HISTORY = 1_000
-HAS_WAITED = "the request may have waited for long: ask again"
+HAS_WAITED = "the request may be old: ask again"
 
 
 @dataclass(frozen=True, slots=True)

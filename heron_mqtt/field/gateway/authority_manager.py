@@ -278,7 +278,7 @@ class AuthorityManager:
             has_waited: It may be of another moment: then it gives a device back, and takes none.
         """
         refusal: str | None = None
-        asked_by = "in hand of" if asked.request_seq is None else "withdrawn by"
+        asked_by = "under manual control of" if asked.request_seq is None else "withdrawn by"
         gap_mw, (limits, band) = self._gaps_mw[name], self._bounds(name)
         range_mw = standing_range_mw(limits, band)
         p_mw = _at_edge(asked.p_mw, (*gap_mw, *range_mw))
@@ -333,8 +333,10 @@ class AuthorityManager:
     def _give_back(self, name: str, why: str) -> None:
         manual = self._manual.pop(name, None)
         if manual is not None:
-            log.warning("%s/%s: no longer in hand of %s: %s", self._agent_id, name, manual.who, why)
-            self._tell(name, reason=f"no longer in hand of {manual.who}: {why}")
+            log.warning(
+                "%s/%s: no longer under manual control of %s: %s", self._agent_id, name, manual.who, why
+            )
+            self._tell(name, reason=f"no longer under manual control of {manual.who}: {why}")
 
     def _note(self, name: str, change: AuthorityChange) -> None:
         log.warning(
@@ -372,7 +374,7 @@ class AuthorityManager:
         """Whether a request is of this environment, and asked now and for the first time."""
         why = ""
         if message.retained:
-            why = "a request is for now: it must not be retained"
+            why = "a request must not be retained: it is valid only now"
         elif asked.env_id not in {None, self._stamper.env_id}:
             why = f"a request of environment {asked.env_id!r}, not of {self._stamper.env_id!r}"
         elif asked.boot is not None and asked.seq is not None:
@@ -411,7 +413,7 @@ class AuthorityManager:
         before = authority.level
         if authority.resume(kept):
             log.warning(
-                "%s/%s: an earlier run left it at %s (%s): it does not rise above that until asked to",
+                "%s/%s: an earlier run left it at %s (%s): it does not rise above that without a request",
                 *(self._agent_id, name, authority.ceiling, kept.reason or "no reason given"),
             )
             if authority.level != before:

@@ -366,7 +366,7 @@ class FieldGateway:
         real = [name for name, settings in self._settings.items() if settings.is_real]
         allowed, reasons = clamp_setpoints(self._twins, told, bands, explained=real)
         for name, manual in self._manual.items():
-            who = f"in hand of {manual.who}"
+            who = f"under manual control of {manual.who}"
             reasons[name] = f"{who}, {reasons[name]}" if name in reasons else who
         self._outcome.begin_step(
             {name: why for name, why in reasons.items() if self.authority.level(name) != "simulated"}
@@ -419,7 +419,9 @@ class FieldGateway:
             lease_s = self._lease_s(name, by, left_s)
             why = link.why_not_sent if left_s > 0.0 else self.environment.why_silent
             if why is None and lease_s <= 0.0:
-                why = "it was taken in hand meanwhile" if by is None else "it is no longer in hand"
+                why = (
+                    "manual control began meanwhile" if by is None else "it is no longer under manual control"
+                )
             if self._is_real_after_all(name):
                 why = REAL_AFTER_ALL
             if why is not None:

@@ -106,7 +106,7 @@ class StepOutcome:
         if was_sent:
             link.give_up()
         if link.stats.fell_back(link.waited_s if was_sent else 0.0) == 1:
-            log.warning("%s: its model stands in from step %d: %s", link.name, step, why)
+            log.warning("%s: its model replaces it from step %d: %s", link.name, step, why)
         self._twins.simulate(name, why, setpoint=setpoint)
 
     def _note(

@@ -214,7 +214,7 @@ class ModbusConnection:
             await unnumbered.settle(answer)
         except AmbiguousAnswer as exc:
             self._lose(turn.unit, is_silence=False)
-            why = "and RTU frames do not say which request they are of"
+            why = "and RTU frames do not show to which request they belong"
             raise ModbusFault(f"{what}: {exc}, {why}") from None
         except asyncio.CancelledError:
             self._lose(turn.unit, is_silence=True)
@@ -399,7 +399,7 @@ def _why_not_there(place: ModbusPlace) -> str:
         return "no answer; is Modbus TCP switched on there?"
     if not Path(place.port).exists():
         return "there is no such serial port; is the adapter plugged in?"
-    return "the serial port cannot be opened; may you use it (group dialout), has another program got it?"
+    return "the serial port cannot be opened; may you use it (group dialout), does another program use it?"
 
 
 def require(place: ModbusPlace | None = None) -> None:

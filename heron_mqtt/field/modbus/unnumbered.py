@@ -85,7 +85,7 @@ class UnnumberedAnswers:
 
     def _note_stray(self, now_s: float) -> None:
         if self._lag_s is None:
-            what = "an answer came that nothing had asked for: does it answer twice?"
+            what = "an answer came without a request: does the device answer twice?"
             log.warning("%s: %s what is asked next waits for it", self._address, what)
         lag_s = now_s - self._answered_at
         if lag_s <= LONGEST_QUIET_S:
@@ -108,9 +108,7 @@ class UnnumberedAnswers:
             if left_s <= 0.0:
                 break
             if self._clock() >= until_s:
-                raise AmbiguousAnswer(
-                    f"answers that nothing asked for come all the time, {QUIET_WITHIN_S:g} s long"
-                )
+                raise AmbiguousAnswer(f"answers without a request keep coming, {QUIET_WITHIN_S:g} s long")
             await asyncio.sleep(left_s)
         self._settled += 1
         if any(stray != _said(answer) for stray in self._strays):

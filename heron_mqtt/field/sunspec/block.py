@@ -66,7 +66,7 @@ class Block:
     ) -> None:
         group = group or layout(model)
         if group is None:
-            raise SunSpecError(f"model {model}: SunSpec defines none of that number")
+            raise SunSpecError(f"model {model}: SunSpec defines no model of that number")
         self.model = model
         self.address = address
         self.group = group

@@ -24,8 +24,8 @@ log = logging.getLogger("heron_mqtt.sunspec")
 
 SHOWN_WITHIN_S, LOOK_AGAIN_S = 0.8, 0.1  # for registers to show a release that was acknowledged
 LOST = (
-    "it was handed back without settings of its own: an earlier controller had not handed it back, and what "
-    "was set before that is not known. A limit of the installation, if it had one, is off: set it again"
+    "it was handed back without its own settings: an earlier controller had not handed it back, and the "
+    "settings before that are not known. A limit of the installation, if it had one, is off: set it again"
 )
 
 
@@ -281,7 +281,9 @@ class SunSpecDevice(FieldDevice):
             self._owes = True
             self.rest_lost()
             raise
-        log.warning("%s: it has left zero power, as after a restart, and is written again", self.label)
+        log.warning(
+            "%s: it does not hold zero power any more, as after a restart; zero is written again", self.label
+        )
         self.rest_lost()
         return False
 

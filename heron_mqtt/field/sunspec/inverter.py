@@ -159,7 +159,7 @@ class Inverter:
             f"{control.timer}): if this bridge dies, it keeps its last setpoint"
         )
         if settings.timer_needed:
-            raise ConfigError(f"{text}; to run it all the same, add --without-reversion")
+            raise ConfigError(f"{text}; to accept this, add --without-reversion")
         log.warning("%s", text)
         return inverter
 
@@ -207,8 +207,8 @@ class Inverter:
         if p_w is None:
             hint = "; if that means 0 W (PV at night), add --dark-is-zero" if found.is_blank else ""
             raise SunSpecError(
-                f"{self._registers.address}: model {block.model} W is not available, and its state does not "
-                f"say that it rests{hint}"
+                f"{self._registers.address}: model {block.model} W is not available, and its state is not "
+                f"off, sleeping or standby{hint}"
             )
         self._told.clear()
         if self._settings.dc_battery is not None:
@@ -261,7 +261,7 @@ class Inverter:
             )
         if q_mvar != 0.0 and self._settings.der.power_factor is not None:
             self._tell_once(
-                f"{self._registers.address}: it holds a power factor, and takes no reactive power"
+                f"{self._registers.address}: it holds a power factor, and accepts no reactive power"
             )
         if q_mvar != 0.0 and not control.takes_q:
             log.warning(
@@ -327,8 +327,8 @@ class Inverter:
         clipped = self.nameplate.clipped(limited_w, q_var)
         if not all(map(math.isfinite, clipped)):
             raise NotControllable(
-                f"{self._registers.address}: {p_w:g} W, {q_var:g} var: it does not say how much it can do, "
-                f"and this is too much"
+                f"{self._registers.address}: {p_w:g} W, {q_var:g} var: it does not report its limits, and "
+                f"this is too much"
             )
         clips = clipped != (p_w, q_var)
         if clips and not self._clips:
@@ -595,7 +595,7 @@ class Inverter:
         try:
             is_same = await self._is_in_place() and (was_heard or await self._is_the_same())
         except ModbusFault as exc:
-            log.warning("%s; its safe state is written all the same", exc)
+            log.warning("%s; its safe state is still written", exc)
             return
         if is_same:
             self._in_place_until = self._monotonic() + IN_PLACE_FOR_S

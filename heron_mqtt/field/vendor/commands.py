@@ -325,7 +325,7 @@ class Commander:
             zero = self._mapping.stop_in_part(context)
         except MessageError:
             raise why from None
-        return zero, f"0 cannot be computed ({why}): what of it can be is sent alone"
+        return zero, f"0 cannot be computed ({why}): only the parts that can be computed are sent"
 
     def forget(self) -> None:
         """Know of no setpoint that the device holds: the next one is sent in full."""

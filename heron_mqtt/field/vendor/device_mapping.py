@@ -461,7 +461,7 @@ def _check_liveness(table: MappingTable, mapping: DeviceMapping, problems: Probl
             if each.reports == "on_change":
                 problems.add(
                     f"telemetry[{i}].reports",
-                    "'on_change' needs [liveness]: what proves that it is there while nothing changes",
+                    "'on_change' needs [liveness], which proves that it is there while nothing changes",
                 )
         return
     if life.by == "poll" and not table.keepalive:

@@ -206,7 +206,7 @@ class _Lists:
                 if all(both) and both[0] != both[1] and loose:
                     return (
                         f"{ast.unparse(node)} pairs the numbers of two lists, and the path of {loose[0]} "
-                        "leaves out what is missing, so that others would be paired; "
+                        "leaves out missing values, so the wrong numbers would be paired; "
                         'write its path with map: "map(&voltage, packs)" for "packs[*].voltage"'
                     )
         return next((found for c in children if (found := self._within(c)) is not None), None)

@@ -83,8 +83,8 @@ class InputReader:
             if table.null == "keep" and self._path.is_comparison:
                 complain(
                     "null",
-                    f"the path {table.path!r} is a comparison: false, never missing, where its value is "
-                    "missing; give the path of the value alone, and say by words what it means: "
+                    f"the path {table.path!r} is a comparison: if its value is missing, it is false, not "
+                    "missing; give the path of the value alone, and give its meaning by words: "
                     'words = { Charging = true, "*" = false }',
                 )
         self._pattern = None if table.pattern is None else compiled(table.pattern, complain)
@@ -308,7 +308,7 @@ def compiled(pattern: str, complain: Complain) -> re.Pattern[str] | None:
         )
     if _repeats_within_repeat(pattern):
         complain(
-            "pattern", f"{pattern!r} repeats within a repetition: that can take for ever; write it otherwise"
+            "pattern", f"{pattern!r} repeats within a repetition: that can take forever; write it differently"
         )
         return None
     return found

@@ -131,7 +131,7 @@ class MappedRegister:
             found = [word for word, meaning in table.words.items() if word_text(meaning) == value]
             if not found:
                 known = ", ".join(word_text(meaning) for meaning in table.words.values())
-                raise ValueError(f"{value!r} is none of its words: {known}")
+                raise ValueError(f"{value!r} is not one of its words: {known}")
             value = _number(found[0])
             return value if table.holds in FLOATS else int(value)
         if isinstance(value, str) or table.holds in {"string", "bool"}:
@@ -259,14 +259,14 @@ class RegisterMap:
                     f"function 'single' writes the {register.span.count} registers of {register.table.holds} "
                     "one after the other, and in between the device has half of the old number and half of "
                     'the new one (65 kW on the way from 1 to -1 kW); give function = "multiple", or a type '
-                    "of one register (int16, uint16) if the device can do no other",
+                    "of one register (int16, uint16) if the device supports nothing else",
                 )
             if register.table.table is not None:
-                problems.add(where, "a register with a table cannot be written: nothing turns it round")
+                problems.add(where, "a register with a table cannot be written: a table has no inverse")
             if isinstance(value, str) and PLACEHOLDER.search(value) is not None:
                 is_whole = PLACEHOLDER.fullmatch(value) is not None
                 if not is_whole and register.table.holds != "string" and register.table.words is None:
-                    problems.add(where, f"{value!r}: a number is needed: nothing may stand beside the value")
+                    problems.add(where, f"{value!r}: a number is needed: no text may stand beside the value")
                 continue
             if isinstance(value, str) and "{" in value:
                 continue  # {now}, {counter:256}: known when it is sent
@@ -310,8 +310,8 @@ class RegisterMap:
                     f"registers.{second.name}.address",
                     f"{second.table.address}: {first.table.area} register {second.table.address} belongs to "
                     f"{first.name} ({first.table.holds}, {first.span.count} registers from "
-                    f"{first.table.address}) already; give one of them another address or type, or take "
-                    "what is in it by a formula",
+                    f"{first.table.address}) already; give one of them another address or type, or get "
+                    "its parts by a formula",
                 )
         for key in ("timestamp", "changed_by"):
             name = getattr(self._modbus, key)

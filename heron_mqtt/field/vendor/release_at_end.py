@@ -119,7 +119,7 @@ class ReleaseAtEnd:
                 return None
             await asyncio.sleep(LOOK_AGAIN_S)
         self._release.owe_unproven()
-        return f"its release is not known to be taken: {why}"
+        return f"it is not known whether it accepted its release: {why}"
 
     async def _prove(self) -> None:
         if (why := await self.why_unproven()) is not None:
@@ -147,7 +147,9 @@ class ReleaseAtEnd:
 
     def _shown_power(self) -> str:
         shown = (
-            self._rest.shown if self._rest.has_power else "it has not said its power since: it may have some"
+            self._rest.shown
+            if self._rest.has_power
+            else "it has not reported its power since then, and may have some"
         )
         return f"it was handed back with 0, and {shown}"
 

@@ -284,7 +284,7 @@ def _check_when(when: Mapping[str, list[Scalar]], values: SetpointValues, compla
         known = [w.word for w in value.table.words or ()]
         for word in words:
             if known and not _among(word, known):
-                complain(f"when.{name}", f"{word!r} is none of its words: {', '.join(map(repr, known))}")
+                complain(f"when.{name}", f"{word!r} is not one of its words: {', '.join(map(repr, known))}")
 
 
 def _leaves(key: str, node: Any) -> Iterator[tuple[str, Scalar]]:

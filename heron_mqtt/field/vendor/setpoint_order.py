@@ -111,7 +111,7 @@ def _why(each: _SetPlace, other: _SetPlace) -> str:
     return (
         f"{turns if each.turns else 'not every power sets it'}, and {other_name} is {is_set} {when}: "
         "in between the device has a part of the old setpoint and a part of the new one, which is a "
-        f"power that nobody has asked for; {ways}"
+        f"power that was never requested; {ways}"
     )
 
 

@@ -160,7 +160,7 @@ class SetpointWriter:
         setpoint: Setpoint,
         context: MessageContext,
     ) -> None:
-        """Refuse what would tell the device the same as another power that it must not be taken for."""
+        """Refuse what would send the device the same as another power that it must not be taken for."""
         for name in {name for m in applying for name in m.sent}:
             value = self.values[name]
             quantity = value.table.quantity
@@ -323,7 +323,7 @@ class SetpointWriter:
         known = [m for m in self._messages if m.names <= values.keys() and m.names & set(made)]
         applying = [m for m in known if m.applies(values, ZERO)]
         if not applying:
-            raise MessageError("nothing of a setpoint of 0 can be computed")
+            raise MessageError("no part of a setpoint of 0 can be computed")
         found = [replace(m.write(values, context), pause_s=0.0) for m in applying]
         return self._power_first(applying, found)
 

@@ -61,8 +61,8 @@ def confusions(
         if p_mw and told[p_mw] == zero:
             shown = ", ".join(map(repr, words_of_zero))
             yield (
-                f"0 {unit} would tell the device the same as {p_mw:g} {unit}: {shown}; give 0 a word of its "
-                "own, such as off, idle or stop"
+                f"0 {unit} would send the device the same as {p_mw:g} {unit}: {shown}; give 0 its own word, "
+                "such as off, idle or stop"
             )
             return
     driving = {p_mw: effects for p_mw, effects in told.items() if effects != zero}
@@ -70,7 +70,7 @@ def confusions(
     for p_mw, effects in driving.items():
         other = by_effect.get(frozenset(effects.items()))
         if p_mw < 0.0 and other is not None:
-            yield f"{p_mw:g} {unit} would tell the device the same as {other:g} {unit}"
+            yield f"{p_mw:g} {unit} would send the device the same as {other:g} {unit}"
             break
     held: dict[frozenset[Any], float] = {}
     for (_, before), (p_mw, effects) in product((*driving.items(), (0.0, {})), driving.items()):
@@ -94,7 +94,7 @@ def confusions(
         return
     if not says_its_own and (kept := own_sizes - zero.keys()):
         place = min(map(_named, kept))
-        yield f"0 {unit} would leave a power standing ({place}): let a message for 0 clear it"
+        yield f"0 {unit} would leave a power in force ({place}): let a message for 0 clear it"
 
 
 def passed_through(

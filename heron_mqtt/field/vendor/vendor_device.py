@@ -179,10 +179,11 @@ class VendorDevice(ReleasableDevice):
         self._lease.end()
         self._held_off_until = self._monotonic() + self._hold_off.s
         self._held_off_because = (
-            f"the device took a setpoint in part, less than {self._hold_off.s:g} s ago: none is sent: {why}"
+            "the device accepted only a part of a setpoint, less than "
+            f"{self._hold_off.s:g} s ago: none is sent: {why}"
         )
         self._hold_off.grow()
-        await self._make_safe(f"a setpoint was taken in part: {why}")
+        await self._make_safe(f"only a part of a setpoint was accepted: {why}")
         how = "its release" if self._mapping.releases_by_messages else "a setpoint of 0"
         done = f"{how} could not be sent and is sent again" if self._release.is_owed else f"it was sent {how}"
         return f"{why}; it may have taken a part of the setpoint: {done}"
@@ -227,7 +228,7 @@ class VendorDevice(ReleasableDevice):
         except SetpointDeferred:
             return  # the timer was early: it waits on
         except (SetpointRejected, HeronError) as exc:
-            self._count_problem("setpoint", f"a setpoint that waited was not done: {exc}")
+            self._count_problem("setpoint", f"a waiting setpoint was not carried out: {exc}")
             self._undo()
         else:
             self._held = setpoint

@@ -39,7 +39,7 @@ def tls_failed(address: str, exc: ssl.SSLError) -> BrokerError:
         return BrokerRefused(
             f"the certificate of {address} is not trusted ({exc.verify_message}): pass ca= (or set "
             f"SSL_CERT_FILE) with the CA that signed it, and connect by "
-            "the name that it was made for, or say that one: server_name="
+            "the name in the certificate, or give this name: server_name="
         )
     return BrokerUnavailable(
         f"{address} does not complete the TLS handshake ({exc.reason or exc}): it may expect plain mqtt://, "

@@ -165,7 +165,9 @@ class KeptSession:
         if topic == self._mark_topic:
             if self._mark and self._mark.encode() in payload:
                 self._mark = None
-                log.info("%s: what waited at the broker has come", self.session.options.client_id)
+                log.info(
+                    "%s: the messages that waited at the broker have arrived", self.session.options.client_id
+                )
             return None
         if self._waits and not self._reader.is_read(topic):
             self._unread.append((topic, payload, retained, self.is_late))
@@ -191,8 +193,8 @@ class KeptSession:
             self._stats.report(
                 "connection",
                 self._mark_topic,
-                f"what we publish here has not come back within {MARK_S:g} s: may this user publish and read "
-                "it? until it does, everything that the kept session brings is taken for late",
+                f"our own message has not come back within {MARK_S:g} s: may this user publish and read "
+                "it? until it does, every message of the kept session counts as late",
             )
 
     def _acknowledge(self) -> None:

@@ -143,7 +143,7 @@ class Subscriber:
 
     def _give_up(self, topic_filter: str) -> None:
         refusal = self._given_up[topic_filter] = BrokerRefused(
-            f"{self._options.address} does not take the subscription to {self._full(topic_filter)}: "
+            f"{self._options.address} does not accept the subscription to {self._full(topic_filter)}: "
             f"{MAX_ATTEMPTS} times it ended the connection, or did not answer within {self._answer_s:g} s; "
             f"check its limits on packets and filters, and the access rights of {self._user}"
         )

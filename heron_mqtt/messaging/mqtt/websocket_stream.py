@@ -81,7 +81,9 @@ class FramedSocket:
                     break
         if self._protocol.state is not State.OPEN:
             exc = self._protocol.handshake_exc
-            why = str(exc) if isinstance(exc, InvalidHandshake) else "the answer is no WebSocket's"
+            why = (
+                str(exc) if isinstance(exc, InvalidHandshake) else "the answer is not from a WebSocket server"
+            )
             raise HandshakeFailed(f"the WebSocket handshake failed: {why}; check port and path")
 
     def read(self) -> Reading:

@@ -156,7 +156,7 @@ class NatsConnection:
         if isinstance(exc, ssl.SSLCertVerificationError):
             return BrokerRefused(
                 f"the certificate of {address} is not trusted ({exc.verify_message}): pass ca= (or set "
-                "SSL_CERT_FILE) with the CA that signed it, and connect by the name that it was made for"
+                "SSL_CERT_FILE) with the CA that signed it, and connect by the name in the certificate"
             )
         if isinstance(exc, ssl.SSLError):
             return BrokerUnavailable(f"{address} does not complete the TLS handshake ({exc.reason or exc})")

@@ -81,7 +81,7 @@ class Disk:
                 "outbox",
                 self._where,
                 f"cannot be used: {exc}; messages wait in memory alone, and are lost with this process; free "
-                "the disk or mend it: it is tried again",
+                "or repair the disk: it is tried again",
             )
         self.trouble = str(exc)
 

@@ -32,7 +32,7 @@ def check_chains(record: RecordFile, head: str | None = None) -> Finding:
     chains: dict[str, _Chain] = {}
     for table in TABLES:
         if table.name not in stated:
-            found.check(False, f"table {table.name}: its chain is gone")
+            found.check(False, f"table {table.name}: its chain is missing")
             continue
         marks = {part.rows.get(table.name, 0) for part in resumed}
         seed = chain.seed(record.meta, files, table.name)

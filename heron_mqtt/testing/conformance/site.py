@@ -35,7 +35,7 @@ class ConformanceOptions:
         within_s: How long it may take for anything, s.
         dt_s: Simulated time of each setpoint, s, for an emulated device that ramps; None = none.
         settle_s: How long its output may move after an answer, s.
-        tolerance: How far its power may be off, as a part of the nameplate.
+        tolerance: Allowed error of its power, as a part of the nameplate.
         ramp_mw_per_s: Its ramp, MW/s; None = not named.
         requires_proof: It is set to refuse setpoints without an echo.
     """

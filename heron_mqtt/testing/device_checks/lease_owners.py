@@ -96,8 +96,8 @@ def check_nothing_else_extends_a_lease(device: DeviceHarness) -> None:
 def check_lease_is_told(device: DeviceHarness) -> None:
     """Whom it follows stands on ``lease``: its owner, who took over, none after a release or a stop.
 
-    During a stop the adapter of a vendor's device may name itself as the holder: the device is still to be
-    handed back, and its next program knows it by this (docs/wire-contract.md, leases and their owner).
+    During a stop the adapter of a vendor's device may name itself as the holder: the device is not handed
+    back yet, and its next program knows it by this (docs/wire-contract.md, leases and their owner).
     """
     device.make_free()
     one, other = device.sender("one"), device.sender("other")
@@ -139,7 +139,7 @@ def check_numbers_of_several_senders(device: DeviceHarness) -> None:
         device.sender(f"other {i}").refused(device.part_mw(0.8))
     sender.send(device.part_mw(0.8), seq=first)
     answer = device.later_telemetry()
-    need(device.is_at(device.part_mw(0.4), answer), "a copy moved it after others had been heard")
+    need(device.is_at(device.part_mw(0.4), answer), "a copy moved it after messages of others")
     need(
         (answer.get("ack_boot"), answer.get("ack_seq")) == (sender.boot, first),
         f"it must go on to acknowledge what it does, not what it refused: {answer}",

@@ -246,7 +246,7 @@ def check_large_message(device: DeviceHarness) -> None:
     device.publish(device.topic("setpoint"), json.dumps({"why": "x" * LARGE_BYTES}))
     sender = device.sender()
     sender.do(device.part_mw(0.4))
-    need(device.newest.get("boot") == boot, f"a large message made it begin anew: {device.newest}")
+    need(device.newest.get("boot") == boot, f"a large message made it restart: {device.newest}")
     sender.release()
 
 

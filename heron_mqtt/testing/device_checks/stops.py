@@ -115,7 +115,7 @@ def check_stop_stays(device: DeviceHarness) -> None:
     device.pause(STOP_S)
     device.stop({"type": "estop", "active": False, "boot": sender.boot, "seq": 1})  # that of before, again
     answer = sender.answer(sender.send(device.part_mw(0.4)))
-    told = f"{STOP_S:g} s after a stop that nobody released"
+    told = f"{STOP_S:g} s after a stop that was not released"
     need(answer.get("rejected") and device.is_safe(answer), f"{told} it follows a setpoint: {answer}")
     need(answer.get("stopped") is True, f"{told} it does not say `stopped`: {answer}")
     said = [m.json for m in device.heard("telemetry", mark)]

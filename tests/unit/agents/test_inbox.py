@@ -271,7 +271,8 @@ async def test_a_second_environment_is_named_once_and_not_followed() -> None:
     assert made.inbox.dropped == 3
     said = [report.what for report in made.broker.stats.reports]
     assert said == [
-        "a second environment (boot e2) publishes beside the one that is served (boot e1): it is not followed"
+        "a second environment (boot e2) publishes in addition to the one that is served (boot e1): it is "
+        "ignored"
     ]
     for number in range(REMEMBERED_REFUSALS):
         made.state("reset", boot=f"x{number}")

@@ -79,7 +79,7 @@ def test_about_the_same_and_what_cannot_be_compared_is_not(
 def test_check_says_of_a_mapping_that_nothing_bounds_what_it_tells(
     value: dict[str, Any] | None, is_bounded: bool
 ) -> None:
-    said = [note for note in mapping_notes(mapping(value)) if "nothing in its mapping limits" in note]
+    said = [note for note in mapping_notes(mapping(value)) if "its mapping does not limit" in note]
     assert len(said) == (not is_bounded)
 
 

@@ -236,12 +236,12 @@ def judged(view: EnvironmentSeen) -> StopReport:
         (
             0.5,
             {"p_mw": 0.5},
-            "no telemetry since within 5 s; before it confirmed, its telemetry says that it",
+            "no telemetry since within 5 s; before it confirmed, its telemetry reports ",
         ),
         (
             1.5,
             {"p_mw": 0.5},
-            "no telemetry since within 5 s; before it confirmed, its telemetry says that it",
+            "no telemetry since within 5 s; before it confirmed, its telemetry reports ",
         ),
         (1.5, {"p_mw": 0.0, "safe": True}, None),
         (2.5, {"p_mw": 0.0}, None),
@@ -311,12 +311,12 @@ def test_one_message_that_was_not_heard_before_proves_no_power_where_the_confirm
     report = judged(view)
     assert not report.is_proven
     assert report.unmeasured["device MG1/ess"].startswith(
-        "confirmed, power not measured: no telemetry with a number that shows it to be of after the stop"
+        "confirmed, power not measured: no telemetry whose number proves that it was sent after the stop"
     )
     view.take(heard(channel, {**numbered, "seq": 499}, at_s=2.6))
     assert not judged(view).is_proven, "another recording, in the wrong order"
     view.take(heard(channel, {**numbered, "p_mw": 0.5, "seq": 900}, at_s=2.7))
-    assert judged(view).missing == {"device MG1/ess": "its telemetry says that it gives 500 kW"}
+    assert judged(view).missing == {"device MG1/ess": "its telemetry reports 500 kW"}
     view.take(heard(channel, {**numbered, "seq": 901}, at_s=2.8))
     assert judged(view).confirmed == {"device MG1/ess": "confirmed"}
 
@@ -391,7 +391,7 @@ def test_reactive_power_contradicts_a_stop() -> None:
     view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": 0.19}, at_s=3.0))
     assert judged(view).is_proven
     view.take(heard("devices/MG1/ess/telemetry", {**AT_REST, "q_mvar": -0.5}, at_s=3.0))
-    assert judged(view).missing == {"device MG1/ess": "its telemetry says that it gives -500 kvar"}
+    assert judged(view).missing == {"device MG1/ess": "its telemetry reports -500 kvar"}
 
 
 @pytest.mark.parametrize("by", ["telemetry", "lease"])
@@ -434,8 +434,8 @@ def test_what_nothing_here_can_set_is_no_problem_of_ours_but_a_note(by: str) -> 
     seen = environment(view, 4.0, 2.0)
     assert not any("not safe" in problem for problem in seen["problems"])
     assert seen["notes"] == [
-        "device MG1/ess measures 500 kW in the emergency stop, and nothing here can set it: it is only read, "
-        "or only watched"
+        "device MG1/ess measures 500 kW in the emergency stop, and it cannot be set from here: it is only "
+        "read, or only watched"
     ]
     view.take(heard("devices/MG1/ess/telemetry", {**told, **more, "p_mw": 0.0, "safe": True}, at_s=5.0))
     assert environment(view, 6.0, 2.0)["notes"] == []

@@ -88,7 +88,7 @@ def test_a_fallback_is_a_problem_of_its_step_and_a_mark(day: Path) -> None:
     marks = view.about()["marks"]
     view.close()
     begins = next(mark["n"] for mark in marks if mark["kind"] == "fallback")
-    assert any("MG1/ess: its model stood in" in problem for problem in at(day, begins)["problems"])
+    assert any("MG1/ess: its model replaced it" in problem for problem in at(day, begins)["problems"])
     assert at(day, begins - 1)["problems"] == []
 
 

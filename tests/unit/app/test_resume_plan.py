@@ -572,7 +572,7 @@ def test_a_priority_is_of_the_machine_and_takes_the_clock_of_the_record(case: Ca
 
 
 def test_a_scenario_of_ones_own_must_be_named(cut: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'small' is none of the shipped ones; name its file too"):
+    with pytest.raises(ConfigError, match=r"'small' is not a shipped one; give its file, too"):
         plan_resumed(cut, None, RunOptions(record="auto"))
 
 

@@ -154,7 +154,9 @@ def test_a_current_folder_that_is_gone_is_one_line(
     told = capsys.readouterr()
     assert (code, told.err.count("\n")) == ((0, 0) if words[0] == "schema" else (2, 1))
     if words[0] == "init":
-        assert told.err == "heron-mqtt: the current folder is not there any more; change to one that is\n"
+        assert (
+            told.err == "heron-mqtt: the current folder does not exist any more; change to one that exists\n"
+        )
 
 
 @pytest.mark.parametrize("given", [{}, {"COMP_WORDS": "heron-mqtt ch", "COMP_CWORD": "x"}])
@@ -165,7 +167,7 @@ def test_a_shell_that_says_too_little_to_complete_gets_one_line(
         monkeypatch.setenv(name, value)
     assert command_line.run_command_line([]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("heron-mqtt: _HERON_MQTT_COMPLETE=complete_bash: the shell says too little")
+    assert told.startswith("heron-mqtt: _HERON_MQTT_COMPLETE=complete_bash: the shell passes too little")
     assert told.count("\n") == 1
 
 

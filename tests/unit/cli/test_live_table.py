@@ -87,7 +87,7 @@ def test_a_model_that_stands_in_is_an_event_once_and_its_end_is_one() -> None:
     silent = infos(fallbacks={"ess": "device silent"})
     for _ in range(3):
         shown = drawn(table, 80, infos=silent)
-    assert shown.count("MG1/ess: its model stands in: device silent") == 1
+    assert shown.count("MG1/ess: its model replaces it: device silent") == 1
     assert "ess -105.3*" in shown
     assert "MG1/ess is back" in drawn(table, 80)
 

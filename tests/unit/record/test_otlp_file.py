@@ -77,7 +77,7 @@ def test_every_step_phase_and_setpoint_is_a_span_of_its_parent(
 def test_a_model_that_stood_in_is_an_error_and_an_event(found: list[dict[str, Any]]) -> None:
     failed = [span for span in found if span["status"]["code"] == 2]
     assert failed
-    assert all("its model stood in" in span["status"]["message"] for span in failed)
+    assert all("its model replaced it" in span["status"]["message"] for span in failed)
     events = [event["name"] for span in found for event in span.get("events", ())]
     assert "fallback" in events
 

@@ -115,7 +115,7 @@ def test_a_device_that_was_born_again_holds(reborn: Path) -> None:
 def test_where_a_model_was_put_cannot_be_forged(reborn: Path, tmp_path: Path) -> None:
     statement = "UPDATE event_row SET data = json_set(data, '$.soc', 0.4) WHERE kind = 'taken up'"
     with RecordFile(forged(tampered(reborn, tmp_path / "t.heron", statement))) as changed:
-        assert "which the device has not said" in broken(list(check_devices(changed)))[TWINS]
+        assert "which the device has not reported" in broken(list(check_devices(changed)))[TWINS]
 
 
 @pytest.mark.parametrize("centralized", [True, False])

@@ -207,7 +207,7 @@ function forms() {
         if (all.some((pair) => JSON.stringify(pair) === before)) device.value = before;
       }
       const now = chosen();
-      const hand = now && now.one.manual ? `, in hand of ${now.one.manual.who}` : "";
+      const hand = now && now.one.manual ? `, under manual control of ${now.one.manual.who}` : "";
       const text = now ? `${now.one.health}, at ${present(now.one)}${hand}, told ${power(now.one.setpoint_mw)}, measures ${power(now.one.p_mw)}` : "no device is known";
       if (state.textContent !== text) state.textContent = text;
       fault.disabled = !now || present(now.one) !== "emulated";

@@ -92,7 +92,7 @@ def test_what_is_measured_along_is_told_from_a_wrong_scale() -> None:
     response = step_response(power_before(before(-2.0)), after(-1.5, 0.4, level=-2.0), 0.5, 10.0)
     factor = judge(response, SetpointAck("sent", 0.1), TABLE, None, [(1.0, -2.0)])[1]
     assert not factor.is_good
-    assert "something else is measured along" in factor.text
+    assert "p_mw also measures something else" in factor.text
 
 
 def test_one_value_tells_no_level() -> None:

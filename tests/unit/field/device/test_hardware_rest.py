@@ -127,10 +127,10 @@ def test_power_long_after_it_was_at_0_is_left_to_what_has_set_it_but_not_in_a_st
     ("p_mw", "has_taken_it", "left"),
     [
         (0.0005, True, None),
-        (0.0, False, " that it has not taken, and it gave 0 kW when it was measured last"),
+        (0.0, False, " that it has not accepted, and it gave 0 kW when it was measured last"),
         (-0.003, True, ", and it gave -3 kW when it was measured last"),
         (None, True, ", and its power is not known"),
-        (None, False, " that it has not taken, and its power is not known"),
+        (None, False, " that it has not accepted, and its power is not known"),
     ],
 )
 def test_what_it_is_left_with_says_the_power_that_was_measured_last(

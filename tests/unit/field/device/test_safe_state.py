@@ -513,7 +513,9 @@ def test_power_of_which_nobody_knows_who_left_it_is_not_called_safe_and_is_told_
         assert not any("safe" in t for t in site.said["telemetry"])
         told = [report.what for report in site.broker.stats.reports if report.kind == "device"]
         assert len(told) == 1
-        assert told[0].startswith("it has 500 kW at the start, and whether an earlier program left it driven")
+        assert told[0].startswith(
+            "it has 500 kW at the start, and it is not known whether an earlier program left it driven"
+        )
         site.stop(False)
         await asyncio.sleep(0.1)
         assert site.said["confirm"][-1]["safe"] is False

@@ -62,7 +62,7 @@ async def test_a_hand_holds_to_its_last_moment_and_not_longer() -> None:
     assert made.sent_mw() == 0.005
     made.rig.clock_s += 0.1
     assert made.sent_mw() == 0.02
-    assert "no longer in hand of ann: the time is over" in [each["reason"] for each in made.said]
+    assert "no longer under manual control of ann: the time is over" in [each["reason"] for each in made.said]
     assert "manual_by" not in made.said[-1]
 
 
@@ -140,7 +140,7 @@ async def test_a_hand_that_begins_while_a_setpoint_is_cleared_lets_nothing_of_th
     rig.gateway.environment.heard(None)
     rig.gateway.send(allowed, dt_s=DT_S, episode=1, step=0)
     rig.gateway.settle(allowed)
-    assert (rig.sent, rig.fallback) == ([], "it was taken in hand meanwhile")
+    assert (rig.sent, rig.fallback) == ([], "manual control began meanwhile")
 
 
 async def test_what_one_person_asked_for_is_not_renewed_on_another_ones_time() -> None:
@@ -199,7 +199,7 @@ async def test_a_hand_that_ends_while_its_setpoint_is_cleared_sends_nothing() ->
     rig.gateway.send(allowed, dt_s=DT_S, episode=1, step=0)
     rig.gateway.settle(allowed)
     assert rig.sent == []
-    assert rig.fallback == "it is no longer in hand"
+    assert rig.fallback == "it is no longer under manual control"
 
 
 async def test_a_hand_is_given_back_by_zero_seconds_and_told_while_it_lasts() -> None:
@@ -287,7 +287,7 @@ async def test_a_power_that_the_device_cannot_hold_is_refused_with_those_that_it
     assert (told["granted"], told["reason"]) == (
         not reason,
         reason.format(least="the device's minimum power")
-        or f"in hand of ann: {p_mw if p_mw != 1e-9 else 0.0:g} MW for 60 s",
+        or f"under manual control of ann: {p_mw if p_mw != 1e-9 else 0.0:g} MW for 60 s",
     )
     hand = made.rig.gateway.authority.manual_control("ess")
     assert (hand is None) == bool(reason)
@@ -377,13 +377,13 @@ async def test_a_take_that_is_withdrawn_ends_the_hold_that_it_began_and_no_other
 async def test_the_answer_to_a_take_says_what_came_of_it() -> None:
     made = await open_gateway()
     take: dict[str, Any] = {"who": "bob", "boot": "b", "seq": 0}
-    assert made.ask(**take)["reason"] == "in hand of bob: 0.005 MW for 60 s"
+    assert made.ask(**take)["reason"] == "under manual control of bob: 0.005 MW for 60 s"
     withdrawal: dict[str, Any] = {"for_s": 0.0, "request_boot": "a", "request_seq": 0, "boot": "a"}
     other = made.ask(**withdrawal, seq=1)["reason"]
     assert other == "withdrawn by ann: nothing, the take that is withdrawn does not hold it"
     own = made.ask(**{**withdrawal, "request_boot": "b"}, seq=2)["reason"]
     assert own == "withdrawn by ann: given back, its take is withdrawn"
-    assert made.ask(for_s=0.0)["reason"] == "in hand of ann: given back"
+    assert made.ask(for_s=0.0)["reason"] == "under manual control of ann: given back"
 
 
 async def test_a_take_that_comes_after_its_withdrawal_takes_nothing() -> None:
@@ -658,7 +658,7 @@ async def test_for_how_long_a_hand_holds_is_never_less_than_nothing() -> None:
     asked = Manual("ann", "", 0.5, 0.25, 0.0, (None, None))
     assert alone.manager.manual_left_s("ess", asked) == 0.0
     alone.manager.take("ess", Take(p_mw=0.5, q_mvar=0.25, for_s=0.5, who="ann"), has_waited=False)
-    assert alone.said[-1]["reason"] == "in hand of ann: 0.5 MW for 0.5 s"
+    assert alone.said[-1]["reason"] == "under manual control of ann: 0.5 MW for 0.5 s"
     assert alone.manager.manual_left_s("ess", asked) == 0.5
     for other in ((0.5, 0.0), (0.25, 0.25)):
         assert alone.manager.manual_left_s("ess", Manual("ann", "", *other, 0.0, (None, None))) == 0.0
@@ -680,7 +680,7 @@ async def test_a_hand_that_the_end_of_the_environment_ends_is_told_with_why() ->
     alone = Alone("emulated")
     alone.manager.take("ess", Take(p_mw=0.5, for_s=1.0, who="ann"), has_waited=False)
     alone.manager.end_manual_control("the environment is lost")
-    assert alone.said[-1]["reason"] == "no longer in hand of ann: the environment is lost"
+    assert alone.said[-1]["reason"] == "no longer under manual control of ann: the environment is lost"
     count = len(alone.said)
     alone.manager.end_manual_control("the environment is lost")
     assert (len(alone.said), alone.manager.manual_control("ess")) == (count, None)

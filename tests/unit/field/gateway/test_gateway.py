@@ -291,7 +291,7 @@ async def test_a_row_of_fallbacks_is_one_warning_and_its_end_another(
         rig.answer = nothing
         for _ in range(3):
             rig.step()
-        began = f"MG1/ess: its model stands in from step {first}: no telemetry before the deadline"
+        began = f"MG1/ess: its model replaces it from step {first}: no telemetry before the deadline"
         assert warnings_of(caplog) == [began]
         rig.clock_s += 0.1
         rig.measure(ack=rig.sent[-1])  # late: it is there again

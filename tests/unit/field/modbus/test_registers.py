@@ -204,7 +204,11 @@ async def test_a_serial_port_that_refuses_its_settings_or_is_not_there_or_not_ou
             ValueError("bad parity"),
             f"the serial port refuses SerialLine(port='{there}', baud=9600, ",
         ),
-        (str(there), False, "the serial port cannot be opened; may you use it (group dialout), has another "),
+        (
+            str(there),
+            False,
+            "the serial port cannot be opened; may you use it (group dialout), does another ",
+        ),
         ("/dev/heron-none", False, "there is no such serial port; is the adapter plugged in?"),
     ):
         made, client = ModbusConnection(SerialLine(port)), Client()

@@ -56,7 +56,7 @@ def test_whether_it_has_points_is_whether_it_has_all_of_them() -> None:
 
 
 def test_a_model_that_sunspec_does_not_define_is_refused() -> None:
-    with pytest.raises(SunSpecError, match=r"^model 64999: SunSpec defines none of that number$"):
+    with pytest.raises(SunSpecError, match=r"^model 64999: SunSpec defines no model of that number$"):
         Block(64_999, 0, [64_999, 0])
 
 

@@ -61,7 +61,9 @@ async def test_a_der_that_wants_no_heartbeat_is_asked_once_a_second_and_told_not
 
 
 def test_a_der_that_may_not_enter_service_says_why() -> None:
-    expected = "it may not enter service (model 703 ES is disabled): it follows no setpoint until it may"
+    expected = (
+        "it may not enter service (model 703 ES is disabled): it follows no setpoint until it is enabled"
+    )
     assert entry_problem(block_of(703, {"ES": 0})) == expected
     assert entry_problem(block_of(703, {"ES": 1})) is None
     assert entry_problem(block_of(703, {})) is None

@@ -269,7 +269,10 @@ async def test_zero_that_is_left_is_noticed_told_and_written_again(caplog: pytes
     await site.device.measure()
     assert site.points() == ZERO
     assert site.take_noted() == ["lost", "reached"]
-    assert "MG1/ess: it has left zero power, as after a restart, and is written again" in caplog.text
+    assert (
+        "MG1/ess: it does not hold zero power any more, as after a restart; zero is written again"
+        in caplog.text
+    )
     released = await bridged(safe_zero=False)
     await released.device.go_safe("lease")
     released.points()
@@ -447,7 +450,7 @@ async def test_a_stop_that_was_not_brought_to_the_inverter_is_no_good_end() -> N
     with pytest.raises(SunSpecError) as caught:
         await site.device.hand_back()
     power = "it gave 0 kW when it was measured last"  # in the dark, as the user says
-    assert str(caught.value) == f"an emergency stop is in force that it has not taken, and {power}"
+    assert str(caught.value) == f"an emergency stop is in force that it has not accepted, and {power}"
 
 
 async def test_an_inverter_that_still_gives_power_in_a_stop_is_no_good_end() -> None:

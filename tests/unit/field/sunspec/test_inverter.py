@@ -145,7 +145,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
             {704: {"WSetRvrtTms": None}},
             {},
             "the inverter has no reversion timer (model 704 WSetRvrtTms): if this bridge dies, it keeps its "
-            "last setpoint; to run it all the same, add --without-reversion",
+            "last setpoint; to accept this, add --without-reversion",
         ),
     ],
 )
@@ -268,7 +268,7 @@ async def test_what_may_stand_between_a_setpoint_and_the_power_is_told_once(
     caplog.set_level(logging.INFO)
     changes = {703: {"ES": 0}, 705: {"Ena": 1}}
     site = await connected(DER, changes)
-    line = "it may not enter service (model 703 ES is disabled): it follows no setpoint until it may"
+    line = "it may not enter service (model 703 ES is disabled): it follows no setpoint until it is enabled"
     assert "box unit 1: active beside setpoints: 705 VoltVar" in caplog.text
     assert said(caplog) == [f"box unit 1: {line}"]
     site.reconnect()
@@ -325,14 +325,15 @@ async def test_the_newer_of_two_measuring_models_and_integers_before_floats_are_
             {103: {"W": None}},
             {"dark_is_zero": True},
             SunSpecError,
-            "model 103 W is not available, and its state does not say that it rests",
+            "model 103 W is not available, and its state is not off, sleeping or standby",
         ),
         (
             PV,
             {103: dict.fromkeys(("W", "St", "PhVphA", "PhVphB", "PhVphC"))},
             {},
             SunSpecError,
-            "model 103 W is not available, and its state does not say that it rests; if that means 0 W (PV "
+            "model 103 W is not available, and its state is not off, sleeping or standby; if that means 0 "
+            "W (PV "
             "at night), add --dark-is-zero",
         ),
         (
@@ -450,8 +451,7 @@ async def test_too_much_for_an_inverter_that_gives_no_bound_is_refused() -> None
         with pytest.raises(NotControllable) as caught:
             await site.inverter.set(p_mw, q_mvar, 20.0)
         assert (
-            str(caught.value)
-            == f"box unit 1: {shown}: it does not say how much it can do, and this is too much"
+            str(caught.value) == f"box unit 1: {shown}: it does not report its limits, and this is too much"
         )
     assert site.points() == []
     await site.inverter.set(0.02, 0.0, 20.0)
@@ -470,7 +470,7 @@ async def test_reactive_power_that_it_is_not_told_is_told_to_people(caplog: pyte
     assert said(caplog) == []
     factor = {"PF_SF": -2, "PFWInjEna": 0, "PFWInjRvrtTms": 0, "PFWInj[1].PF": 100, "PFWInj[1].Ext": 0}
     held = await connected(DER, {704: factor}, der=DerOptions(power_factor=0.9))
-    line = "box unit 1: it holds a power factor, and takes no reactive power"
+    line = "box unit 1: it holds a power factor, and accepts no reactive power"
     for q_mvar, lines in ((0.0, []), (0.001, [line]), (0.001, [])):
         await held.inverter.set(0.001, q_mvar, 5.0)
         assert said(caplog) == lines
@@ -723,7 +723,7 @@ async def test_a_stop_is_written_where_nobody_answers_who_it_is_but_not_once_it_
     site.reconnect()
     site.registers.read_fault = SILENCE
     await site.inverter.hold_zero()
-    assert said(caplog) == ["box unit 1: no answer; its safe state is written all the same"]
+    assert said(caplog) == ["box unit 1: no answer; its safe state is still written"]
     assert "WMaxLimPct=0" in site.points()
     site.reconnect(OTHER)
     site.registers.read_fault = None

@@ -173,7 +173,7 @@ def test_lists_of_different_lengths_are_not_paired() -> None:
 
 def test_a_list_whose_numbers_close_up_is_paired_with_no_other() -> None:
     _, problems = compiled("sum(a * b)", "a", "b", lists=("a", "b"), loose=("b",))
-    assert "pairs the numbers of two lists, and the path of b leaves out what is missing" in problems[0]
+    assert "pairs the numbers of two lists, and the path of b leaves out missing values" in problems[0]
     for text in ("sum(b * 2)", "sum(b * b)", "sum(b) * sum(a)"):
         assert compiled(text, "a", "b", lists=("a", "b"), loose=("b",))[1] == []
 

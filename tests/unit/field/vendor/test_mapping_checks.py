@@ -157,7 +157,7 @@ def test_the_mapping_that_is_spoiled_below_is_right() -> None:
         (
             lambda t: t["setpoint"]["messages"][0].update(when={"on": ["on"]}),
             "setpoint.messages[0].when.on",
-            "'on' is none of its words: 'OFF', 'ON'",
+            "'on' is not one of its words: 'OFF', 'ON'",
         ),
         (
             lambda t: t["setpoint"]["messages"][0].update(when={"p": ["ON"]}),
@@ -559,7 +559,7 @@ def read(**table: Any) -> dict[str, Any]:
             read(
                 fields={"p_mw": {"path": "p", "unit": "W"}, "running": {"path": "s == 'on'", "null": "keep"}}
             ),
-            "telemetry[0].fields.running.null: the path \"s == 'on'\" is a comparison: false, never missing",
+            "telemetry[0].fields.running.null: the path \"s == 'on'\" is a comparison: if its value is missing",
         ),
         (
             read(
@@ -586,7 +586,7 @@ def read(**table: Any) -> dict[str, Any]:
                 ),
                 "quantities": {"p_mw": {"formula": "sum(v * i)", "unit": "W"}},
             },
-            "v * i pairs the numbers of two lists, and the path of v leaves out what is missing",
+            "v * i pairs the numbers of two lists, and the path of v leaves out missing values",
         ),
     ],
 )

@@ -707,7 +707,7 @@ async def test_a_setpoint_that_is_taken_in_part_is_taken_back_at_once_and_held_o
     site.box.lies.refuse = {}
     site.box.requests.clear()
     again = (await site.gateway.ask(0.002, 10.0))["rejected"]
-    assert "the device took a setpoint in part, less than 5 s ago: none is sent" in again
+    assert "the device accepted only a part of a setpoint, less than 5 s ago: none is sent" in again
     assert not any(address == 10 and words == [2] for address, words in site.box.writes())
 
 
@@ -842,7 +842,10 @@ async def test_one_that_is_driven_until_the_end_is_read_at_once_whether_it_is_at
     elif shows == "power":
         assert left == "it was handed back with 0, and it gave 2 kW when it was measured last"
     else:
-        assert left == "it was handed back with 0, and it has not said its power since: it may have some"
+        assert (
+            left
+            == "it was handed back with 0, and it has not reported its power since then, and may have some"
+        )
     assert site.leases[-1]["state"] == ("free" if shows == "rest" else "held")
 
 

@@ -64,7 +64,7 @@ def test_a_good_table_is_taken_and_only_what_something_is_made_of_is_read() -> N
         (
             register(address=11),
             "registers.other.address: 11: holding register 11 belongs to watts (int32, 2 registers from 10) "
-            "already; give one of them another address or type, or take what is in it by a formula",
+            "already; give one of them another address or type, or get its parts by a formula",
         ),
         (register(address=65535, type="int32"), "registers.other.address: 65535: expected 0 "),
         (register(address=5, type="int20"), "registers.other.type = 'int20'"),
@@ -133,7 +133,7 @@ def test_a_good_table_is_taken_and_only_what_something_is_made_of_is_read() -> N
         ),
         (
             setpoint(messages=[{"registers": {"power": "{p}", "mode": "charge"}}]),
-            "setpoint.messages[0].registers.mode: 'charge' is none of its words: auto, forced",
+            "setpoint.messages[0].registers.mode: 'charge' is not one of its words: auto, forced",
         ),
         (
             setpoint(messages=[{"registers": {"power": "{p}", "level": -1}}]),
@@ -365,7 +365,7 @@ def test_a_number_or_a_word_is_written_as_the_register_holds_it() -> None:
         assert mapping.registers.registers[name].words(value) == words, (name, value)
     for name, value, why in (
         ("w", "x", "register w: 'x' is not a number"),
-        ("m", "auto", "register m: 'auto' is none of its words: on, off"),
+        ("m", "auto", "register m: 'auto' is not one of its words: on, off"),
         ("b", 2, "register b: 2 is neither true nor false"),
         ("w", math.inf, "register w: inf is no int16"),
     ):

@@ -203,7 +203,7 @@ def test_a_message_is_sent_where_its_words_and_its_formula_say_so() -> None:
     assert texts(made, Setpoint(p_mw=-0.001, lease_s=1.0)) == ["rest"]
     _, problems = writer(values, {"payload": "{p}", "when": {"w": ["gives", "rest"], "p": [1], "b": [1]}})
     assert problems == [
-        "setpoint.messages[0].when.w: 'gives' is none of its words: 'charge', 'rest', 'give'",
+        "setpoint.messages[0].when.w: 'gives' is not one of its words: 'charge', 'rest', 'give'",
         "setpoint.messages[0].when.p: expected a value of the setpoint that has words or a formula",
     ]
 
@@ -303,7 +303,7 @@ def test_of_a_stop_that_cannot_be_computed_what_carries_power_can_be_sent_alone(
             m.payload for m in made.stop_in_part(context(**inputs)).messages if isinstance(m, Outgoing)
         ] == [b"watts 0"]
     alone, _ = writer({"p": P, "a": values["a"]}, "amps {a}", inputs=("volts",))
-    with pytest.raises(MessageError, match="nothing of a setpoint of 0"):
+    with pytest.raises(MessageError, match="no part of a setpoint of 0"):
         alone.stop_in_part(context())
 
 

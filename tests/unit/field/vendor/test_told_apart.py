@@ -79,7 +79,7 @@ def by_side(zero: str, discharge: str = "b/d", charge: str = "b/ch") -> str:
 )
 def test_powers_of_two_signs_that_are_sent_alike_are_refused_where_the_device_has_both(setpoint: str) -> None:
     assert refusal(setpoint).startswith("mine.setpoint.messages: -")
-    assert "would tell the device the same as" in refusal(setpoint)
+    assert "would send the device the same as" in refusal(setpoint)
     assert refusal(setpoint, DISCHARGES) == ""
 
 
@@ -140,12 +140,12 @@ payload = "{shown}"
 
 
 def test_a_0_that_is_sent_as_the_number_of_a_power_is_refused() -> None:
-    assert "0 MW would tell the device the same as 0.005 MW" in refusal(f"{WORDS}\n{VALUE}")
+    assert "0 MW would send the device the same as 0.005 MW" in refusal(f"{WORDS}\n{VALUE}")
     assert refusal("table = [[-5000, 0], [5000, 100]]\n" + VALUE) == ""
 
 
 def test_a_0_that_leaves_the_size_of_a_power_where_it_is_is_refused() -> None:
-    assert "0 MW would leave a power standing" in refusal(SHOWN)
+    assert "0 MW would leave a power in force" in refusal(SHOWN)
     assert refusal(SHOWN.replace('when = "p != 0"', "")) == ""
 
 
@@ -160,7 +160,7 @@ payload = "{m}"
 
 
 def test_a_0_that_is_sent_as_the_word_of_a_power_is_refused() -> None:
-    like = "0 MW would tell the device the same as 0.005 MW: 'DISCHARGE'; give 0 a word of its own"
+    like = "0 MW would send the device the same as 0.005 MW: 'DISCHARGE'; give 0 its own word"
     for range_mw in (BOTH, DISCHARGES):
         assert like in refusal(f"{TEXTS}\n{VALUE}", range_mw)
     assert "the same as 0.005 MW: 'discharge'" in refusal(MODE_ALONE)
@@ -323,7 +323,7 @@ def reactive(extra: str = "", when: str = "") -> str:
 
 def test_reactive_power_is_told_apart_as_power_is() -> None:
     assert refusal(reactive()) == ""
-    assert "-0.005 Mvar would tell the device the same as 0.005 Mvar" in refusal(reactive("absolute = true"))
+    assert "-0.005 Mvar would send the device the same as 0.005 Mvar" in refusal(reactive("absolute = true"))
     assert "0 Mvar would leave the device as" in refusal(reactive(when='when = "q != 0"'))
     by_power = reactive(when='when = "q != 0 or p == 0"')  # a stop clears it, 0 var beside a power does not
     assert "0 Mvar (with 0.005 MW) would leave the device as" in refusal(by_power)

@@ -984,7 +984,7 @@ async def test_a_stop_that_the_device_answers_is_taken_only_once_it_has_accepted
     site.wire.says("box/state", {"p": 0})
     await until(lambda: confirmed[-1]["safe"], "accepted, and at 0")
     # Whichever was noticed first is reported, once.
-    refused = "an emergency stop is in force, and it has not taken it: "
+    refused = "an emergency stop is in force, and it has not accepted it: "
     reports = [each.what for each in site.broker.stats.reports]
     assert [what.startswith((f"{refused}no answer on box/ack", f"{refused}locked")) for what in reports] == [
         True
@@ -2031,7 +2031,7 @@ async def test_a_stop_that_could_not_be_sent_is_sent_at_the_end(make: Any) -> No
     site.stop()
     await until(lambda: site.device.stopped and site.device.is_safe, "the stop")
     await site.device.idle()
-    refused = "an emergency stop is in force that it has not taken"
+    refused = "an emergency stop is in force that it has not accepted"
     assert site.device.left_undone == f"{refused}, and its power is not known"
     site.wire.says("box/state", {"p": 0})
     assert site.device.left_undone == f"{refused}, and it gave 0 kW when it was measured last"
@@ -2176,7 +2176,7 @@ async def test_power_that_swings_after_its_last_release_is_not_at_rest_when_it_i
 @pytest.mark.parametrize(
     ("quiet_s", "left"),
     [
-        (0.05, "it was handed back with 0, and it has not said its power since: it may have some"),
+        (0.05, "it was handed back with 0, and it has not reported its power since then, and may have some"),
         (
             0.6,
             "it was not handed back, and may hold its last setpoint: its release was sent while it was not "
@@ -2216,7 +2216,7 @@ async def test_one_that_reports_changes_alone_may_be_on_its_way_to_its_setpoint(
     await site.end()
     beating.cancel()
     assert site.device.left_undone == (
-        "it was handed back with 0, and it has not said its power since: it may have some"
+        "it was handed back with 0, and it has not reported its power since then, and may have some"
     )
     assert site.leases[-1]["state"] == "held"
 
@@ -2272,7 +2272,7 @@ async def test_a_box_that_is_late_at_the_end_is_not_known_to_have_taken_its_rele
     left = site.device.left_undone
     assert left is not None
     assert left.startswith(
-        f"{NOT_HANDED_BACK}: its release is not known to be taken: it has said nothing for 0."
+        f"{NOT_HANDED_BACK}: it is not known whether it accepted its release: it has said nothing for 0."
     )
     assert site.leases[-1]["state"] == "held"
 
@@ -2307,7 +2307,10 @@ async def test_a_box_that_goes_offline_right_after_its_last_release_is_not_known
         0.1, site.wire.says, "box/lwt", "off"
     )
     await site.end()
-    assert site.device.left_undone == f"{NOT_HANDED_BACK}: its release is not known to be taken: box/lwt: off"
+    assert (
+        site.device.left_undone
+        == f"{NOT_HANDED_BACK}: it is not known whether it accepted its release: box/lwt: off"
+    )
 
 
 async def test_a_box_that_goes_offline_long_after_it_was_heard_again_was_handed_back(make: Any) -> None:
@@ -2359,7 +2362,7 @@ async def test_a_box_that_is_late_when_its_adapter_is_replaced_is_not_given_up(
     await site.answered(site.send(0.001))
     why = await site.device.give_up()
     assert why is not None
-    assert why.startswith("its release is not known to be taken: it has said nothing for 0.")
+    assert why.startswith("it is not known whether it accepted its release: it has said nothing for 0.")
     await until(lambda: site.leases[-1]["state"] == "held", "a lease that says so")
     await speaks(site)
     await until(lambda: site.wire.sent.count(("box/mode", "auto")) == 2, "its release once more")
@@ -2370,7 +2373,7 @@ async def test_a_box_that_is_late_when_its_adapter_is_replaced_is_not_given_up(
 async def test_a_mapping_that_nobody_has_checked_is_checked_where_it_is_driven(make: Any) -> None:
     """A program of one's own loads it without the nameplate."""
     sizes = {**PLAIN["setpoint"]["values"], "p": {**PLAIN["setpoint"]["values"]["p"], "absolute": True}}
-    with pytest.raises(ConfigError, match="would tell the device the same as"):
+    with pytest.raises(ConfigError, match="would send the device the same as"):
         await make({**PLAIN, "setpoint": {**PLAIN["setpoint"], "values": sizes}})
 
 
