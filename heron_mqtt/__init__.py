@@ -1,7 +1,7 @@
 """MQTT hardware-in-the-loop gateway for multi-agent microgrid control.
 
-The names that most programs need; each is imported when it is first asked for, because importing this
-package must cost a device script nothing.
+It has the names that most programs need. Each is imported when it is first used, so that a device script
+can import this package at no cost.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name, or look the version up, when it is asked for."""
+    """Import a name, or look the version up, when it is first used."""
     if name == "__version__":
         return _version()
     if name not in _MODULES:

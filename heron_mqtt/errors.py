@@ -8,7 +8,7 @@
     |   |-- BrokerRefused        the broker answered and said no: credentials, protocol version, ACL
     |   |-- BrokerClosed         used after close()
     |   |-- AddressInUse         the port to listen on is taken
-    |   |-- BrokerOverflow       a bounded queue is full and the message was not taken
+    |   |-- BrokerOverflow       a bounded queue is full and the message was not accepted
     |   |-- MessageExpired       published with not_after, and not sent by then, or not connected
     |   `-- UnsupportedFeature   this broker cannot carry that (wildcards on a two-method broker, ...)
     |-- MessageError             a payload is not JSON, not the right model, or too large
@@ -16,16 +16,16 @@
     |-- NameTaken                another process holds this environment, agent or device
     |   `-- Displaced            another process has taken it over: this one has stopped (exit code 3)
     |-- PlaceTaken               another environment drives this device, by a program on this machine
-    |-- NotHandedBack            a device may keep its last setpoint: it was not told that its program ends
+    |-- NotHandedBack            a device may keep its last setpoint: its program could not release it
     |-- ModelFailed              a device's model could not take a step: a functional mock-up unit says why
     `-- PowerFlowError
         |-- PowerFlowDiverged    no solution was found; says why; results of that step are NaN
         `-- UnsupportedElement   the compiled power flow cannot represent an element exactly
 
-What is caught before it reaches a user stands beside what raises it, and is a ``HeronError`` as well:
-``NotSent`` and ``NotTaken`` (a setpoint that a vendor's device did not get or take), ``ModbusFault`` and
-``SunSpecError`` (a device that does not answer, or wrongly), ``NotAsAsked`` (a gateway grants a request and
-says in the same answer that something else is in force).
+Errors that are caught before they reach a user are defined in the module that raises them. They are
+``HeronError`` as well: ``NotSent`` and ``NotTaken`` (a vendor's device did not get, or did not accept, a
+setpoint), ``ModbusFault`` and ``SunSpecError`` (a device does not answer, or answers wrongly), ``NotAsAsked``
+(a gateway grants a request, but reports that something else is in force).
 
 A user's mistake ends in one of these, with one line that says what, where, what was expected and
 what to do; the command line prints that line and no traceback. Anything else that escapes is a bug
@@ -65,14 +65,14 @@ class HeronError(Exception):
     """Base of every error raised on purpose."""
 
     exit_code: ClassVar[int] = 1
-    """Of a program of ours that ends with it."""
+    """Exit code of our programs that end with this error."""
 
 
 def told_at_the_end(error: HeronError) -> tuple[list[str], int]:
-    """Return what a program says that an error ends, a line each, and its exit code.
+    """Return the lines that a program prints when it ends with an error, and its exit code.
 
-    An error that came up while another one was being cleaned up after (a device that could not be handed
-    back, by a program that was displaced) takes its place in Python. Both are told, the first one first, and
+    If a second error occurs during the cleanup after a first one, it replaces the first one in Python (for
+    example if a displaced program could not hand a device back). Both are printed, the first one first, and
     the highest exit code counts.
     """
     chain: list[HeronError] = [error]
@@ -125,7 +125,7 @@ class AddressInUse(BrokerError):
 
 
 class BrokerOverflow(BrokerError):
-    """A bounded queue is full; the message was not taken."""
+    """A bounded queue is full; the message was not accepted."""
 
 
 class MessageExpired(BrokerError):
@@ -148,20 +148,21 @@ class NotReady(HeronError, TimeoutError):
 
 
 class NameTaken(HeronError):
-    """Another process holds this environment, agent or device; only one of a name may act."""
+    """Another process holds this environment, agent or device; only one with the same name may act."""
 
 
 class Displaced(NameTaken):
-    """Another process has taken the name over, as it was asked to; this one has stopped.
+    """Another process was told to take the name over; this one has stopped.
 
-    A code of its own: a service manager must not start again what was displaced on purpose.
+    It has its own exit code, because a service manager must not restart a program that was displaced on
+    purpose.
     """
 
     exit_code = 3
 
 
 class NotHandedBack(HeronError):
-    """A device could not be told that its program ends: it may go on with what it was told last."""
+    """A device could not be released at the end of its program: it may keep its last setpoint."""
 
 
 class PlaceTaken(HeronError):

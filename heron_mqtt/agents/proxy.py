@@ -43,18 +43,18 @@ class Proxy:
     the number of such phases.
 
     Args:
-        agent_id: The proxy's own name, for logs; channels carry the agent's id.
+        agent_id: The proxy's own name, for logs; channels contain the agent's id.
         actual_agent: The agent, usually a ``powergrid.agents.GridAgent``.
         broker: Carries the messages; the proxy does not close it.
         upstream_id: The operator whose price it follows.
-        peers: Agents it may hear from in the horizontal protocol; None = those that the agent names.
+        peers: Agents whose messages it accepts in the horizontal protocol; None = those that the agent names.
         devices: Settings of the devices that can be reached over the broker; others are simulated.
         asks_clearance: Have each step's setpoints checked upstream before they are sent.
         env_id: The environment it belongs to.
         deadlines: Bounds on every wait.
         lease_s: How long a setpoint holds on a device without a newer one, wall-clock s.
         take_over: Displace another proxy of this agent, and the holder of its devices.
-        succession: Its earlier starts, whose leases it goes on with; not closed here. None = none are known.
+        succession: Its earlier starts, whose leases it continues; not closed here. None = none are known.
         stamper: Stamps what is published; handed in by tests.
     """
 

@@ -2,17 +2,18 @@
 
 - Per publisher, messages on a channel arrive in the order in which they were published.
 - At least once at QoS 1; duplicates are removed and gaps counted by (sender, boot, channel, seq).
-- Filters with ``+`` and ``#``; retained messages go to late subscribers (where ``features`` says so).
-- ``publish`` returns a ``Delivery`` that may be awaited (delivered to the broker) or ignored (a failure
-  is then logged, counted and reported).
+- Filters with ``+`` and ``#``; retained messages go to late subscribers. ``features`` shows whether a broker
+  has these.
+- ``publish`` returns a ``Delivery``. Awaited, it ends when the broker has the message. Ignored, a failure is
+  logged, counted and reported.
 - ``subscribe`` takes plain and async callables and returns its own unsubscribe.
 - A failing callback is logged with its traceback, counted and reported, and stops nothing else.
 - Queues are bounded; when one is full its oldest message is dropped, counted and reported.
 - A payload that does not parse is counted and reported with its topic, and stops nothing else.
 - ``close`` is idempotent and ends subscriptions, consumers and connections.
 
-A subclass that defines just ``publish`` and ``consume``, both async, works: the rest is built on these
-two, and what cannot be built on them raises ``UnsupportedFeature``.
+A subclass needs only ``publish`` and ``consume``, both async: the other methods use these two. What is not
+possible with them raises ``UnsupportedFeature``.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ class MessageBroker(abc.ABC):
             channel: No wildcards; see ``heron_mqtt.messaging.topics``.
             message: A plain JSON object; no NaN, no infinity.
             retain: Keep it for late subscribers; only where ``features.retain``.
-            not_after: The latest time to send it, by the event loop's clock (``loop.time()``, s). With
-                it the message is never queued for want of a connection, waits for nothing longer than
-                until then, and is not sent again on another connection: it is dropped instead, and
-                counted (``stats.expired``). For setpoints, and whatever else must not arrive stale.
+            not_after: The latest time to send it, by the event loop's clock (``loop.time()``, s). The
+                message is then not queued without a connection, waits at most until this time, and is not
+                sent again on another connection. Instead it is dropped and counted
+                (``stats.expired``). For setpoints, and for all messages that must not arrive late.
 
         Returns:
-            What can be awaited for delivery, or ignored. Awaiting it raises ``MessageExpired`` if the
+            A delivery, which can be awaited or ignored. Awaiting it raises ``MessageExpired`` if the
             message was dropped because of ``not_after``.
 
         Raises:
@@ -89,8 +90,8 @@ class MessageBroker(abc.ABC):
     async def consume(self, channel: str) -> Json:
         """Return the oldest message of a channel that was not consumed yet, or wait for one.
 
-        A message goes to exactly one consumer, and beside it to every subscription. Messages are kept
-        from the first ``subscribe`` or ``consume`` on the channel; what came before may be gone.
+        A message goes to exactly one consumer, and also to every subscription. Messages are kept from the
+        first ``subscribe`` or ``consume`` on the channel; earlier messages may be lost.
         """
 
     def subscribe(self, channel: str, callback: Callback) -> Subscription:
@@ -100,7 +101,7 @@ class MessageBroker(abc.ABC):
         event loop in which this was called (else in the loop that delivers), in order of arrival.
 
         Returns:
-            Call it to unsubscribe; await it to know that the subscription is in force.
+            The subscription: call it to unsubscribe; await it until it is in force.
 
         Raises:
             UnsupportedFeature: A wildcard, on a broker without.
@@ -123,11 +124,11 @@ class MessageBroker(abc.ABC):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now; a broker without one that can be lost has it always."""
+        """Whether there is a connection now; always true for a broker whose connection cannot be lost."""
         return True
 
     def trouble(self, channel: str) -> ChannelTrouble:
-        """Return how many messages of one channel came twice or never."""
+        """Return how many messages of one channel arrived twice, or never."""
         return adapter_of(self).dispatcher.trouble(channel)
 
     def topic_of(self, channel: str) -> str:
@@ -138,9 +139,9 @@ class MessageBroker(abc.ABC):
         return channel
 
     def keeps(self, channel: str) -> bool:
-        """Whether what is published on a channel while the broker is away is kept on disk, and comes later.
+        """Whether messages that are published while the broker is away are kept on disk and sent later.
 
-        What tells of the past need then not be given a time limit.
+        If so, messages about the past need no time limit.
         """
         return False
 
@@ -249,13 +250,13 @@ class Announcement:
         await self.broker.publish(self._channel, online, **self._options)
 
     def repeat(self) -> None:
-        """Publish the latest message again: another one may have spoken on the channel."""
+        """Publish the latest message again: another one may have published on the channel."""
         if self._latest is not None and not self._withdrawn:
             self.broker.publish(self._channel, self._latest, **self._options)
 
     def disown(self) -> None:
-        """Leave the channel at once to another one, which speaks on it now: neither this program nor its will
-        says anything there from here on, however it ends. Idempotent.
+        """Leave the channel at once, because another program publishes on it now. Neither this program nor
+        its will publishes there from now on, however this program ends. Idempotent.
         """
         self._withdrawn = self._disowned = True
 

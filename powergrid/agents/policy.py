@@ -59,15 +59,15 @@ class PolicyView(NamedTuple):
     Attributes:
         dt_s: Length of the step, s.
         price: Of the step, $/MWh.
-        clock_s: Seconds since local midnight at which it begins; None = not told.
+        clock_s: Seconds since local midnight at which it begins; None = not known.
         p_load_mw, q_load_mvar: Sum of the microgrid's loads in the step, MW and Mvar, negative = consuming.
         p_available_mw: By device with a profile, MW.
         p_mw: By device, of the last step, MW.
         soc: By storage device, fraction.
-        vm_min_pu, vm_max_pu: Extreme voltages of the last step, pu; None = not told.
+        vm_min_pu, vm_max_pu: Extreme voltages of the last step, pu; None = not known.
         loading_max_percent: Highest loading of the last step, %; None likewise.
         forecast: Of the steps after this one: ``price``, ``p_load_mw``, ``p_available_<device>``; empty =
-            nothing is foretold.
+            no forecast.
         observation: What a learner sees as the agent's ``local`` observation, (n_entries,) flat, or
             (n, n_entries); None = not told, or the policy does not ask for it (``takes_observation``).
         asked: (n,) bool, the copies that decide in this step; None = all. The others have not heard of the

@@ -1,6 +1,6 @@
 """The environment: microgrids on one grid, for PettingZoo users, for runs over a broker, and many at once.
 
-Each class is imported when it is first asked for: a run needs neither the batched form nor its vectors.
+Each class is imported when it is first used: a run needs neither the batched nor the vector environment.
 """
 
 from __future__ import annotations

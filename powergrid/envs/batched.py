@@ -178,11 +178,11 @@ class BatchedMicrogrids(CopiedByState):
         """Begin an episode in every copy.
 
         Args:
-            seed: Copy i has the episodes of a single environment with seed ``seed + i``, or with seed i of
-                (n,) given; None = each goes on.
+            seed: Copy i has the episodes of a single environment with seed ``seed + i``, or with entry i if
+                (n,) seeds are given. None = each copy continues its sequence of episodes.
             options: ``start_rows``, (n,) rows of the time series with which the copies begin, from now on;
-                without it they are what the configuration says. ``reset_mask``, (n,) bool: which copies
-                begin anew; the others go on.
+                default: as in the configuration. ``reset_mask``, (n,) bool: the copies that begin a new
+                episode; the others continue.
 
         Returns:
             Observations by agent, (n, n_observations) float32, and infos with ``start_row``, (n,).
@@ -216,21 +216,23 @@ class BatchedMicrogrids(CopiedByState):
 
         Args:
             actions: By agent, (n, n_actions); an agent left out follows its own policy in all copies.
-            reset_mask: (n,) bool, copies that begin their next episode instead of taking the step: their
-                rewards are 0, also by term, they have no end, and ``start_row`` is in infos. None = none.
-            autoreset: Copies whose episode ends are reset within the step. False = they stay at its end,
-                which is then what is observed, until ``reset`` or ``reset_mask``; there is no ``final_obs``.
+            reset_mask: (n,) bool, copies that begin their next episode instead of taking the step. Their
+                rewards and reward terms are 0, they are neither terminated nor truncated, and infos has
+                ``start_row``. None = no copy.
+            autoreset: Copies whose episode ends are reset within the step. False = they stay at its end until
+                ``reset`` or ``reset_mask``: the observation is the last one, and there is no ``final_obs``.
 
         Returns:
-            Observations (n, n_observations) float32, rewards (n,), terminations (n,) bool (the power flow of
-            the copy diverged: its results in infos are NaN), truncations (n,) bool (time limit), and infos,
-            each by agent.
+            Observations (n, n_observations) float32, rewards (n,), terminations (n,) bool, truncations (n,)
+            bool (time limit), and infos, each by agent. A copy is terminated if its power flow diverged; its
+            results in infos are then NaN.
 
         Raises:
-            ValueError: An unknown agent, or actions or ``reset_mask`` of wrong shape or with NaN; nothing has
-                happened.
+            ValueError: An unknown agent, or actions or ``reset_mask`` of wrong shape or with NaN; the state
+                has not changed.
             RuntimeError: Before ``reset``, or of copies that have ended and are not reset.
-            PowerFlowDiverged: As ``reset``, of the episode after one that has ended; ``reset`` begins anew.
+            PowerFlowDiverged: As ``reset``, for the next episode of a copy that ended; call ``reset`` to
+                begin again.
         """
         if not self._is_reset:
             raise RuntimeError("step() without an episode under way: call reset() first")

@@ -16,9 +16,9 @@ from powergrid.simulation.build import Blueprint
 class MultiAgentMicrogrids(MicrogridEnvironment, ParallelEnv[str, AgentObservation, NDArray[np.float32]]):
     """Microgrids on one distribution grid, one agent each.
 
-    ``centralized`` runs agents by direct calls; distributed, the same agents speak over a broker. With
-    the same seed, policies and simulated devices both give the same trajectory. An agent without an
-    action in ``step`` follows its own policy.
+    With ``centralized``, agents are called directly. Otherwise the same agents exchange messages over a
+    broker. With the same seed, policies and simulated devices both give the same trajectory. An agent without
+    an action in ``step`` follows its own policy.
 
     The synchronous calls may be used anywhere; from asynchronous code prefer ``reset_async``,
     ``step_async`` and ``close_async``, which run in the caller's event loop.
@@ -27,7 +27,7 @@ class MultiAgentMicrogrids(MicrogridEnvironment, ParallelEnv[str, AgentObservati
         config: See ``powergrid.envs.config.EnvConfig``.
 
     Attributes:
-        state_space: Of ``state()``.
+        state_space: The space of ``state()``.
 
     Raises:
         ConfigError: One line for each problem in configuration, scenario and data files.

@@ -24,21 +24,21 @@ Flags = NDArray[np.bool_]
 class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
     """Copies of a scenario for learners of one agent.
 
-    What happens to a copy whose episode has ended is what ``gymnasium.vector.SyncVectorEnv`` does:
+    A copy whose episode has ended is handled as in ``gymnasium.vector.SyncVectorEnv``:
 
     - ``AutoresetMode.SAME_STEP``: it is reset within the same step. ``infos["final_obs"]`` has its last
-      observation and ``infos["final_info"]`` what happened in its last step, with ``_final_obs`` and
-      ``_final_info`` saying which copies have them.
+      observation and ``infos["final_info"]`` the infos of its last step. The masks ``_final_obs`` and
+      ``_final_info`` show which copies have them.
     - ``AutoresetMode.NEXT_STEP``: its last observation is returned as such. The next step begins its next
-      episode, whatever its action: the reward is 0, nothing has ended.
+      episode and ignores its action: the reward is 0, and it is neither terminated nor truncated.
     - ``AutoresetMode.DISABLED``: its last observation is returned as such, and ``reset`` with ``reset_mask``
       begins these copies before the next step.
 
     Args:
         config: As ``BatchedMicrogrids``.
-        agent: Whom the actions drive; the others follow their own policies. None = all of them: actions are
-            those of all agents side by side, in the order of ``batch.agents``, the reward is their sum, and
-            the observation is the first one's (the whole grid, unless the configuration says otherwise).
+        agent: The agent that the actions control; the others follow their own policies. None = all agents:
+            an action contains those of all agents, in the order of ``batch.agents``. The reward is their
+            sum. The observation is that of the first agent (by default the whole grid).
         autoreset_mode: One of the modes, or its value.
 
     Attributes:

@@ -11,8 +11,8 @@
 
     asyncio.run(Inverter("MG1", "ess", broker).run())
 
-``apply``, ``renew``, ``measure`` and ``go_safe`` may be plain methods or coroutines; they are never called
-two at a time. What blocks for longer than some milliseconds goes through ``in_thread``.
+``apply``, ``renew``, ``measure`` and ``go_safe`` may be plain methods or coroutines. Only one of them runs at
+a time. Calls that block for longer than a few milliseconds go through ``in_thread``.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ MEASURE_TO_END_S = 0.2  # at the end of the program, for a measurement or renewa
 
 
 class SetpointRejected(Exception):
-    """Raised by ``apply``: the device will not do that; its telemetry says so and why."""
+    """Raised by ``apply``: the device refuses the setpoint; its telemetry reports it with the reason."""
 
 
 class SetpointDeferred(SetpointRejected):
-    """Raised by ``apply``: the device will do that later, within its lease; its telemetry says so.
+    """Raised by ``apply``: the device will do it later, within its lease; its telemetry reports it.
 
     Args:
-        why: For people.
-        within_s: When it will, s from now. The one done before holds until then, if its lease lasts so long;
-            else that ends first, and this one is not to be done.
+        why: The reason, for people.
+        within_s: Longest time until then, s. The setpoint before holds until then, if its lease lasts so
+            long. If that lease ends first, the device must not apply this setpoint.
     """
 
     def __init__(self, why: str, within_s: float = 0.0) -> None:
@@ -68,22 +68,22 @@ class SetpointDeferred(SetpointRejected):
 
 
 class FieldDevice(SafeStateDevice, abc.ABC):
-    """One device: takes leased setpoints, publishes telemetry, says who it is and when it is gone.
+    """One device: follows leased setpoints, publishes telemetry, its birth and its end.
 
-    - A setpoint is applied once; one that is not newer (same sender and boot, ``seq`` not higher) is
-      ignored, and so is one that the broker kept (retained).
+    - A setpoint is applied once. A setpoint that is not newer (same sender and boot, ``seq`` not higher) is
+      ignored, and so is a retained one.
     - A setpoint holds for its ``lease_s``, counted from the telemetry that it echoes: see
-      ``heron_mqtt.field.device.lease``. Without a newer one, or a renewal, the device goes to its safe state,
-      and its telemetry says after how long.
+      ``heron_mqtt.field.device.lease``. Without a newer one or a renewal, the device goes to its safe state,
+      and its telemetry reports after what time.
     - While a lease holds, setpoints of another sender are rejected. The owner may release it.
-    - Telemetry acknowledges the newest setpoint that was applied or rejected; never one that failed.
-    - One that is rejected gives it no more time: the one done before holds until the end of its own lease.
-    - An emergency stop is a safe state that setpoints do not end; only its release does. Stops and
-      releases are confirmed on ``estop/confirm/<agent>/<device>``.
-    - Telemetry goes out after each birth, after every setpoint, acknowledging it, every ``period_s``, and
-      four times a lease while one is held.
-    - The birth (retained, with the nameplate) follows every start and every new episode; ``offline`` is
-      left as the will; ``fault`` is said while ``apply`` or ``measure`` raises.
+    - Telemetry acknowledges the newest setpoint that was applied or rejected, but never one that failed.
+    - A rejected setpoint does not extend the lease: the setpoint before holds until its own lease ends.
+    - An emergency stop is a safe state that only its release ends, not a setpoint. Stops and releases
+      are confirmed on ``estop/confirm/<agent>/<device>``.
+    - Telemetry is published after each birth, after every setpoint (as acknowledgement), every
+      ``period_s``, and four times a lease while a lease holds.
+    - The birth (retained, with the nameplate) is published after every start and at every new episode.
+      ``offline`` is the will. ``fault`` is published while ``apply`` or ``measure`` raises.
     - The name is exclusive: a second device of the same name does not start.
 
     Args:
@@ -91,7 +91,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         name: Its name.
         broker: Carries the messages; not closed here. Callbacks run in the loop of ``run``.
         env_id: The environment.
-        period_s: Time between telemetry without a setpoint, s; 0 = only answers, and what a lease needs.
+        period_s: Time between telemetry without a setpoint, s; 0 = only answers, and during a lease.
         require_proof: Refuse setpoints that do not echo this device's telemetry.
         take_over: Displace another device of this name.
         monotonic: The device's clock, s.
@@ -103,13 +103,14 @@ class FieldDevice(SafeStateDevice, abc.ABC):
     """
 
     watches_its_rest: ClassVar[bool] = False
-    """Whether its power says nothing of its safe state: it goes on in it, as consumers do, or it watches that
-    by itself, as bridges do. Otherwise its measured power has to show it: beside more than 5 % of its
-    nameplate ``safe`` is false, and ``go_safe`` is called again. If that raises it is called again in any
-    case."""
+    """Whether its power does not show whether it is in its safe state: it draws power there, as consumers do,
+    or it checks this by itself, as bridges do. If false, its measured power must show it: above 5 % of its
+    nameplate ``safe`` is false, and ``go_safe`` is called again. If ``go_safe`` raises, it is called again in
+    any case."""
     breaks_off_measuring: ClassVar[bool] = False
-    """Whether ``measure`` and ``renew`` are cancelled for a stop and the end of a lease, as ``apply`` is; for
-    those that wait for hardware, and can be. Others are waited for, at the end of the program for 0.2 s."""
+    """Whether ``measure`` and ``renew`` are cancelled at a stop and at the end of a lease, as ``apply`` is.
+    For methods that wait for hardware and can be cancelled. If false, they run to their end; at the end of
+    the program for at most 0.2 s."""
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         self._first = asyncio.Event()
 
     async def idle(self) -> None:
-        """Return once no setpoint is being done."""
+        """Return once no setpoint is in progress."""
         async with self._busy:
             pass
 
@@ -160,37 +161,37 @@ class FieldDevice(SafeStateDevice, abc.ABC):
 
     @abc.abstractmethod
     def apply(self, setpoint: Setpoint) -> Awaitable[None] | None:
-        """Do what the setpoint says, as far as the device can.
+        """Follow the setpoint, as far as the device can.
 
         Raises:
-            SetpointRejected: The device will not.
+            SetpointRejected: The device refuses it.
         """
 
     def renew(self, setpoint: Setpoint) -> Awaitable[None] | None:
-        """Extend what the device holds; for hardware with a timer of its own. By default nothing.
+        """Extend the present setpoint, for hardware with its own timer. Does nothing by default.
 
         Args:
-            setpoint: The one applied last, with ``lease_s`` and ``seq`` of its renewal.
+            setpoint: The setpoint applied last, with ``lease_s`` and ``seq`` of its renewal.
         """
 
     @abc.abstractmethod
     def measure(self) -> Awaitable[Telemetry | None] | Telemetry | None:
-        """Return what the device measures now; None = nothing is known yet."""
+        """Return the present measurement; None = nothing is known yet."""
 
     def go_safe(self, reason: str) -> Awaitable[None] | None:
         """Go to the safe state; by default a setpoint of zero.
 
-        Raise if the hardware could not be told: it is called again, and the device is faulty until it has
-        succeeded. At the end of the program it is called once more, and ``run`` raises ``NotHandedBack``; one
-        that is under way then has 1 s to end by itself.
+        Raise an exception if the hardware could not be set: this is called again, and the device is faulty
+        until a call succeeds. At the end of the program it is called once more; if that call raises, too,
+        ``run`` raises ``NotHandedBack``. A call that is in progress then has 1 s to end by itself.
         """
         return self.apply(Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0))
 
     @property
     def owes_safe_state(self) -> bool:
-        """Whether the hardware has still to be brought into the safe state; telemetry and stops say so.
+        """Whether the hardware is not yet in the safe state; telemetry and stop confirmations report it.
 
-        One that ``watches_its_rest`` says ``rest_reached`` once it was.
+        A device that ``watches_its_rest`` calls ``rest_reached`` when it is.
         """
         if not self._rest.is_taken or self._own_thread.goes_on:
             return True
@@ -199,19 +200,20 @@ class FieldDevice(SafeStateDevice, abc.ABC):
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work that blocks, in this device's own thread, and return its result.
 
-        Work that was broken off, for a stop or the end of a lease, cannot be ended in the middle and goes on.
-        What comes next through here, as the safe state, is done after it. With ``asyncio.to_thread`` it would
-        be done beside it, and an old setpoint could reach the hardware last.
+        Work that is cancelled, for a stop or at the end of a lease, cannot be ended in the middle and
+        continues in its thread. The next call through here, such as the safe state, runs after it. With
+        ``asyncio.to_thread`` both would run at the same time, and an old setpoint could reach the hardware
+        last.
         """
         return await self._own_thread.do(functools.partial(work, *args, **kwargs))
 
     @property
     def is_settable(self) -> bool:
-        """Whether anything here can set the hardware; of what can only be read a stop is not ours to do."""
+        """Whether this program can set the hardware; it cannot stop hardware that can only be read."""
         return True
 
     def begin_episode(self, run_state: RunState) -> None:
-        """Start afresh with a new episode, if it ``follows_episodes``."""
+        """Begin a new episode, if it ``follows_episodes``."""
 
     # -- what a device may look at besides -----------------------------------------------------------
 
@@ -220,15 +222,15 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         return []
 
     def heeds(self, setpoint: Setpoint) -> Awaitable[bool] | bool:
-        """Whether a setpoint is taken at all; one that is not counts as never heard."""
+        """Whether a setpoint is handled at all; otherwise it counts as never received."""
         return True
 
     def shown(self, telemetry: Telemetry) -> Telemetry | Json | None:
-        """Return what is published of ``telemetry``: itself, a payload in its place, or None for nothing."""
+        """Return what is published as ``telemetry``: itself, another payload, or None for nothing."""
         return telemetry
 
     def on_run_state(self, run_state: RunState) -> Awaitable[None] | None:
-        """Hear where the run stands, after a new episode has begun with it."""
+        """Handle the state of the run, after ``begin_episode`` for a new one."""
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -244,12 +246,12 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         Args:
             duration_s: End after this time.
             once: End after the first setpoint was answered.
-            on_online: Called once the birth is published: setpoints are heard from here on.
+            on_online: Called after the birth is published: from then on setpoints are received.
 
         Raises:
             NameTaken: Another device holds the name.
-            Displaced: It has taken it over.
-            NotHandedBack: At the end its hardware could not be brought into the safe state.
+            Displaced: Another device has taken the name over.
+            NotHandedBack: At the end the hardware could not be brought into the safe state.
         """
         bound: asyncio.Timeout | None = None
         subscriptions = SubscriptionGroup(self._broker)

@@ -42,35 +42,36 @@ class VendorDevice(ReleasableDevice):
     """Translates for one device.
 
     - Messages are sent to the device only while it is driven: setpoints, renewals, and the messages that end
-      them; an emergency stop is sent if the gateway's authority is one that sends. Authority ``shadow`` sends
-      nothing but keepalives.
+      them. An emergency stop is sent if the gateway's level of authority allows setpoints. At ``shadow`` only
+      keepalives are sent.
     - A setpoint beyond the nameplate is clipped to it, whichever program sends it.
-    - When the lease runs out, on a demotion below those that send, and at the end, the release of the mapping
-      is sent. An emergency stop sets 0 and is not ended by a release: the device is handed back when the
-      stop is. It is safe only while its power is known and next to 0, also one that is not told, because it
-      can only be read or is in ``shadow``. While its power says that it is not at 0 it is told again.
+    - The release of the mapping is sent when the lease runs out, at a demotion to a level without setpoints,
+      and at the end. An emergency stop sets 0, and a release does not end it: the device is handed back when
+      the stop is released. The device is safe only while its power is known and close to 0. This also holds
+      for a device to which nothing is sent, because it can only be read or is in ``shadow``. While its power
+      is not at 0, the stop is sent again.
     - ``lease`` is ``held`` until the device has accepted its release, also while a stop keeps it at 0. If an
       earlier program of its name was killed, ended in a stop or could not hand the device back, this one
-      does so once the device is received.
-    - Its last power counts for ``stale_after_s``. A device that says nothing for longer is a fault, and the
-      gateway's model stands in. One that has said nothing yet is reported only.
-    - What confirms a setpoint is said by the mapping; without the confirmation it counts as rejected.
-    - A device with availability topics is offline until one of them says otherwise, or power is heard.
+      hands it back once its messages are received.
+    - Its last power counts for ``stale_after_s``. A device that sends nothing for longer is a fault, and the
+      gateway's model replaces it. A device that has never sent anything is only reported.
+    - The mapping defines what confirms a setpoint; without the confirmation it counts as rejected.
+    - A device with availability topics is offline until one of them reports it online, or its power arrives.
 
     Args:
-        mapping: How the device speaks, and tells all powers of the nameplate apart.
-        link: What leads to it.
-        kind: What it is: battery, generator, pv, load.
+        mapping: Its messages or registers. Different powers of the nameplate must give different messages.
+        link: The connection to it.
+        kind: Its kind: battery, generator, pv, load.
         power_range_mw: Nameplate, MW, positive = injected.
         stale_after_s: How long the device's last power counts, s.
-        stands_alone: It is a program of its own: no gateway tells it the authority when it begins. A stop is
+        stands_alone: It is a separate program: no gateway gives it the authority when it begins. A stop is
             sent to its device unless it is known to be in ``shadow`` or ``simulated``.
         answer_within_s: How long to wait for what confirms a setpoint, s; None = as the mapping says.
         budget: Counts writes; None = no limit.
-        claim: Claimed before the device is told anything but a stop, left once it is in ``shadow``, does not
-            rise by itself and was handed back. While another environment drives the device on this machine,
-            setpoints are rejected, and what an earlier program left is not handed back. None = it is known
-            to be this one's.
+        claim: Claimed before anything except a stop is sent to the device. Given up once it is in ``shadow``,
+            does not rise by itself and was handed back. While another environment drives the device on this
+            machine, setpoints are rejected, and a setpoint that an earlier program left is not handed back.
+            None = the device is known to belong to this program.
         utc_s: The time of day, s since 1970, for ``{now}`` and timestamps.
         new_id: Makes the identifiers of messages.
     """

@@ -1,4 +1,4 @@
-"""`EmbeddedBroker`: an MQTT broker of one's own, for as long as it is needed."""
+"""`EmbeddedBroker`: a private MQTT broker, for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class EmbeddedBroker:
-    """An MQTT 3.1.1 broker that starts in under a second and is gone when it is closed.
+    """An MQTT 3.1.1 broker that starts in under a second and ends when it is closed.
 
-    It runs as a child process, which ends with this process even if that is killed. With ``in_process=True``
-    it runs in the caller's event loop: it starts in under 50 ms, but code that blocks the loop blocks the
-    broker, so this is meant for tests. By default it listens on loopback, on a port that the system
-    chooses, and lets in everyone on this machine. Sessions and retained messages live in memory and end
-    with the broker.
+    It runs as a child process, which ends with this process, even if this process is killed. With
+    ``in_process=True`` it runs in the caller's event loop and starts in under 50 ms. Code that blocks the
+    loop then blocks the broker, so this is meant for tests. By default it listens on loopback, on a port that
+    the system chooses, and accepts every client on this machine. Sessions and retained messages are kept in
+    memory and end with the broker.
 
     Args:
         host: Address to listen on. One that other machines reach needs ``users_file`` or ``client_ca``.
@@ -36,20 +36,21 @@ class EmbeddedBroker:
         in_process: Run in the caller's event loop instead of a child process.
         websocket_port: Also listen for WebSocket connections here; 0 takes a free port, None means not.
         websocket_origins: Web pages that may connect, as ``https://host``; others are refused.
-        tls_cert: Server certificate chain, PEM. With ``tls_key``, every listener speaks TLS 1.2 or later.
+        tls_cert: Server certificate chain, PEM. With ``tls_key``, every listener uses TLS 1.2 or later.
         tls_key: Its unencrypted private key, PEM.
         client_ca: Only clients with a valid certificate from this authority (PEM) may connect.
-        identity_from_certificate: Take the user name from the certificate's common name. By default so
-            when ``client_ca`` is given and ``users_file`` is not.
+        identity_from_certificate: Take the user name from the certificate's common name. Default: true
+            if ``client_ca`` is given and ``users_file`` is not.
         users_file: User names and argon2 hashes, made by ``heron-mqtt credentials add``. Re-read on change.
-        acl_file: Who may publish and subscribe what; without it, every client that gets in may do everything.
+        acl_file: Who may publish and subscribe what; without it, every accepted client may do everything.
             Re-read on change.
-        allow_anonymous: Let clients on this machine in without a login although there is a users file.
-        allow_remote_anonymous: Let anyone in from anywhere. Only on a network you trust entirely.
-        denied: What a client hears that publishes without the right to: ``acknowledge`` (nothing; MQTT 3.1.1
-            has no other answer) or ``disconnect`` (the end of its connection).
-        topic_prefix: Topic levels that stand before ``heron/`` here: the broker must know births, stops and
-            owners, and who may stop everything. None = as ``HERON_MQTT_TOPIC_PREFIX`` says.
+        allow_anonymous: Accept clients on this machine without a login although there is a users file.
+        allow_remote_anonymous: Accept clients without a login from every machine. Only on a network that you
+            trust entirely.
+        denied: What happens if a client publishes without the right: ``acknowledge`` (acknowledge and drop
+            the message; MQTT 3.1.1 has no other answer) or ``disconnect`` (end its connection).
+        topic_prefix: Topic levels before ``heron/`` here: the broker must know births, stops and owners, and
+            who may stop everything. None = the value of ``HERON_MQTT_TOPIC_PREFIX``.
         limits: Bounds on packets, connections, queues and time.
         on_exit: Called in the event loop with one line if the child process ends unexpectedly.
         child: The child process, if it was forked already (`forked_child`).

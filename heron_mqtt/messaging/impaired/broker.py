@@ -1,24 +1,25 @@
 """ImpairedBroker: any broker, behind a network that delays, loses, copies, reorders and cuts off.
 
-What this process publishes crosses the network on its way to the broker, what it receives on its way
-back; each crossing follows the first rule that matches the channel. A message between two agents of one
-process that share this broker crosses it twice, as between two sites of which each has its own link.
+Messages that this process publishes cross the network on their way to the broker; messages that it receives
+cross it on their way from the broker. Each crossing follows the first rule that matches the channel. A
+message between two agents of one process that share this broker crosses it twice, as between two sites with
+a link each.
 
 - What happens to the n-th message of a channel and direction depends on (seed, channel, direction, n) alone.
 - Order is kept within a channel and direction unless the rule reorders: see ``network.py``.
-- A lost ``publish`` is done like one that went through: its sender cannot know. A delayed one is done when
-  the broker has taken it. Of copies only the first counts.
+- A lost ``publish`` succeeds like a delivered one: its sender cannot know. A delayed one succeeds when the
+  broker has accepted it. Of copies only the first counts.
 - A message that did not arrive leaves a gap: ``stats.lost`` counts it. Copies are removed as always.
 - ``not_after`` limits the time to leave, not the time on the wire: a message that left in time and is
-  delayed arrives late, as on a real network. What a partition holds back waits at this end, and fails
-  with ``MessageExpired`` when its time has passed.
-- Retained messages that come after a subscribe cross the network too, with fates of their own.
-- The messages of a presence (``announce``) are repeated until they are through: they take their time and
-  keep their place, and are never lost, copied or cut off. The will is the inner broker's and is not delayed.
-- At most ``max_in_flight`` messages are on their way. Of more the oldest is dropped, counted and reported;
+  delayed arrives late, as on a real network. A message that a partition holds back waits at this end, and
+  fails with ``MessageExpired`` when its time has passed.
+- Retained messages that arrive after a subscribe cross the network, too, each with its own loss and delay.
+- The messages of a presence (``announce``) are repeated until they arrive. They are delayed and stay in
+  order, but are never lost, copied or cut off. The will belongs to the inner broker and is not delayed.
+- At most ``max_in_flight`` messages are in transit. Beyond that the oldest is dropped, counted and reported;
   if it was published here, its delivery fails with ``BrokerOverflow``.
-- ``close`` hands over at once what was published and is on its way; what waits for the end of a partition
-  fails with ``BrokerClosed``, what was coming in is dropped. It closes the inner broker too.
+- ``close`` delivers at once the published messages that are in transit. Messages that wait for the end of a
+  partition fail with ``BrokerClosed``; incoming messages are dropped. It closes the inner broker, too.
 
 Loops and threads are those of ``MqttBroker``: it lives in the loop that connected it, else in the
 process's background loop, and may be used from any thread and loop. Connect it, not the broker inside.
@@ -54,9 +55,9 @@ class ImpairedBroker(LoopBoundBroker):
     """Wraps a broker; see the module.
 
     Args:
-        inner: Carries what comes through. It is connected and closed with this one.
+        inner: Carries the messages that are not lost. It is connected and closed with this one.
         network: Impairments of the network.
-        seed: Of all that is drawn, unless ``network.seed`` is given.
+        seed: Of all random numbers, unless ``network.seed`` is given.
         timers: Clock and timers; None = the event loop. Handed in by tests.
         max_events: How many of the last events ``record`` keeps.
     """

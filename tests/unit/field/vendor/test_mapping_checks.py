@@ -559,7 +559,7 @@ def read(**table: Any) -> dict[str, Any]:
             read(
                 fields={"p_mw": {"path": "p", "unit": "W"}, "running": {"path": "s == 'on'", "null": "keep"}}
             ),
-            "telemetry[0].fields.running.null: the path \"s == 'on'\" is a comparison: if its value is missing",
+            "telemetry[0].fields.running.null: the path \"s == 'on'\" is a comparison: if its value is",
         ),
         (
             read(
