@@ -112,22 +112,22 @@ def device_mapping(loaded: LoadedScenario, agent: str, name: str) -> DeviceMappi
     if mapping.sets and not mapping.has_release and table.authority not in {None, *UNSENT}:
         # left open: shadow
         problems.append(
-            f"{where}.mapping.setpoint.release: missing; {mapping.name} is sent setpoints: say by "
-            "[[setpoint.release]] what hands it back to its own control at the end, or "
-            'release = "zero" if a setpoint of 0 does'
+            f"{where}.mapping.setpoint.release: missing; {mapping.name} gets setpoints: define by "
+            "[[setpoint.release]] how it is handed back to its own control at the end, or give "
+            'release = "zero" if a setpoint of 0 does this'
         )
     if mapping.sets and table.control_q and "q_mvar" not in mapping.sets:
         problems.append(
-            f"{where}.control_q = true: {mapping.name} takes no reactive power, its mapping sets no "
-            "q_mvar; expected false"
+            f"{where}.control_q = true: {mapping.name} does not accept reactive power, because its "
+            "mapping sets no q_mvar; expected false"
         )
     life = mapping.table.liveness
     if life is not None and life.by == "poll":
         every_s = min(keepalive.period_s for keepalive in mapping.table.keepalive)
         if every_s >= table.gateway.stale_after_s:
             problems.append(
-                f"{where}.gateway.stale_after_s = {table.gateway.stale_after_s:g}: it is asked every "
-                f"{every_s:g} s only; expected more than that"
+                f"{where}.gateway.stale_after_s = {table.gateway.stale_after_s:g}: it is polled only "
+                f"every {every_s:g} s; expected more than that"
             )
     if problems:
         raise ConfigError(*problems)
@@ -151,10 +151,10 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
     if (life := mapping.table.liveness) is not None:
         by = {
             "heartbeat": f"a heartbeat on {', '.join(life.topics)}",
-            "poll": "its answers to what it is asked",
+            "poll": "its answers to polls",
             "availability": "its availability, and our connection to its broker",
         }
-        yield f"reports only what changes; that it is there is proven by {by[life.by]}"
+        yield f"reports only changes; it counts as present because of {by[life.by]}"
     table = mapping.setpoint
     if table is None:
         yield "can only be read: at every level of authority its measurements are used, and nothing is sent"
@@ -184,7 +184,7 @@ def mapping_notes(mapping: DeviceMapping) -> Iterator[str]:
     if table.send != "always" or table.min_interval_s or table.max_writes_per_day:
         limit = f", at most {table.max_writes_per_day} in 24 hours" if table.max_writes_per_day else ""
         pause = f", every {table.min_interval_s:g} s at most" if table.min_interval_s else ""
-        yield f"is sent to on {table.send}{pause}{limit}"
+        yield f"messages are sent on {table.send}{pause}{limit}"
     match table.release:
         case None:
             yield "has no release: it cannot be given an authority that sends"

@@ -238,7 +238,7 @@ def test_ctrl_c_leaves_the_device_at_rest_without_a_lease_and_without_a_stop(
     page = tmp_path / "a.html"
     only = ["--only", "malformed-stop"]  # and what it requires: the others before it are half a minute
     with heron(*at(running, "--yes", *only, "--html", str(page))) as program:
-        program.wait_for("stop: a stop is safe")
+        program.wait_for("stop: a stop leads to the safe state")
         mark = running.now
         running.wait_for(running.estop_topic, lambda m: m, "the next stop", mark)
         program.signal(signal.SIGINT)

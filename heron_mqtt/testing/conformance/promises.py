@@ -56,7 +56,7 @@ class DevicePromise:
 def _program(bench: ConformanceBench) -> str:
     if bench.program is not None or bench.ask is not None:
         return ""
-    return "the kit did not start the device and no person is there to cut its power (--by-hand)"
+    return "the kit did not start the device, and no person can switch its power off (--by-hand)"
 
 
 def _own_program(bench: ConformanceBench) -> str:
@@ -64,7 +64,9 @@ def _own_program(bench: ConformanceBench) -> str:
 
 
 def _broker(bench: ConformanceBench) -> str:
-    return "" if bench.broker is not None else "the broker is not the kit's, and may not be cut off"
+    return (
+        "" if bench.broker is not None else "the broker does not belong to the kit, so it may not be stopped"
+    )
 
 
 def _by_hand(bench: ConformanceBench) -> str:
@@ -76,7 +78,7 @@ def _proof(bench: ConformanceBench) -> str:
 
 
 def _beyond(bench: ConformanceBench) -> str:
-    return "more than the rating is not asked of real hardware" if bench.harness.is_bounded else ""
+    return "real hardware gets no setpoints beyond its rating" if bench.harness.is_bounded else ""
 
 
 def _ramp(bench: ConformanceBench) -> str:
@@ -84,7 +86,7 @@ def _ramp(bench: ConformanceBench) -> str:
 
 
 def _never(_bench: ConformanceBench) -> str:
-    return "not on the wire: look at the hardware's own control after the end, and sign for it"
+    return "not visible on the wire: check the hardware's own control after the end, and sign for it"
 
 
 def _check_ramp(bench: ConformanceBench) -> None:
@@ -123,17 +125,17 @@ def _bench(
 
 
 PROMISES: Final[tuple[DevicePromise, ...]] = (
-    _wire(4, "birth", "its birth is kept and names kind and limits", telemetry.check_birth, ""),
+    _wire(4, "birth", "its birth is retained, with kind and limits", telemetry.check_birth, ""),
     _wire(
         9,
         "telemetry",
-        "telemetry comes by itself, numbered without a gap",
+        "telemetry is published without a request, numbered without gaps",
         telemetry.check_telemetry_is_numbered_and_periodic,
         "birth",
     ),
     _wire(4, "answer", "a setpoint is acknowledged by its number", setpoints.check_answer, "telemetry"),
-    _wire(4, "sign", "positive is into the grid", setpoints.check_sign, "answer"),
-    _wire(4, "scale", "MW are MW", setpoints.check_scale, "sign"),
+    _wire(4, "sign", "positive power is injected into the grid", setpoints.check_sign, "answer"),
+    _wire(4, "scale", "the unit of power is MW", setpoints.check_scale, "sign"),
     _wire(
         1,
         "pace",
@@ -144,7 +146,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(
         4,
         "nameplate",
-        "more than the nameplate is clipped in either direction, and said",
+        "setpoints beyond the nameplate are clipped in both directions, and this is reported",
         setpoints.check_nameplate,
         why_not=_beyond,
     ),
@@ -152,7 +154,12 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(
         3, "lease-end", "without renewal it is safe at the end of the lease", lease_ends.check_lease_runs_out
     ),
-    _wire(1, "copies", "a setpoint is done once: copies and older ones move nothing", setpoints.check_copies),
+    _wire(
+        1,
+        "copies",
+        "a setpoint is applied once: copies and older setpoints have no effect",
+        setpoints.check_copies,
+    ),
     _wire(
         3,
         "long-lease",
@@ -178,7 +185,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(
         1,
         "by-hand",
-        "a setpoint by hand is done as it comes",
+        "a setpoint by hand is applied when it arrives",
         setpoints.check_setpoint_by_hand,
         "pace lease-end",
         why_not=_by_hand,
@@ -199,7 +206,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(
         2,
         "owner-by-hand",
-        "while a lease holds, one by hand is refused",
+        "while a lease holds, a setpoint by hand is refused",
         lease_owners.check_owner_against_one_by_hand,
         "pace owner",
     ),
@@ -220,43 +227,57 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _wire(
         1,
         "copies-of-many",
-        "a copy is known as one after six other senders",
+        "a copy is recognised after messages of six other senders",
         lease_owners.check_numbers_of_several_senders,
         "pace copies owner",
     ),
     _wire(5, "confirm", "a stop and its release are confirmed", stops.check_stop_is_confirmed),
-    _wire(5, "stop", "a stop is safe, and no setpoint ends it", stops.check_stop, "pace confirm"),
+    _wire(
+        5,
+        "stop",
+        "a stop leads to the safe state, and no setpoint ends it",
+        stops.check_stop,
+        "pace confirm",
+    ),
     _wire(5, "stop-stays", "a stop stays until it is released", stops.check_stop_stays, "stop"),
     _wire(
         3,
         "reactive",
-        "no reactive power stays when its lease ends, after a release, or in a stop",
+        "no reactive power remains after the end of its lease, after a release, or in a stop",
         lease_ends.check_no_reactive_power_stays,
         "pace lease-end stop",
     ),
     _wire(
         2,
         "lease-told",
-        "the owner of its lease is on `lease`",
+        "the owner of its lease is published on `lease`",
         lease_owners.check_lease_is_told,
         "pace owner stop",
     ),
-    _wire(5, "malformed-stop", "whatever is no valid release stops", stops.check_malformed_stops, "stop"),
+    _wire(
+        5,
+        "malformed-stop",
+        "every message on `estop` that is not a valid release stops",
+        stops.check_malformed_stops,
+        "stop",
+    ),
     _wire(
         5,
         "repeated-stop",
-        "a stop again is a stop, a release again is none",
+        "a repeated stop counts as a stop, a repeated release does not end a later stop",
         stops.check_repeated_stops,
         "stop",
     ),
-    _wire(8, "formats", "spellings that leave no doubt are taken", setpoints.check_number_formats),
-    _wire(8, "garbage", "what is no setpoint moves nothing and ends nothing", setpoints.check_nonsense),
-    _wire(8, "large", "a message of 200 kB harms nothing", setpoints.check_large_message),
+    _wire(
+        8, "formats", "numbers and flags in unambiguous formats are accepted", setpoints.check_number_formats
+    ),
+    _wire(8, "garbage", "an invalid setpoint moves nothing and ends nothing", setpoints.check_nonsense),
+    _wire(8, "large", "a message of 200 kB does no harm", setpoints.check_large_message),
     _wire(8, "flood", "after a flood it still receives a stop", setpoints.check_flood, "stop owner stale"),
     _bench(
         6,
         "reconnect",
-        "a lost connection is no start: it is born again and follows",
+        "after a lost connection it publishes its birth again, with the same `boot`, and follows setpoints",
         bench_checks.check_reconnect,
         "pace lease-end",
         _broker,
@@ -272,16 +293,21 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _bench(
         5,
         "stop-over-broker",
-        "a stop that the broker forgets stays in force",
+        "a stop that the broker loses stays in force",
         bench_checks.check_stop_over_a_lost_connection,
         "stop reconnect",
         _broker,
     ),
     _bench(
-        4, "will", "if it is cut off, it leaves `offline` behind", bench_checks.check_will, "birth", _program
+        4,
+        "will",
+        "if it is cut off, its will `offline` is published",
+        bench_checks.check_will,
+        "birth",
+        _program,
     ),
     _bench(
-        1, "new-boot", "each start has a boot of its own", bench_checks.check_new_boot, "telemetry", _program
+        1, "new-boot", "each start has its own `boot`", bench_checks.check_new_boot, "telemetry", _program
     ),
     _bench(
         6,
@@ -294,7 +320,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _bench(
         1,
         "replay",
-        "setpoints of an earlier life are refused",
+        "setpoints from before its restart are refused",
         bench_checks.check_replays_of_an_earlier_life,
         "pace stale start",
         _program,
@@ -302,7 +328,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _bench(
         1,
         "retained-setpoint",
-        "a setpoint that the broker kept moves nothing",
+        "a retained setpoint has no effect",
         bench_checks.check_retained_setpoint,
         "pace start",
         _program,
@@ -318,11 +344,11 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
     _bench(
         7,
         "end",
-        "when it ends, it leaves `offline` behind and no power",
+        "when its program ends, it is `offline` and has no power",
         bench_checks.check_end,
         "pace start will",
         _own_program,
     ),
-    _bench(7, "hand-back", "its own control has it again", None, "", _never),
+    _bench(7, "hand-back", "it is under its own control again", None, "", _never),
 )
 """Every promise, in the order in which they are examined: each after what it requires."""

@@ -2745,7 +2745,7 @@ def test_a_poll_must_come_before_the_power_is_too_old() -> None:
     poll = [{"topic": "box/poll", "payload": "?", "period_s": 10.0}]
     with pytest.raises(ConfigError) as caught:
         load_mappings(loaded(mapping=quiet("poll", keepalive=poll)))
-    assert "gateway.stale_after_s = 5: it is asked every 10 s only" in caught.value.problems[0]
+    assert "gateway.stale_after_s = 5: it is polled only every 10 s" in caught.value.problems[0]
     slow = {"gateway": {"stale_after_s": 25.0}}
     assert load_mappings(loaded(mapping=quiet("poll", keepalive=poll), **slow))
 
