@@ -1,7 +1,7 @@
-"""A program of ours as a fork of this process: what is imported here, it need not import again.
+"""A program of ours as a fork of this process, so that it need not import the same modules again.
 
-Only at the beginning of a program, before its event loop and while it has one thread: another thread could
-hold a lock that no thread in the fork would ever release.
+This is used only at the beginning of a program, before its event loop starts and while it has one thread.
+Another thread could hold a lock that no thread in the fork would ever release.
 """
 
 from __future__ import annotations

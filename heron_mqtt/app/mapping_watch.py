@@ -1,8 +1,8 @@
 """Mappings that are edited while a run goes on: validated, and put in force between steps.
 
-A changed file is read once two looks at it give the same bytes, so a file that is being written, or that an
-editor replaces by another one, is not taken for a whole one. A wrong mapping changes nothing: the old one
-stays in force, and the reason is told once for each change.
+A changed file is used only if two reads give the same bytes. So a file that is still being written, or that
+an editor is replacing, is not used. A wrong mapping changes nothing: the old one stays in force, and the
+reason is reported once for each change.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""``heron-mqtt run --resume``: where an interrupted run stands, worked out from its record alone.
+"""``heron-mqtt run --resume``: the state of an interrupted run, found from its record alone.
 
-The finished steps are taken once more, without messages, as the record has them (``ReplayEnv``): agents and
-models, policies and random numbers are then where they were, and every step that is repeated is compared
-with the record. Nothing has to be recorded for it beside what happened. Emulated devices do the same for
-themselves (``powergrid.emulators.history``). Hardware is asked where it is.
+The finished steps are repeated from the record, without messages (``ReplayEnv``). Agents, models, policies
+and random numbers then have the same state as before. Every repeated step is compared with the record, which
+needs no additional data for this. Emulated devices do the same for themselves
+(``powergrid.emulators.history``). Hardware reports its state by telemetry.
 
-The run goes on in the same file: one run stays one file, its chain goes on, and every other command sees the
-whole of it. An event says where it was interrupted, and what its head was then.
+The run continues in the same file: one run stays one file, its hash chain continues, and every other command
+sees the whole run. An event records where the run was interrupted, and its head at that time.
 """
 
 from __future__ import annotations

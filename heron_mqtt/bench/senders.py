@@ -2,8 +2,8 @@
 
     python -m heron_mqtt.bench.senders URL DEVICES SECONDS
 
-Prints ``ready``, starts when it gets a line on standard input, and prints how many it has sent, and by how
-many seconds the latest of them was sent too late.
+Prints ``ready`` and starts when it gets a line on standard input. At the end it prints the number of
+messages, and by how many seconds the most delayed one was sent too late.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def device_name(index: int) -> str:
 async def send(url: str, n: int, seconds: int) -> tuple[int, float]:
     """Send from ``n`` devices, once a second each; return the number of messages, and how late one was, s.
 
-    What holds this process up shall not count as a delay on the way: its garbage collector stays away from
-    what it has set up, and no message waits for many others after it has been stamped.
+    A pause of this process must not count as a delay on the network. So the garbage collector ignores the
+    objects made at the start, and no message waits for many others after its stamp.
     """
     async with contextlib.AsyncExitStack() as stack:
         brokers = [

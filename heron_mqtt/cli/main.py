@@ -1,7 +1,7 @@
 """The command ``heron-mqtt``: its beginning and its end; ``run_commands`` has what lies between.
 
-Importing the commands takes a moment, in which Ctrl-C must end the program as quietly as ever after:
-so this module imports next to nothing, and the rest only under its guard.
+Importing the commands takes a moment, and Ctrl-C must end the program without a traceback also during this
+time. So this module imports almost nothing, and imports the rest under its guard.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Standard output and error that may be full, closed or without a reader: a run goes on without them.
 
-A run drives devices. A full disk for a log, or a closed pipe, must not end it with a traceback, and must not
-be hidden: lost output is reported at the end, on standard error and by the exit code.
+A run drives devices, so a full disk for a log, or a closed pipe, must not end it with a traceback. But it
+must not be hidden: lost output is reported at the end, on standard error and by the exit code.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ async def until_reader_leaves(descriptor: int = 1) -> None:
 def guard_streams() -> tuple[GuardedStream, GuardedStream]:
     """Put guarded streams in the place of standard output and error, and return them.
 
-    Where the program was started with one of the first three descriptors closed, that one is opened on
-    the null device: or else the next file that is opened would take its number, and what a library prints
-    would go into that file.
+    If the program was started with one of the first three descriptors closed, that one is opened on the
+    null device. Otherwise the next file that is opened would get its number, and output of a library would
+    go into that file.
     """
     for descriptor in range(3):
         try:

@@ -1,8 +1,8 @@
-"""By which names people may reach the page: another site's name that leads here is none of ours.
+"""The host names under which the page is served; names of other sites that lead here are refused.
 
-A page of another site can have its own name resolve to our address (DNS rebinding): the browser then takes
-both for the same site and lets it read. It cannot make a browser send another name than its own, and an
-address is no name: so addresses are taken, and of names those that we have or were given.
+Another site can make its own name resolve to our address (DNS rebinding). A browser then treats both as the
+same site and lets that site read our page. But the browser always sends the name of that site. So requests
+are accepted by address, by this machine's names, and by the names that were given.
 """
 
 from __future__ import annotations

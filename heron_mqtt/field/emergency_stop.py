@@ -1,8 +1,8 @@
 """Whether an emergency stop is in force, from everything that comes on ``estop``.
 
-Anything that is not a valid release is a stop: a message that cannot be read may have been one. A valid
-release is a JSON object with ``active`` exactly ``false``, of type ``estop`` if it names a type, of our
-environment if it names one, and with nothing wrong in who and why it is and in what numbers it. A release
+Every message that is not a valid release is a stop, because a message that cannot be read may have been a
+stop. A valid release is a JSON object with ``active`` exactly ``false``. If it has a type, the type is
+``estop``. If it has an environment, it is ours. Its ``who``, ``why`` and numbering have no errors. A release
 counts once: the same one again (same boot and seq) was meant for an earlier stop.
 """
 

@@ -1,9 +1,9 @@
 """One device, one environment, one name: what drives a place claims it for all programs of this machine.
 
-Names on the wire are held by environment, and a box that speaks otherwise knows of none: two environments
-could drive it in turn, and so could two names of one of them. Where both programs run on one machine this is
-known, and the second one is refused. A claim is the name of a socket, so it ends with its process, however
-that ends, and no user owns it.
+A name on the wire is exclusive within one environment, and a vendor's device does not use these names. So two
+environments, or two names of one environment, could drive the same device in turn. If both programs run on
+one machine, the second one is refused. A claim is the name of a socket: it ends with its process, however
+that ends, and belongs to no user.
 """
 
 from __future__ import annotations

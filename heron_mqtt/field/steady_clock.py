@@ -1,7 +1,7 @@
-"""The clock of leases, holds and ages: it never jumps, and it goes on while the machine sleeps.
+"""The clock of leases, holds and ages: it never jumps, and it continues while the machine sleeps.
 
-``time.monotonic`` stands still while a Linux machine is suspended, and so do the timers of an event loop: a
-lease of ten seconds would be a lease of ten seconds awake, and hold over a night with the lid closed.
+``time.monotonic`` and the timers of an event loop stop while a Linux machine is suspended. With them a lease
+of ten seconds would hold for ten seconds of running time, and so over a whole night if the machine sleeps.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Everything that crosses the wire, as frozen pydantic models.
 
-One JSON object a message, flat, UTF-8. ``type`` names the model; metadata stands beside the fields.
+One JSON object a message, flat, UTF-8. ``type`` names the model; metadata are in the same object.
 Powers are MW and Mvar, **positive = injected into the grid**; energies MWh; prices $/MWh; durations s.
 Fields a model does not know are ignored, fields that are wrong are refused, NaN and infinity too.
 
 ``docs/wire-contract.md`` shows each of them on its topic.
 
-A file holds what one kind of program says to another, and is imported when one of its names is asked for:
-a device program needs a third of the models, and each takes a millisecond or two to build.
+Each file has the messages from one kind of program to another, and is imported when one of its names is first
+used: a device program needs a third of the models, and building a model takes a millisecond or two.
 """
 
 from __future__ import annotations

@@ -115,8 +115,9 @@ class NetworkFit:
 def fit_network(record: RecordFile) -> NetworkFit:
     """Fit every kind of channel of a record.
 
-    Delays are differences of times of one clock: of a message that was sent and heard by the same process (or
-    in a merged record, whose clocks were aligned), or from a setpoint to the telemetry that answers it.
+    A delay is the difference of two times of one clock: from sending to receiving a message, if one process
+    did both (or in a merged record, whose clocks were aligned), or from a setpoint to the telemetry that
+    answers it.
 
     Raises:
         DataError: Messages were not recorded, or too few.

@@ -106,8 +106,8 @@ def _simulation(scenario: str) -> GridSimulation:
 def _supply_vm_pu(simulation: GridSimulation, net: Any) -> float | None:
     """Return a voltage of the supply, pu, with which the network alone stays inside the band of the reward.
 
-    Data and network are not made for each other: with little of its load, a network full of solar power has
-    voltages that agents would pay for whatever they do.
+    The time series were not made for this network. At low load, a network with much PV can have voltages for
+    which agents get a penalty that their actions cannot avoid.
 
     Args:
         simulation: The grid, with the network's own voltage; is changed.

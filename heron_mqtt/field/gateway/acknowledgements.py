@@ -85,8 +85,8 @@ class Acknowledgements:
     def is_of_now(self, arrived_at: float) -> bool:
         """Whether the newest telemetry tells of now although it acknowledges nothing.
 
-        One message may have been on its way for long: it counts for the step in which it came, and for longer
-        only if the device has spoken repeatedly since its first setpoint without answer.
+        A single message may have been delayed for long, so it counts only for the step in which it arrived.
+        It counts for longer if the device has sent several messages since its first unanswered setpoint.
 
         Args:
             arrived_at: When it came.

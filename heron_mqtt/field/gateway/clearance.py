@@ -36,8 +36,8 @@ def expected_p_mw(wanted: SetpointRequest) -> float:
 def tracking_error_mw(wanted: SetpointRequest, measured_mw: float) -> float:
     """Return how far a measured power is from what the device was told, MW.
 
-    Everything between the setpoint and ``expected_p_mw`` is as it was told: the data say what the sun
-    offers to a plant of the model, and a real one may have more of it.
+    Every power between the setpoint and ``expected_p_mw`` counts as followed: the data give the available
+    power of the model, and a real plant may have more.
     """
     expected = expected_p_mw(wanted)
     low, high = min(expected, wanted.p_mw), max(expected, wanted.p_mw)

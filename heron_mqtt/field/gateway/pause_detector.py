@@ -83,8 +83,8 @@ class PauseDetector:
     async def caught_up(self) -> None:
         """Let the loop read what came while this process stood still; at once where it did not.
 
-        Timers that are over and messages that wait are both due then, in no order that one could rely on:
-        what is to be sent must not leave before a stop that waits in the socket was read.
+        After a pause, expired timers and waiting messages are due at the same time, in an unknown order.
+        Nothing may be sent before a stop that waits in the socket was read.
         """
         if self._look() < self._unread_until:
             await asyncio.sleep(CATCH_UP_S)

@@ -54,9 +54,11 @@ class SharedLine:
     """Requests wait for each other here; it is told what became of them.
 
     - Writes go before reads, and units that answer before units that were silent.
-    - What a unit is asked after a silence gives way to the others: after 0.25 s to a write, after 0.5 s to a
-      read. After a second silence it rests, longer each time, up to 5 s; meanwhile requests fail at once.
-    - A unit that is slow is read no sooner than its answer took, so that others come in between.
+    - After a request without an answer, the next request to this unit ends after 0.25 s if a write waits, and
+      after 0.5 s if a read waits. After the second one the unit is not asked, for longer each time, up to 5
+      s; requests to it then fail at once.
+    - The time between two reads of a slow unit is at least the time of its last answer, so that others are
+      asked in between.
 
     With one unit alone nothing of that is done: no other unit waits.
 

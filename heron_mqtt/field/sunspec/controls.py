@@ -241,9 +241,9 @@ class Control(abc.ABC):
         """Return what its registers, read now, still hold after ``release``, for people; None = nothing.
 
         The points that switch the control on are compared with what was written, and no other: an inverter
-        may round or clip the rest. One that is not available says nothing. Where its own settings are
-        switched on, too, neither a setpoint with a timer nor zero power may be in force, and its scale
-        factors have to be those by which they were written.
+        may round or clip the rest. A point that is not available proves nothing. If its own
+        settings are switched on, too, neither a setpoint with a timer nor zero power may be in force. The
+        scale factors must then be those with which the settings were written.
 
         Args:
             lasting: As with ``release``.

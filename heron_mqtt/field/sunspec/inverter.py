@@ -458,8 +458,8 @@ class Inverter:
     async def _look_around(self) -> None:
         """Read everything that does not change while connected.
 
-        Where that ends half way, as a stop breaks it off, what was known before holds: the old places of its
-        models go with the old control, by which the stop looks whether it is still there.
+        If this is cancelled, for example by a stop, the earlier results stay valid. The stop uses the earlier
+        control and addresses of the models, and reads whether they are still correct.
         """
         before = {name: vars(self)[name] for name in _FOUND if name in vars(self)}
         try:

@@ -31,9 +31,9 @@ class DeviceRelease:
     """Tells one device of the end of its setpoints, and knows whether it was told.
 
     - A setpoint ends by the release of the mapping, which hands the device back to its own control. It counts
-      if the device was there to hear it and has not rejected it.
-    - A stop sets 0, which the device holds until it is released.
-    - What was not sent, was rejected, or went out while the device was away is owed.
+      if the device was reachable and has not rejected it.
+    - A stop sets 0, which the device holds until the stop is released.
+    - A release or stop that was not sent, was rejected, or was sent while the device was away is sent again.
 
     Args:
         label: The device, for people.

@@ -36,10 +36,10 @@ class ModbusLink:
       is in its request; after a request without an answer the others of that turn are not tried.
     - A write that is refused ends its message: what follows in it is not written. A device that is busy is
       asked again until the message is too old.
-    - A release is read back: one that the device has acknowledged, while its registers hold what a setpoint
-      has written, is refused; so is one while they hold a word that every setpoint writes, as the mode that
-      an earlier program left. Registers that hold anything else, or cannot be read, prove nothing: a command
-      may read otherwise than it was written.
+    - A release is read back. It counts as refused, although the device acknowledged it, if the registers
+      still contain what a setpoint has written, or a word that every setpoint writes (such as a mode that an
+      earlier program left). Registers with any other content, or that cannot be read, prove nothing: a
+      command may read back differently.
     - A device that is away is asked again with each turn, once a second at most.
 
     Args:

@@ -1,17 +1,17 @@
-"""Whether what a setpoint sets at several places, one after the other, can mean another power in between.
+"""Whether a setpoint that is sent in several parts, one after the other, can mean another power in between.
 
-Between two requests to registers, or in the ``pause_s`` between two messages, a device has a part of the new
-setpoint and a part of the old one. Numbers that rise, or fall, with the power are each between the old and
-the new one then. With one that turns round, as the size ``abs(p)`` beside a sign, or the lower word of two,
-that does not help: the old size with the new sign is a power that nobody has asked for, and so is the new
-upper word with the old lower one.
+Between two requests to registers, or during the ``pause_s`` between two messages, a device has a part of the
+new setpoint and a part of the old one. This is harmless for numbers that only rise, or only fall, with the
+power: the power in between lies between the old and the new one. It is not harmless for other numbers, such
+as the size ``abs(p)`` with a separate sign, or the lower word of two. The old size with the new sign is a
+power that was never requested, and so is the new upper word with the old lower word.
 
-Nor does it with a number that not every power sets (``when``): what an earlier setpoint has set is in force
-together with what is sent before it.
+It is not harmless either for a number that only some powers set (``when``): a number from an earlier setpoint
+is then in force together with the new parts.
 
-So such a number has to be sent at once with all else that the same quantity decides; or, if it is a size, it
-has to be 0 while that changes: a message before sends 0 in its place. Messages that no pause parts count as
-sent at once.
+So such a number must be sent at once with everything else that depends on the same quantity. A size may also
+be 0 while the rest changes: a message before sends 0 in its place. Messages without a pause between them
+count as sent at once.
 """
 
 from __future__ import annotations
