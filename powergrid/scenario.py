@@ -512,7 +512,7 @@ class BrokerTable(Table):
     outbox: str | None = Field(
         None,
         min_length=1,
-        description="File for messages that cannot be sent to the broker yet; None = there is none.",
+        description="File for messages that cannot be sent to the broker yet; None = no outbox.",
     )
     outbox_max_mb: float | None = Field(None, gt=0.0, description="Its largest size, megabytes; None = 100.")
     outbox_max_age_s: float | None = Field(

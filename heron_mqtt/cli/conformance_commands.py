@@ -73,7 +73,7 @@ def conformance(
         ),
     ] = None,
     within: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long the device may take for anything.")
+        float, typer.Option(metavar="SECONDS", help="How long the device may take for each reaction.")
     ] = 5.0,
     settle: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long its output may move after an answer.")

@@ -77,7 +77,9 @@ def what_if(
     run: Run,
     policy: Annotated[
         str | None,
-        typer.Option(metavar="MODULE:CLASS", help="Another policy: made with the environment, has act()."),
+        typer.Option(
+            metavar="MODULE:CLASS", help="Another policy: a class, made with the environment, with act()."
+        ),
     ] = None,
     without_impairment: Annotated[
         bool, typer.Option("--without-impairment", help="As if the network had been perfect.")

@@ -166,7 +166,10 @@ def run(
     ] = False,
     devices: Devices = None,
     realtime: Annotated[
-        float | None, typer.Option(metavar="SECONDS_PER_STEP", help="Run on a clock, not as fast as it goes.")
+        float | None,
+        typer.Option(
+            metavar="SECONDS_PER_STEP", help="Wall-clock time of a step; without it as fast as possible."
+        ),
     ] = None,
     priority: Priority = None,
     network: Annotated[

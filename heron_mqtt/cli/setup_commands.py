@@ -27,7 +27,7 @@ def init(
         str, typer.Option(metavar="NAME", help="A network of heron-mqtt list networks, or a .json file.")
     ] = "create_cigre_network_lv",
     microgrids: Annotated[int | None, typer.Option(metavar="N", help="How many; default 3.")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the sizes of the devices.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the sizes of the devices.")] = 0,
 ) -> None:
     """Begin a project: a commented scenario, a device, a controller, tests, a README."""
     from heron_mqtt.app.project.write import make_project
