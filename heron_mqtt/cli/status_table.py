@@ -122,7 +122,7 @@ def _lease(lease: Json | None) -> str:
 def _manual(manual: Json) -> str:
     p_kw = "" if manual["p_mw"] is None else f", {kilo(manual['p_mw'])} kW"
     for_s = "" if manual["for_s"] is None else f", for {manual['for_s']:.0f} s when the gateway reported it"
-    return f"under manual control of {printable(manual['who'])}{p_kw}{for_s}"
+    return f"by {printable(manual['who'])}{p_kw}{for_s}"
 
 
 def _fact(console: Console, name: str, text: str, style: str | None = None) -> None:

@@ -479,7 +479,7 @@ def test_the_table_fits_80_columns_and_obeys_no_control_characters(site: Site, u
     row = next(line for line in out.splitlines() if line.startswith("  MG1/ess"))
     assert row.split()[1] == "online"
     assert row.split()[4:] == ["limited", "MG1"]
-    assert "manual   MG1/ess under manual control of ann, 5 kW, for 600 s when the gateway reported it" in out
+    assert "manual   MG1/ess by ann, 5 kW, for 600 s when the gateway reported it" in out
 
 
 # -- take and authority --------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_a_right_mapping_gets_five_good_verdicts_and_the_box_is_handed_back(
         ({"gain": -1.0}, {"sign"}, "opposite"),
         ({"shows": -1.0}, {"sign"}, "opposite"),
         ({"gain": 0.001}, {"factor"}, "W where kW is meant"),
-        ({"limit_w": 310.0}, {"factor"}, "a part of it"),
+        ({"limit_w": 310.0}, {"factor"}, "less than asked for"),
         ({"gain": 3.0, "limit_w": 600.0}, {"factor"}, "more than asked for"),
         ({"gain": 0.0}, {"sign", "factor", "delay"}, "the power stayed at"),
         ({"frees": False}, {"release"}, "the power is still"),

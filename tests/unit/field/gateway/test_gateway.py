@@ -276,9 +276,9 @@ async def test_an_overlong_stop_is_a_stop_with_the_beginning_of_its_reason() -> 
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was said of models that stand in, and of devices that are back."""
+    """Return what was said of models that replace a device, and of devices that are back."""
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    return [line for line in said if "stands in" in line or "back in step" in line]
+    return [line for line in said if "its model replaces it" in line or "back in step" in line]
 
 
 async def test_a_row_of_fallbacks_is_one_warning_and_its_end_another(
