@@ -83,7 +83,7 @@ async def test_small_messages_are_not_held_back(external_broker: SessionBroker, 
     assert sorted(times_s)[25] < 0.03, "even the faster quarter is slow: it is not the load of the machine"
 
 
-@pytest.mark.slow_but("embedded", "nats")
+@pytest.mark.slow_but("embedded")
 async def test_thousands_of_subscriptions_come_and_go_in_little_time(external_broker: SessionBroker) -> None:
     start = time.process_time()  # of this process: a machine that does other things is not slow
     channels = [f"agents/MG{i}/{leaf}" for i in range(1_500) for leaf in ("observation", "command")]

@@ -86,6 +86,7 @@ async def test_a_loop_that_ends_without_closing_leaves_the_will(mosquitto: Mosqu
         await until(lambda: states == ["online", "offline"])
 
 
+@pytest.mark.slow
 def test_a_script_without_a_broker_ends_in_time_and_says_why(env_id: str) -> None:
     done = _run(SYNCHRONOUS, "mqtt://127.0.0.1:1", env_id)
     assert done.returncode == 0

@@ -57,7 +57,7 @@ async def watcher(request: pytest.FixtureRequest, env_id: str) -> AsyncIterator[
         yield watcher
 
 
-@pytest.mark.slow_but("mosquitto")
+@pytest.mark.slow_but("mosquitto-presence")
 @pytest.mark.parametrize("how", ["presence", "own will"])
 async def test_a_killed_process_is_heard_of(watcher: Watcher, env_id: str, how: str) -> None:
     agent = await asyncio.create_subprocess_exec(

@@ -362,6 +362,7 @@ def test_with_emulators_behind_an_impaired_network_too(central: Any) -> None:
     assert 0 < totals.delayed < totals.passed
 
 
+@pytest.mark.slow  # of shipped kinds: test_batched.py of environments
 def test_in_a_batch_each_copy_is_a_single_environment(central: Any) -> None:
     config = {"scenario": scenario(), "observation": "full"}
     batch = BatchedMicrogrids({**config, "num_envs": 3})

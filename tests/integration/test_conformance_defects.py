@@ -54,9 +54,12 @@ def examine_all(
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConformanceResult]:
+def first(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ConformanceResult]:
     """Some broken devices, asked for the promises that they break, and for nothing else."""
-    return examine_all(FIRST, tmp_path_factory.mktemp("first"), {DEFECTS[name].promise for name in FIRST})
+    names = [name for name in FIRST if name in selected(request, "defect")]
+    return examine_all(names, tmp_path_factory.mktemp("first"), {DEFECTS[name].promise for name in names})
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,7 @@ def fails_just_its_line(defect: str, result: ConformanceResult) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow_but("ignores the lease", "ignores a malformed stop")
 @pytest.mark.parametrize("defect", FIRST)
 def test_of_a_few_promises_a_device_fails_the_one_that_it_breaks(
     defect: str, first: dict[str, ConformanceResult]

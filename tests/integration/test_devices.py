@@ -78,6 +78,7 @@ def test_the_scripts_import_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_what_a_device_imports_is_imported_before_it_is_forked(mosquitto: Mosquitto) -> None:
     """Beside a run nine of them share one import; what is left to each is paid for nine times."""
     program = f"""

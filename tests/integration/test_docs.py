@@ -31,6 +31,7 @@ NOT_HERE = {"no-run", "heard"}  # ``heard``: test_docs_wire runs it, beside what
 SHELL_PAGES = [page for page in PAGES if any(not NOT_HERE & set(b.words) for b in blocks(page, "sh"))]
 LONG = {"quickstart.md", "record.md"}  # whole days with emulated devices
 LONG |= {"README.md", "dashboard.md"}  # processes; .ci/run reads the README once more, on a wheel
+LONG |= {"training.md", "agents.md"}  # they compute; test_docs_examples runs an agent of one's own
 LONG |= {"testing-your-controller.md", "testing-your-device.md"}  # test runs, and promises that take waiting
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 from heron_mqtt.testing.faults import FAULT_TRIALS, HEADINGS, KINDS, SUM_HEADINGS, FaultResult, sums
@@ -26,8 +25,8 @@ def rows() -> list[dict[str, str]]:
 def test_every_test_that_proves_a_rule_exists() -> None:
     assert len(NAMED) > 100
     for file in {file for file, _ in NAMED}:
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        found = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+        text = (ROOT / file).read_text(encoding="utf-8")
+        found = set(re.findall(r"^ *(?:async )?def (\w+)\(", text, flags=re.MULTILINE))
         missing = {test for named, test in NAMED if named == file} - found
         assert not missing, f"{file} has no {missing}"
 

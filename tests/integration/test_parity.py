@@ -191,6 +191,7 @@ def test_a_second_episode_is_the_first_again_over_mqtt(make_broker: Callable[[st
     env.close()
 
 
+@pytest.mark.slow_but("fixed_point")
 @pytest.mark.parametrize("solver", ["fixed_point", "pandapower"])
 def test_parity_holds_with_every_solver(solver: str, make_broker: Callable[[str], MessageBroker]) -> None:
     scenario = small({"network.solver": solver, "steps": 4})

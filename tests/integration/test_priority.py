@@ -103,6 +103,7 @@ def test_a_run_that_waits_for_no_clock_is_refused_it(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow_but("run")  # a program that has fewer rights is not forked
 @pytest.mark.parametrize(
     "command",
     [
@@ -128,12 +129,16 @@ def test_who_may_not_have_it_is_told_so_before_anything_begins(tmp_path: Path, c
     assert "CAP_SYS_NICE" in line
 
 
-def test_check_says_whether_this_user_may_have_it() -> None:
+def test_check_says_whether_it_is_possible_here() -> None:
     told = run_heron("check", "hil_battery").out.splitlines()
     (line,) = [line for line in told if line.startswith("real time")]
     problem = priority_problem(40)
     said = "--priority 40: possible here" if problem is None else problem
     assert line == f"real time   a step each 0.4 s; {said}"
+
+
+@pytest.mark.slow  # like who is told so before anything begins
+def test_check_says_that_this_user_may_not_have_it() -> None:
     limited = without_rights([HERON, "check", "hil_battery"])
     done = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=True)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("real time")]

@@ -72,6 +72,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_no_step_imports_anything(tmp_path: Path) -> None:
     """At 100 Hz the milliseconds that it takes make the steps after it begin late."""
     options = ("--no-record", "--json", "--broker", "memory", "--steps", "2", "--realtime", "0.01")

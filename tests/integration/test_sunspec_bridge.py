@@ -773,12 +773,16 @@ def test_what_is_not_there_is_told_in_one_line(
     assert err.count("\n") == 1
 
 
-def test_the_command_line_knows_the_bridge_and_emulators_do_not_load_it() -> None:
+def test_the_command_line_knows_the_bridge() -> None:
     common = ["--agent", "MG1", "--name", "ess", "--broker", "mqtt://127.0.0.1:1"]
     ended = run_heron("device", "sunspec_bridge", *common, "--modbus", "127.0.0.1:1", "--timeout", "0.5")
     assert ended.code == 1
     (line,) = ended.err.splitlines()
     assert "127.0.0.1:1 unit 1: no answer" in line
+
+
+@pytest.mark.slow
+def test_emulators_do_not_load_the_bridge() -> None:
     program = "import sys, powergrid.emulators.__main__, powergrid.emulators.script; "
     program += "print([m for m in sys.modules if 'sunspec' in m or 'pymodbus' in m])"
     command = [sys.executable, "-c", program]

@@ -107,6 +107,7 @@ def test_workers_are_forked_whatever_the_path_and_the_options(project: Path) -> 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
+@pytest.mark.slow
 def test_a_worker_keeps_the_python_that_it_was_given(project: Path) -> None:
     spec = f"popen//python={sys.executable}"
     done = pytest_in(project, "--dist", "load", "--tx", spec, "-k", "test_of_its_own")

@@ -43,6 +43,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_fork_writes_what_it_has_run_and_not_what_was_run_before_it(file: Path) -> None:
     of_the_fork, of_the_process = (set(json.loads(text)[MODULE]) for text in file.read_text().splitlines())
     assert of_the_fork

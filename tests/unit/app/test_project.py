@@ -18,6 +18,7 @@ from powergrid.networks import load_network
 from powergrid.networks.layout import MAX_RISE_PU, SMALLEST_MW, VM_MAX_PU, laid_out
 from powergrid.scenario import load_scenario
 from support.doc_pages import blocks
+from support.heron_command import run_script
 
 
 def test_the_scenario_is_valid(tmp_path: Path) -> None:
@@ -27,6 +28,7 @@ def test_the_scenario_is_valid(tmp_path: Path) -> None:
     assert any(line.startswith("scenario    my_site: 96 steps") for line in lines)
 
 
+@pytest.mark.slow_but("a\"b'c\\\\d")
 @pytest.mark.parametrize("folder", ["d" * 255, "Größe-🔋 x", "a\"b'c\\d", "42"])
 def test_a_folder_of_any_name_holds_a_valid_scenario(folder: str, tmp_path: Path) -> None:
     make_project(tmp_path / folder, "create_cigre_network_lv", 1, 0)
@@ -109,16 +111,10 @@ def test_its_tests_still_pass_with_a_real_device_and_one_more(tmp_path: Path) ->
 
 def test_its_device_says_in_one_line_that_there_is_no_broker(tmp_path: Path) -> None:
     make_project(tmp_path, "create_cigre_network_lv", 2, 0)
-    done = subprocess.run(
-        [sys.executable, "device.py", "mqtt://127.0.0.1:1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("device.py: no answer at mqtt://127.0.0.1:1")
-    assert len(done.stderr.splitlines()) == 1
+    done = run_script(tmp_path / "device.py", "mqtt://127.0.0.1:1")
+    assert done.code == 1
+    assert done.err.startswith("device.py: no answer at mqtt://127.0.0.1:1")
+    assert len(done.err.splitlines()) == 1
 
 
 @pytest.mark.slow_but("order_book")
@@ -157,6 +153,7 @@ def test_power_plants_follow_the_load_with_which_devices_are_sized() -> None:
     assert all(m.pv_mw > 100 * SMALLEST_MW for m in laid_out(load_network("iceland"), 4, 0))
 
 
+@pytest.mark.slow
 def test_the_file_of_a_network_is_found_from_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

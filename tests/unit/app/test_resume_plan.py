@@ -130,7 +130,7 @@ def resumed(case: Case, path: Path, **options: Any) -> RunPlan:
 # -- it goes on --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["case", "centralized"])
+@pytest.mark.parametrize("kind", ["case", pytest.param("centralized", marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_gives_the_trajectory_of_an_uninterrupted_run(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -427,6 +427,7 @@ def of_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield scenario
 
 
+@pytest.mark.slow  # of one file: test_files_read.py
 def test_a_file_that_was_edited_meanwhile_is_refused_by_its_key_and_name(of_files: Path) -> None:
     scenario, folder = of_files, of_files.parent
     path = folder / "run.heron"

@@ -125,6 +125,7 @@ def test_a_run_of_models_alone_holds(folder: Path, centralized: bool) -> None:
     assert broken(verify(path)) == {}
 
 
+@pytest.mark.slow
 def test_scaled_loads_and_those_out_of_service_are_no_power_from_nowhere(folder: Path) -> None:
     net = load_network("create_kerber_landnetz_freileitung_1")
     net.load["scaling"] = 0.6

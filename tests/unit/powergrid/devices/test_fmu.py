@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -122,7 +122,6 @@ def test_what_is_no_number_is_refused_and_moves_nothing(bad: float) -> None:
 
 
 @pytest.mark.parametrize("can_go_back", [True, False])
-@settings(max_examples=25)
 @given(data=st.data())
 def test_a_state_put_back_is_an_exact_undo_however_far(can_go_back: bool, data: st.DataObject) -> None:
     file = battery() if can_go_back else limited()

@@ -129,7 +129,7 @@ def test_every_copy_takes_the_way_of_a_single_environment(horizontal: str, obser
     assert (traded > 0.0) == (horizontal in {"p2p", "order_book"}), "else this compares nothing"
 
 
-@pytest.mark.slow_but("three_microgrids")
+@pytest.mark.slow  # of a few steps: test_every_copy_takes_the_way_of_a_single_environment
 @pytest.mark.parametrize("name", ["three_microgrids", "mw_microgrids"])
 def test_a_day_of_a_shipped_scenario_is_the_same(name: str) -> None:
     config = {"scenario": name, "observation": "local"}

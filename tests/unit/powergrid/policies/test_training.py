@@ -53,6 +53,7 @@ def test_each_day_of_a_curve_is_there_once(script: ModuleType, monkeypatch: pyte
     assert sorted(found._days) == [STEPS * day for day in range(7)]
 
 
+@pytest.mark.slow
 def test_a_day_scores_what_it_does_when_policies_are_evaluated(script: ModuleType) -> None:
     loaded = load_scenario("training_days")
     seeds = [3, 4]

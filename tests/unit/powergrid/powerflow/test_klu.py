@@ -17,7 +17,8 @@ def python(code: str) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("first", [pytest.param(OURS, marks=pytest.mark.slow), THEIRS])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [OURS, THEIRS])
 def test_it_is_the_same_class_whoever_imports_it_first(first: str) -> None:
     assert python(f"{first}\n{OURS}\n{THEIRS}\nprint(ours is theirs)") == "True"
 

@@ -200,6 +200,7 @@ def test_a_network_file_that_changes_is_another_grid(tmp_path: Path) -> None:
     assert grid_key(one) != before
 
 
+@pytest.mark.slow
 def test_a_grid_whose_file_changed_while_it_was_built_is_not_kept(directory: Path, tmp_path: Path) -> None:
     net = load_network("cigre_mv_lv")
     file = tmp_path / "net.json"

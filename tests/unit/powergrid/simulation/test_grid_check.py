@@ -121,6 +121,7 @@ def test_cleared_plans_keep_the_limits_and_are_never_more_than_planned(
     assert 5 < reduced < 40, "some plans are cleared whole and some are not"
 
 
+@pytest.mark.slow_but("voltage")
 @pytest.mark.parametrize("limits", [VOLTAGE, LOADING], ids=["voltage", "loading"])
 def test_pandapower_finds_the_limits_kept_too(simulation: GridSimulation, limits: EnvelopeTable) -> None:
     check, rng = GridCheck(simulation, limits), random.Random(2)
