@@ -214,6 +214,8 @@ def _take_in() -> None:
 def _import_tests() -> None:
     import pytest
 
+    from support.rewritten_ahead import RewritesAhead
+
     os.environ["PYTEST_XDIST_WORKER"] = "gw"  # what is in the folder of the test run is made already
     asked = os.environ[ARGUMENTS].splitlines()
     with tempfile.TemporaryDirectory() as folder, _kept_back(2) as told:
@@ -221,7 +223,7 @@ def _import_tests() -> None:
         if COVERAGE in os.environ:
             ours.append("--no-cov")  # it would begin the data anew
         last = _LastCollection()
-        code = pytest.main([*asked, *ours], plugins=[last])
+        code = pytest.main([*asked, *ours], plugins=[last, RewritesAhead()])
         if code not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED}:
             told.append(f"the tests were not taken in before the workers began: {pytest.ExitCode(code)!r}")
     if code == pytest.ExitCode.OK:

@@ -79,7 +79,13 @@ def project(tmp_path: Path) -> Path:
     """A folder with a space in its name; ``HERON_TEST_FOLDER`` is short, as a socket's path has to be."""
     folder = tmp_path / "a 'path' of one's own"
     (folder / "support").mkdir(parents=True)
-    for name in ("forked_worker.py", "fork_server.py", "line_coverage.py", "schedule.py"):
+    for name in (
+        "forked_worker.py",
+        "fork_server.py",
+        "line_coverage.py",
+        "rewritten_ahead.py",
+        "schedule.py",
+    ):
         shutil.copy(Path(forked_worker.__file__).with_name(name), folder / "support")
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
