@@ -285,7 +285,8 @@ async def test_trap_half_a_connect_is_not_waited_for(kind: str) -> None:
 async def test_trap_checking_passwords_does_not_hold_up_everybody(kind: str, tmp_path: Path) -> None:
     """Thirty logins cost seconds of argon2; a client that is in must not notice."""
     users = tmp_path / "users"
-    users.write_text("".join(f"u{number}:{hash_password(b'right')}\n" for number in range(30)))
+    hashed = hash_password(b"right")  # each login is checked all the same
+    users.write_text("".join(f"u{number}:{hashed}\n" for number in range(30)))
     by_file = {"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(users)}}
     async with running(kind, plugins=by_file, users_file=users) as port, contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(connected(port, "in", user="u0", password="right"))

@@ -100,7 +100,7 @@ def flat(data: Any, key: str = "") -> dict[str, Any]:
         pytest.param({}, marks=pytest.mark.slow),  # those with a grid check have it, and more
         pytest.param({"protocol.horizontal": "consensus"}, marks=pytest.mark.slow),
         pytest.param({"protocol.horizontal": "none"}, marks=pytest.mark.slow),
-        {"protocol.neighbours": "ring", **FOUR},
+        pytest.param({"protocol.neighbours": "ring", **FOUR}, marks=pytest.mark.slow),
         {"protocol.horizontal": "order_book", **FOUR},
         pytest.param({"envelope.grid_check": True}, marks=pytest.mark.slow),
         {
@@ -218,7 +218,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         pytest.param("p2p, ring", "rules", False, marks=pytest.mark.slow),
         ("order_book", "rules", True),
         ("p2p", "one a copy", True),
-        ("consensus", "all copies", False),
+        pytest.param("consensus", "all copies", False, marks=pytest.mark.slow),
         pytest.param("consensus", "rules", True, marks=pytest.mark.slow),
         pytest.param("none", "one a copy", False, marks=pytest.mark.slow),
     ],

@@ -3,6 +3,7 @@
 A power flow looks for the libraries of linear algebra among all that are loaded, 3 to 7 ms. A run asks
 whether anything is kept from the garbage collector, and Python counts half a million objects, 30 ms. A grid
 and an embedded broker ask for the version of a package, which is looked for among all that are installed.
+A command line reads the signature of each command, 2 to 4 ms, and 45 ms where it lists all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _real_count, _real_unfreeze = gc.get_freeze_count, gc.unfreeze
 
 
 def look_up_once() -> None:
-    """Have the libraries and versions that are found now be those that are found from now on."""
+    """Have the libraries, versions and commands that are found now be those that are found from now on."""
     versions_here()
     for name in _ASKING_VERSIONS:
         module = sys.modules.get(name)
@@ -33,6 +34,15 @@ def look_up_once() -> None:
     blas = sys.modules.get("powergrid.powerflow.blas")
     if blas is not None and not hasattr(blas.ThreadpoolController, "cache_info"):
         blas.ThreadpoolController = functools.cache(blas.ThreadpoolController)
+    _read_commands_once()
+
+
+def _read_commands_once() -> None:
+    commands, typer = sys.modules.get("heron_mqtt.cli.run_commands"), sys.modules.get("typer.main")
+    if commands is None or typer is None or hasattr(typer.get_params_from_function, "cache_info"):
+        return
+    typer.get_params_from_function = functools.cache(typer.get_params_from_function)
+    typer.get_command(commands.app)
 
 
 def freeze() -> None:

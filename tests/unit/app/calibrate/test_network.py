@@ -77,7 +77,7 @@ def median_s(channel: ChannelFit) -> float:
     return channel.delay_s + JITTERS[channel.jitter].quantile(0.5, channel.jitter_s, shape)
 
 
-@pytest.mark.slow_but("normal")
+@pytest.mark.slow  # of one: test_delay_loss_and_copies_come_back
 @pytest.mark.parametrize("name", ["uniform", "normal", "lognormal", "pareto"])
 def test_each_distribution_is_told_from_the_others(name: str) -> None:
     rng, jitter = random.Random(1), JITTERS[name]

@@ -19,7 +19,7 @@ from support.powerflow_nets import (
 
 CASES = [
     ("fixed_point", "cigre_lv"),
-    ("fixed_point", "mv_oberrhein"),
+    pytest.param("fixed_point", "mv_oberrhein", marks=pytest.mark.slow),
     ("fixed_point", "menagerie"),
     ("newton", "cigre_mv_der"),
     ("newton", "menagerie_with_generators"),
