@@ -408,6 +408,7 @@ def test_a_retained_setpoint_is_refused_when_the_device_starts(mosquitto: Mosqui
     assert is_seen("a setpoint must not be retained: it is valid only now", line), line
 
 
+@pytest.mark.slow  # a demotion alone: test_safety_ladder.py
 def test_the_gates_of_a_device_that_was_demoted(mosquitto: Mosquitto, env_id: str, tmp_path: Path) -> None:
     ess = "microgrids.MG1.devices.ess"
     changes = {f"{ess}.external": True, f"{ess}.authority": "limited", "profiles.repeat": True}

@@ -236,6 +236,7 @@ def victron(mosquitto: Mosquitto, env_id: str) -> Iterator[Victron]:
         yield box
 
 
+@pytest.mark.slow  # of one: the tests below
 def test_three_makes_of_box_are_driven_and_read_by_configuration_alone(
     mosquitto: Mosquitto, victron: Victron, env_id: str, tmp_path: Path
 ) -> None:

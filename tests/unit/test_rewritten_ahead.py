@@ -29,6 +29,7 @@ def test_each_file_is_rewritten_once_and_again_when_it_changes(config: pytest.Co
     assert rewrite(config) == [folder / "test_b.py"]
 
 
+@pytest.mark.slow  # test_forked_worker.py collects so, too
 def test_a_collection_finds_what_was_rewritten_and_tells_what_cannot_be(pytester: pytest.Pytester) -> None:
     wrong = pytester.makepyfile(test_wrong="def test_it(:\n    pass\n")
     pytester.makepyfile(test_right="def test_it():\n    assert [1] == [2]\n")

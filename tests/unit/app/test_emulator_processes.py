@@ -63,6 +63,7 @@ def _standard_output(process: Process) -> Path:
     return Path(f"/proc/{process.pid}/fd/1").readlink()
 
 
+@pytest.mark.slow  # of one that fails: test_one_that_fails_in_a_shared_process_leaves_the_other_alone
 @pytest.mark.usefixtures("fresh_programs")
 async def test_devices_that_share_a_process_are_each_told_of_when_it_is_killed(
     caplog: pytest.LogCaptureFixture,

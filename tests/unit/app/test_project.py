@@ -117,7 +117,7 @@ def test_its_device_says_in_one_line_that_there_is_no_broker(tmp_path: Path) -> 
     assert len(done.err.splitlines()) == 1
 
 
-@pytest.mark.slow_but("order_book")
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "horizontal"), [(10, "p2p"), (11, "order_book")])
 def test_many_trade_over_an_order_book(tmp_path: Path, count: int, horizontal: str) -> None:
     make_project(tmp_path, "create_kerber_landnetz_freileitung_1", count, 0)

@@ -31,6 +31,7 @@ def test_it_is_used_as_ever(use: str) -> None:
     assert python(f"{OURS}\n{USES[use]}") == "numpy.f2py"
 
 
+@pytest.mark.slow
 def test_what_was_imported_before_is_left_alone() -> None:
     code = (
         f"import numpy.testing as theirs\n{OURS}\nimport numpy\nprint(numpy.testing is theirs, type(theirs))"
