@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ FILES = ("test_a.py", "test_b.py", "inner/test_c.py")
 
 
 @pytest.fixture
-def config(pytester: pytest.Pytester) -> pytest.Config:
+def config(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Config:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     (pytester.path / "inner").mkdir()
     for name in FILES:
         (pytester.path / name).write_text("def test_it():\n    assert 1 + 1 == 2\n")
@@ -30,10 +32,15 @@ def test_each_file_is_rewritten_once_and_again_when_it_changes(config: pytest.Co
 
 
 @pytest.mark.slow  # test_forked_worker.py collects so, too
-def test_a_collection_finds_what_was_rewritten_and_tells_what_cannot_be(pytester: pytest.Pytester) -> None:
-    wrong = pytester.makepyfile(test_wrong="def test_it(:\n    pass\n")
-    pytester.makepyfile(test_right="def test_it():\n    assert [1] == [2]\n")
-    done = pytester.inline_run("-p", "no:cacheprovider", plugins=[RewritesAhead()])
+def test_a_file_is_rewritten_beside_a_collection_which_tells_what_cannot_be(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    wrong = pytester.makepyfile(test_a="def test_it(:\n    pass\n")
+    pytester.makepyfile(test_b="def test_it():\n    assert [1] == [2]\n")
+    words = ("-p", "no:cacheprovider", "--ignore=test_b.py", ".")  # left to the second process
+    done = pytester.inline_run(*words, plugins=[RewritesAhead()])
     (failed,) = [report for report in done.getreports() if report.failed]
     assert wrong.name in failed.nodeid
-    assert list((pytester.path / "__pycache__").glob("test_right.*-pytest-*.pyc"))
+    assert list((pytester.path / "__pycache__").glob("test_b.*-pytest-*.pyc"))
