@@ -256,7 +256,13 @@ class DeviceMapping:
         if self._writer is None or self._checked_range_mw == range_mw:
             return
         self._writer.values.bound_to(range_mw)
-        if found := [*self._writer.unsendable(range_mw), *self._writer.confusions(range_mw)]:
+        writer = self._writer
+        found = [
+            *writer.unsendable(range_mw),
+            *writer.zero_is_no_rest(range_mw),
+            *writer.confusions(range_mw),
+        ]
+        if found:
             raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
         self._checked_range_mw = range_mw
 

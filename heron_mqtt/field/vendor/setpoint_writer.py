@@ -24,6 +24,7 @@ from heron_mqtt.field.vendor.told_apart import confusions, passed_through, power
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
+NEAR_REST = (0.02, 0.05)  # of the largest power: what is sent for these is no rounded 0
 UNITS = {"p_mw": "MW", "q_mvar": "Mvar"}
 ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
 """What a stop sets."""
@@ -113,6 +114,35 @@ class SetpointWriter:
             else:
                 if problem:
                     yield f"no power {'below' if bound < 0.0 else 'above'} 0 can be sent: {problem}"
+
+    def zero_is_no_rest(self, range_mw: tuple[float, float]) -> Iterator[str]:
+        """Yield which value that is sent says off for a power and not for 0, or stands above 0 at 0.
+
+        An ``offset`` of a quantity is the device's own way to count, and is taken as it is.
+        """
+        context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+        if self._waits(self._messages):
+            return
+        for bound in filter(None, range_mw):
+            parts = (0.0, *NEAR_REST, 1.0)
+            asked = [ZERO.model_copy(update={"p_mw": part * bound}) for part in parts]
+            try:
+                rendered = [self.values.render(setpoint, context) for setpoint in asked]
+            except MessageError:
+                return
+            for name in sorted(self._powers):
+                at_0, *near, at_full = (values[name].json for values in rendered)
+                if (
+                    isinstance(at_0, str)
+                    and not is_off(at_0)
+                    and isinstance(at_full, str)
+                    and is_off(at_full)
+                ):
+                    yield f"setpoint.values.{name}: 0 is sent as {at_0!r}, {bound:g} MW as {at_full!r}"
+                is_flat = at_0 in near and at_0 != at_full and not isinstance(at_0, str | bool)
+                if is_flat and at_0 and self.values[name].is_of_power_alone:
+                    nearest = NEAR_REST[near.index(at_0)] * bound
+                    yield f"setpoint.values.{name}: 0 is sent as {at_0:g}, as {nearest:g} MW is; 0 needs its own"
 
     def _check_use(self, problems: Problems) -> None:
         used = {name for m in self._messages for name in m.names}

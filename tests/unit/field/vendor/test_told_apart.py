@@ -228,6 +228,22 @@ def test_a_shorter_list_or_text_leaves_what_it_does_not_name(payload: str) -> No
     assert refusal(setpoint.replace("'discharge'\"", "('discharge' if p > 0 else 'idle')\"")) == ""
 
 
+@pytest.mark.parametrize(("off", "on"), [("OFF", "ON"), ("stop", "run"), ("idle", "heat")])
+def test_a_word_for_no_power_at_a_power_and_not_at_0_is_swapped(off: str, on: str) -> None:
+    words = 'sign = -1\nwords = [{ word = "FIRST" }, { word = "SECOND", from = 500.0 }]\n' + VALUE
+    swapped = words.replace("FIRST", on).replace("SECOND", off)
+    assert f"0 is sent as {on!r}, -0.005 MW as {off!r}" in refusal(swapped, CHARGES)
+    assert refusal(words.replace("FIRST", off).replace("SECOND", on), CHARGES) == ""
+
+
+def test_a_formula_that_makes_a_power_of_0_is_refused() -> None:
+    text = '[setpoint.values.f]\nformula = "FORMULA"\n[[setpoint.messages]]\ntopic = "b/f"\npayload = "{f}"\n'
+    raised = "max(p_mw * 1e6, 500) if p_mw >= 0 else p_mw * 1e6"
+    assert "f: 0 is sent as 500, as 0.0001 MW is" in refusal(VALUE + text.replace("FORMULA", raised))
+    for taken in ("p_mw * 1e6", "round(p_mw * 1e6 / 500) * 500", "32768 + p_mw * 1e6"):
+        assert refusal(VALUE + text.replace("FORMULA", taken)) == ""
+
+
 def test_a_sign_that_does_not_fit_into_what_carries_it_is_refused() -> None:
     commanded = '[[setpoint.messages]]\ntopic = "b/c"\npayload = { v = "{p}" }\nmetrics = { v = "TYPE" }\n'
     for kind in ("UInt8", "UInt16", "UInt32", "UInt64", "DateTime"):
@@ -249,7 +265,7 @@ formula = "p if p != 0 else 'WORD'"
 topic = "b/set/{t}"
 payload = "{v}"
 """
-    assert "0 MW would leave a power standing" in refusal(setpoint.replace("WORD", "discharge"))
+    assert "0 MW would leave a power in force" in refusal(setpoint.replace("WORD", "discharge"))
     assert refusal(setpoint.replace("WORD", "off")) == ""
 
 
@@ -328,7 +344,7 @@ def test_reactive_power_is_told_apart_as_power_is() -> None:
     by_power = reactive(when='when = "q != 0 or p == 0"')  # a stop clears it, 0 var beside a power does not
     assert "0 Mvar (with 0.005 MW) would leave the device as" in refusal(by_power)
     beside_power = reactive(when='when = "p != 0"')  # 0 clears what a power alone has left, not that
-    assert "0 Mvar (with 0.005 MW) would leave a power standing" in refusal(beside_power)
+    assert "0 Mvar (with 0.005 MW) would leave a power in force" in refusal(beside_power)
     with pytest.raises(
         ConfigError, match=r"0 Mvar cannot be sent: setpoint\.values\.q makes of it what it makes of"
     ):
