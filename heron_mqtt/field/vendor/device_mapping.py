@@ -256,13 +256,7 @@ class DeviceMapping:
         if self._writer is None or self._checked_range_mw == range_mw:
             return
         self._writer.values.bound_to(range_mw)
-        writer = self._writer
-        found = [
-            *writer.unsendable(range_mw),
-            *writer.zero_is_no_rest(range_mw),
-            *writer.confusions(range_mw),
-        ]
-        if found:
+        if found := self._writer.problems_of(range_mw):
             raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
         self._checked_range_mw = range_mw
 

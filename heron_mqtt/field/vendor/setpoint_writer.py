@@ -95,6 +95,11 @@ class SetpointWriter:
         """Whether messages, or values beside them, need something that only the device can tell."""
         return bool(self.values.measured_by(self.values.names)) or any(m.learned for m in messages)
 
+    def problems_of(self, range_mw: tuple[float, float]) -> list[str]:
+        """Return why it is not for a device with this range, MW; empty: it is."""
+        every = (self.unsendable, self.zero_is_no_rest, self.confusions)
+        return [problem for problems in every for problem in problems(range_mw)]
+
     def unsendable(self, range_mw: tuple[float, float]) -> Iterator[str]:
         """Yield why no power of a sign that a device with this range has, MW, fits into what carries it."""
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
@@ -132,17 +137,15 @@ class SetpointWriter:
                 return
             for name in sorted(self._powers):
                 at_0, *near, at_full = (values[name].json for values in rendered)
-                if (
-                    isinstance(at_0, str)
-                    and not is_off(at_0)
-                    and isinstance(at_full, str)
-                    and is_off(at_full)
-                ):
-                    yield f"setpoint.values.{name}: 0 is sent as {at_0!r}, {bound:g} MW as {at_full!r}"
-                is_flat = at_0 in near and at_0 != at_full and not isinstance(at_0, str | bool)
-                if is_flat and at_0 and self.values[name].is_of_power_alone:
-                    nearest = NEAR_REST[near.index(at_0)] * bound
-                    yield f"setpoint.values.{name}: 0 is sent as {at_0:g}, as {nearest:g} MW is; 0 needs its own"
+                found = ""
+                if isinstance(at_0, str):
+                    if not is_off(at_0) and isinstance(at_full, str) and is_off(at_full):
+                        found = f"0 is sent as {at_0!r}, {bound:g} MW as {at_full!r}: expected the other way"
+                elif at_0 and at_0 != at_full and at_0 in near and self.values[name].is_of_power_alone:
+                    nearest_mw = NEAR_REST[near.index(at_0)] * bound
+                    found = f"0 is sent as {at_0:g}, as {nearest_mw:g} MW is: expected a number of its own"
+                if found:
+                    yield f"setpoint.values.{name}: {found}"
 
     def _check_use(self, problems: Problems) -> None:
         used = {name for m in self._messages for name in m.names}
