@@ -46,10 +46,7 @@ class PerDeviceMessage(Message):
 
     @model_validator(mode="after")
     def _extras_have_their_type(self) -> Self:
-        extras = self.__pydantic_extra__
-        if not extras:
-            return self
-        texts = self.text_prefixes
+        extras, texts = self.__pydantic_extra__ or {}, self.text_prefixes
         if len(extras) >= MANY and _are_numbers(extras) and not (texts and _has_any(texts, tuple(extras))):
             return self  # nearly all: finite numbers, and none of them where a text belongs
         for name, value in extras.items():
@@ -70,13 +67,14 @@ class PerDeviceMessage(Message):
     def by_prefix(self) -> dict[str, dict[str, Any]]:
         """Return all such fields in one pass, for prefixes of one word: by ``<word>_``, then by name."""
         found: dict[str, dict[str, Any]] = {}
-        last, of_prefix = "", dict[str, Any]()
         for key, value in (self.__pydantic_extra__ or {}).items():
             prefix, name = _split_at_word(key)
-            if prefix != last:  # fields of one prefix mostly stand together
-                last, of_prefix = prefix, found.setdefault(prefix, {})
             is_number = type(value) is int and abs(value) <= MAX_INTEGER  # one that is not ours may be huge
-            of_prefix[name] = float(value) if is_number else value
+            said = float(value) if is_number else value
+            if prefix in found:
+                found[prefix][name] = said
+            else:
+                found[prefix] = {name: said}
         return found
 
 
