@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heron_mqtt.messages import PriceSignal
-from heron_mqtt.messaging.stamping import MessageStamper, utc_text
+from heron_mqtt.messaging.stamping import MAX_SAID, MessageStamper, utc_text
 
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 ZONES = (UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-3)))
@@ -54,3 +54,13 @@ def test_numbers_rise_by_channel() -> None:
     channels = ["price", "run/state", "price", "price"]
     assert [stamper.stamp(c, PriceSignal(value=1.0))["seq"] for c in channels] == [0, 0, 1, 2]
     assert stamper.next_seq("price") == 3
+
+
+def test_what_is_said_again_is_stamped_as_it_was_said_whatever_was_said_meanwhile() -> None:
+    stamper = MessageStamper("operator", "default")
+    prices = [PriceSignal(value=float(n)) for n in range(3 * MAX_SAID)]
+    for price in [*prices, *prices[:2], *prices]:
+        assert stamper.stamp("a", price)["value"] == price.value
+    for n in range(3 * MAX_SAID):  # none of these is held by anyone else
+        assert stamper.stamp("a", PriceSignal(value=-1.0 * n))["value"] == -1.0 * n
+    assert len(stamper._said) <= MAX_SAID
