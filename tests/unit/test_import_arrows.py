@@ -29,6 +29,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.units": "errors",
         "heron_mqtt.deferred_model": "program",
         "heron_mqtt.json_object": "errors",
+        "heron_mqtt.locked_file": "errors",
         "heron_mqtt.named_tuples": "errors",
         "heron_mqtt.end_signals": "program",
         "heron_mqtt.end_times": "program",
