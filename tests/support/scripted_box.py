@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ name = "scripted box"
 [[telemetry]]
 topic = "{base}/power"
 format = "text"
+{telemetry}
 fields.p_mw = {{ unit = "W" }}
 
 [setpoint]
@@ -37,6 +39,15 @@ payload = "{{p}}"
 topic = "{base}/mode"
 payload = "auto"
 {more}
+"""
+ON_CHANGE = """
+[[availability]]
+topic = "{base}/lwt"
+online = ["online"]
+offline = ["offline"]
+
+[liveness]
+by = "availability"
 """
 ANSWER = """
 [[setpoint.answers]]
@@ -62,6 +73,7 @@ class ScriptedBox:
         answers: Whether it answers, and what: ok, no, or nothing.
         frees: Whether the release hands it back.
         every_s: Between two words.
+        reports_changes: It says its power, retained, only when that changes; its will says that it is gone.
     """
 
     def __init__(
@@ -80,13 +92,14 @@ class ScriptedBox:
         frees: bool = True,
         every_s: float = 0.1,
         mute: bool = False,
+        reports_changes: bool = False,
     ) -> None:
         self.base = base
         self.told: list[tuple[str, str]] = []
         self.is_mute = mute
         self._gain, self._delay_s, self._limit_w, self._noise_w = gain, delay_s, limit_w, noise_w
         self._own_w, self._drift_w_s, self._shows, self._frees = own_w, drift_w_s, shows, frees
-        self._answers, self._every_s = answers, every_s
+        self._answers, self._every_s, self._reports_changes = answers, every_s, reports_changes
         self._rng = random.Random(1)
         self._target: float | None = None
         self._next: tuple[float, float | None] | None = None
@@ -95,7 +108,9 @@ class ScriptedBox:
         self._ready = threading.Event()
         parts = urlsplit(url)
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        self._client.on_connect = lambda *_: self._client.subscribe([(f"{base}/set", 1), (f"{base}/mode", 1)])
+        if reports_changes:
+            self._client.will_set(f"{base}/lwt", "offline", retain=True)
+        self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
@@ -109,16 +124,29 @@ class ScriptedBox:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Be gone with a goodbye, of which no message tells. Idempotent."""
         self._done.set()
         self._talking.join(5.0)
         self._client.disconnect()
         self._client.loop_stop()
 
+    def cut(self) -> None:
+        """Lose the connection for a minute, without a goodbye."""
+        self._client.reconnect_delay_set(60, 60)
+        connection = self._client.socket()
+        assert isinstance(connection, socket.socket)
+        connection.shutdown(socket.SHUT_RDWR)
+
     def mapping(self, folder: Path, *, setpoint: str = "", value: str = "", more: str = "") -> Path:
         """Write a mapping of this box, with further lines."""
         file = folder / f"{self.base.replace('/', '-')}.toml"
-        text = MAPPING + (ANSWER if self._answers else "")
-        file.write_text(text.format(base=self.base, setpoint=setpoint, value=value, more=more))
+        text = MAPPING + (ANSWER if self._answers else "") + (ON_CHANGE if self._reports_changes else "")
+        telemetry = 'reports = "on_change"' if self._reports_changes else ""
+        lines = {"setpoint": setpoint, "value": value, "more": more, "telemetry": telemetry}
+        file.write_text(text.format(base=self.base, **lines))
         return file
 
     @property
@@ -136,6 +164,11 @@ class ScriptedBox:
             return self._own_w + self._drift_w_s * (now - self._begun)
         return max(-self._limit_w, min(self._limit_w, self._gain * self._target))
 
+    def _on_connect(self, *_: object) -> None:
+        self._client.subscribe([(f"{self.base}/set", 1), (f"{self.base}/mode", 1)])
+        if self._reports_changes:
+            self._client.publish(f"{self.base}/lwt", "online", retain=True)
+
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         text = message.payload.decode()
         self.told.append((message.topic, text))
@@ -149,7 +182,11 @@ class ScriptedBox:
             self._target = self._next = None
 
     def _talk(self) -> None:
+        last = ""
         while not self._done.wait(self._every_s):
             if not self.is_mute:
                 shown = self.p_w * self._shows + self._rng.gauss(0.0, self._noise_w)
-                self._client.publish(f"{self.base}/power", f"{shown:.3f}")
+                text = f"{shown:.3f}"
+                if text != last or not self._reports_changes:
+                    self._client.publish(f"{self.base}/power", text, retain=self._reports_changes)
+                last = text
