@@ -77,7 +77,7 @@ class DispatchProgram:
             return len(blocks) - 1
 
         self._sold, self._bought = add(0.0, np.inf, -1.0), add(0.0, np.inf, 1.0)
-        self._curtailed = add(0.0, np.inf if lower_bound else 0.0, -1.0)
+        add(0.0, np.inf if lower_bound else 0.0, -1.0)
         for spec in generators:
             edges = np.linspace(0.0, spec.max_p_mw, segments + 1)
             at = edges[:-1] if lower_bound else 0.5 * (edges[:-1] + edges[1:])

@@ -97,11 +97,6 @@ class MappedDevice(FieldDevice):
         if self._state.age_s("p_mw", now_s) <= self._stale_after_s:
             self._condition.speaks()
 
-    def _p_mw_now(self) -> float | None:
-        """Return the power that it said last, MW, positive = injected; None = it is not known now."""
-        telemetry = self._state.telemetry(self._monotonic(), self._stale_after_s)
-        return None if telemetry is None else telemetry.p_mw
-
     # -- what it says --------------------------------------------------------------------------------
 
     async def run(

@@ -58,7 +58,6 @@ class NumberedStream:
         self.publishers: list[Program] = []
         self._boots: list[str] = []
         self._over_at: float | None = None
-        self._waits_at_most = 0
 
     def __enter__(self) -> Self:
         async def subscribe() -> None:
