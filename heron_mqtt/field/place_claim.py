@@ -19,12 +19,12 @@ from pathlib import Path
 
 from heron_mqtt.errors import PlaceTaken
 from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine
+from heron_mqtt.messaging.urls import host_key
 
 _NAMES = Path("/proc/net/unix")
 _PREFIX = "heron-mqtt-place"
 _SHOWN = 16
 """Characters of an environment and of a device that stand in a claim; a name has room for 107."""
-_SAME_MACHINE = frozenset({"localhost", "::1", "ip6-localhost"})
 _LEARNED = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _numbers = itertools.count()
 
@@ -37,10 +37,7 @@ def place_name(host: str, port: int | None = None, *what: object) -> str:
         port: Of TCP; None = ``host`` is a serial port.
         what: Which device there: a unit, a topic.
     """
-    if port is None:
-        where = os.path.realpath(host)
-    else:
-        where = f"{'127.0.0.1' if host.lower() in _SAME_MACHINE else host.lower()}:{port}"
+    where = os.path.realpath(host) if port is None else f"{host_key(host)}:{port}"
     return " ".join([where, *map(str, what)])
 
 

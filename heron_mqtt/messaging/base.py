@@ -56,6 +56,11 @@ class MessageBroker(abc.ABC):
 
     features: ClassVar[Features] = Features()
 
+    @property
+    def site(self) -> str:
+        """Which hosts the server is on, for what is kept on this machine; empty = this one, or none."""
+        return ""
+
     @abc.abstractmethod
     def publish(
         self,

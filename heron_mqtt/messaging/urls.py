@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
@@ -15,6 +17,28 @@ KAFKA_PORTS = {"kafka": 9092, "kafka+tls": 9093}
 SECURE = {"mqtts", "wss", "nats+tls", "kafka+tls"}
 WEB = {"ws", "wss"}
 EXPECTED = "expected mqtt://[user:password@]host[:port][,host[:port]...], mqtts://..., ws://... or wss://..."
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def host_key(host: str) -> str:
+    """Return one text for every spelling of a host: case, a dot at the end, the ways to write an address.
+
+    This machine is ``LOOPBACK``, whether by name or address. Names are not looked up.
+    """
+    text = host.strip("[]").rstrip(".").lower()
+    if text in {"localhost", "ip6-localhost"}:
+        return LOOPBACK
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(text))  # 127.1, 0x7f.1
+        except OSError:
+            return text
+    address = getattr(address, "ipv4_mapped", None) or address
+    return LOOPBACK if address == ipaddress.ip_address("::1") else str(address)
 
 
 @dataclass(frozen=True, slots=True)

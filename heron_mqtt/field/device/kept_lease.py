@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.state_directory import state_directory
@@ -19,21 +19,64 @@ log = logging.getLogger("heron_mqtt.device")
 FILE_BYTES = 4_096
 
 
+MOST_SITES = 4
+UNKNOWN_SITE = "?"  # of what an earlier version has written
+
+
+class _Left(NamedTuple):
+    """What a program left.
+
+    Attributes:
+        holder: Whose setpoint the hardware had.
+        rested: The other sites at which hardware was at rest since.
+    """
+
+    holder: Holder
+    rested: tuple[str, ...]
+
+    def seen_at_rest(self, site: str) -> _Left:
+        """Return the same, where hardware was at rest at one more site."""
+        return self._replace(rested=tuple(dict.fromkeys((*self.rested, site)))[-MOST_SITES:])
+
+
+def _left_in(told: Any) -> dict[str, _Left]:
+    """Return what programs left, by site.
+
+    Raises:
+        ValueError: A file holds something else.
+    """
+    if not isinstance(told, dict) or not ("left" in told or told.get("state") in {"free", "held"}):
+        raise ValueError("expected an object with what programs left, by site")
+    if "left" not in told:
+        held = told["state"] == "held"
+        return {UNKNOWN_SITE: _Left(Holder(told["holder"], told["boot"]), ())} if held else {}
+    return {
+        site: _Left(Holder(each["holder"], each["boot"]), tuple(each["rested"]))
+        for site, each in told["left"].items()
+    }
+
+
 class KeptLease:
     """What a device says of its lease, kept for the next program of its name on this machine.
 
     The file is locked while a program uses it. What a program that lives has written counts for nobody else.
 
     It is named after the device and not after its broker. A program that starts again may find its device at
-    another one: an embedded broker has a new port, a site's a new address. Hardware that it took for another
-    device's would be left driven; hardware that is another device's after all is only brought to rest.
+    another one, as a site's broker has a new address. Hardware that it took for another device's would be
+    left driven; hardware that is another device's after all is only brought to rest, once. But what a program
+    at another site left stays in the file until one of that site has brought it to rest: the plant's device
+    may have been killed, and a bench beside it run a device of the same name.
 
     Args:
         topic: The whole topic of the lease: it names environment and device.
+        site: Where its broker is, as ``MessageBroker.site``.
     """
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, site: str = "") -> None:
         self._topic = topic
+        self._site = site
+        self._left: dict[str, _Left] = {}  # by site
+        self._is_read = False
         self._name = f"{hashlib.sha256(topic.encode()).hexdigest()[:32]}.json"
         self._file: LockedFile | None = None
         self._reported: set[str] = set()
@@ -44,12 +87,14 @@ class KeptLease:
         """Return whose setpoint the last program left in the hardware, alone in a tuple; None = not known."""
         try:
             file = self._opened() if self._path.is_file() else None
-            content = b"" if file is None else file.read(FILE_BYTES)
-            if not content.strip():
+            if file is None or not file.read(FILE_BYTES).strip():
                 return None
-            told = json.loads(content)
-            return (Holder(told["holder"], told["boot"]) if told["state"] == "held" else None,)
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as exc:
+            self._read(file)
+            own = self._left.get(self._site)
+            foreign = (left for left in self._left.values() if self._site not in left.rested)
+            found = own or next(foreign, None)
+            return (None if found is None else found.holder,)
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as exc:
             self._report("cannot be used", f"cannot be read: {exc}")
             return None
 
@@ -59,19 +104,38 @@ class KeptLease:
         It is there for the next program at once. A thread forces it to the disk, for a power cut: that takes
         some milliseconds, and on a disk that hangs no lease and no stop waits for it.
         """
-        told: dict[str, Any] = {"state": "free"}
-        if holder is not None:
-            told = {"state": "held", "holder": holder.sender, "boot": holder.boot}
         try:
             file = self._opened()
+            if file is not None and not self._is_read:  # what it holds of other sites stays
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                    self._read(file)
+            told = self._told(holder)
             if file is not None:
-                file.rewrite(json.dumps(told, ensure_ascii=False).encode(), FILE_BYTES)
+                file.rewrite(told, FILE_BYTES)
                 self._force(file)
             elif holder is not None and CAN_LOCK:
                 what = "another program of this name lives on this machine, and has it locked"
                 self._report(what, f"{what}: end that one, or use names of their own for two devices")
         except (OSError, RuntimeError) as exc:
             self._report("cannot be used", f"cannot be written: {exc}")
+
+    def _read(self, file: LockedFile) -> None:
+        self._is_read = True
+        self._left = _left_in(json.loads(file.read(FILE_BYTES)))
+
+    def _told(self, holder: Holder | None) -> bytes:
+        """Return what the file is to hold: what is left here, and what is left at other sites."""
+        for site in (self._site, UNKNOWN_SITE):
+            self._left.pop(site, None)
+        others = [*self._left.items()][-MOST_SITES:]
+        if holder is None:  # the hardware rests
+            others = [(site, left.seen_at_rest(self._site)) for site, left in others]
+        self._left = dict(others) if holder is None else {**dict(others), self._site: _Left(holder, ())}
+        told = {
+            site: {"holder": left.holder.sender, "boot": left.holder.boot, "rested": left.rested}
+            for site, left in self._left.items()
+        }
+        return json.dumps({"left": told}, ensure_ascii=False).encode()
 
     def close(self) -> None:
         """Let another program have the file. Idempotent."""

@@ -75,7 +75,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         is_hardware = broker.features.external and not self.is_model
         keeps = is_hardware and self._keeps_lease
         self._lease_channel = topics.device(agent_id, name, "lease")
-        self._kept = KeptLease(broker.topic_of(self._lease_channel)) if keeps else None
+        self._kept = KeptLease(broker.topic_of(self._lease_channel), broker.site) if keeps else None
         self._is_doubt_told = False
         self._is_left_known = not keeps  # whether an earlier program left it driven
         self._is_left_heeded = not is_hardware  # it is brought to rest, or left to another program that lives

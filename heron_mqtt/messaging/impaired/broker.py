@@ -93,6 +93,11 @@ class ImpairedBroker(LoopBoundBroker):
         """What the inner broker can carry."""
         return self.inner.features
 
+    @property
+    def site(self) -> str:
+        """See ``MessageBroker.site``."""
+        return self.inner.site
+
     def observe(self, tap: MessageTap | None) -> None:
         """Tell ``tap`` of every message, and of what the network does to it, as seen from this side."""
         self._dispatcher.tap = self._network.tap = tap

@@ -13,7 +13,7 @@ from heron_mqtt.messaging.core.dispatcher import Dispatcher
 from heron_mqtt.messaging.core.subscription import MAX_CHANNELS, Callback, Subscription
 from heron_mqtt.messaging.loop_bound import LoopBoundBroker
 from heron_mqtt.messaging.mqtt.kept_session import KeptSession
-from heron_mqtt.messaging.mqtt.options import MqttOptions
+from heron_mqtt.messaging.mqtt.options import MqttOptions, is_loopback
 from heron_mqtt.messaging.mqtt.outbox_reports import OutboxReports
 from heron_mqtt.messaging.mqtt.session import CLOSE_S, MqttSession
 from heron_mqtt.messaging.outbox import Outbox
@@ -27,6 +27,7 @@ from heron_mqtt.messaging.topics import (
     is_storable,
     while_away,
 )
+from heron_mqtt.messaging.urls import host_key
 
 
 class SessionBroker(LoopBoundBroker):
@@ -59,6 +60,12 @@ class SessionBroker(LoopBoundBroker):
     def observe(self, tap: MessageTap | None) -> None:
         """Tell ``tap`` of every message from now on; see ``MessageBroker.observe``."""
         self._dispatcher.tap = tap
+
+    @property
+    def site(self) -> str:
+        """See ``MessageBroker.site``; the same for every spelling of its hosts."""
+        hosts = {host_key(host) for host, _ in self.options.hosts}
+        return "" if all(map(is_loopback, hosts)) else ",".join(sorted(hosts))
 
     @property
     def connected(self) -> bool:

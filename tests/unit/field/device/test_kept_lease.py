@@ -104,6 +104,65 @@ def test_what_a_program_left_at_one_broker_is_known_to_the_next_at_another() -> 
     serve(starts)  # at a broker of its own
 
 
+def test_what_was_left_at_another_site_stays_until_one_of_that_site_has_brought_it_to_rest() -> None:
+    def program(site: str) -> KeptLease:
+        return KeptLease(LEASE, site)
+
+    plant = program("plant.lan")
+    plant.save(HOLDER)
+    plant.close()  # killed
+    for expected in (HOLDER, None):  # a bench beside it heeds it once, drives its own, and ends in order
+        bench = program("")
+        assert bench.load() == (expected,)
+        bench.save(Holder("MG1", "bench"))
+        bench.save(None)
+        bench.close()
+    again = program("plant.lan")
+    assert again.load() == (HOLDER,)
+    again.save(None)
+    again.close()
+    for site in ("plant.lan", "", "another"):
+        later = program(site)
+        assert later.load() == (None,)
+        later.close()
+
+
+def test_a_program_that_has_not_looked_keeps_what_was_left_at_another_site() -> None:
+    plant = KeptLease(LEASE, "plant.lan")
+    plant.save(HOLDER)
+    plant.close()
+    bench = KeptLease(LEASE)
+    bench.save(None)
+    bench.close()
+    assert KeptLease(LEASE, "plant.lan").load() == (HOLDER,)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"state": "held", "holder": "MG1", "boot": "g1"}', (HOLDER,)),
+        ('{"state": "free"}', (None,)),
+        ("[]", None),
+        ("null", None),
+        ('{"left": []}', None),
+        ('{"left": {"": 5}}', None),
+        ("{", None),
+    ],
+)
+def test_a_file_of_an_earlier_version_is_read_and_a_damaged_one_is_not_known(
+    content: str, expected: tuple[Holder | None] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = KeptLease(LEASE, "plant.lan")
+    kept.save(None)
+    kept.close()
+    next((state_directory() / "leases").iterdir()).write_text(content)
+    assert kept.load() == expected
+    assert ("cannot be read" in caplog.text) is (expected is None)
+    kept.save(None)
+    assert kept.load() == (None,)
+    kept.close()
+
+
 def test_of_two_programs_of_one_name_at_two_brokers_the_second_says_what_it_cannot_keep(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
