@@ -151,7 +151,7 @@ async def test_a_device_has_as_long_to_show_its_release_as_the_answer_of_its_gat
             answer = AuthorityState(level="shadow", env_id="small", hand_back_s=hand_back_s)
             return await why_not_handed_back(device_and_url, None, "MG1/ess", answer)
 
-        assert await left("held", 0.1) == "it has not taken its release within 0.1 s: it is silent"
+        assert await left("held", 0.1) == "it has not accepted its release within 0.1 s: it is silent"
         waiting = asyncio.create_task(left("held", 60.0))
         await asyncio.sleep(0.5)
         assert not waiting.done()

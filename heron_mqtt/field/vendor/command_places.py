@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 
-Place = tuple[Any, ...]
+CommandPlace = tuple[Any, ...]
 _PAIRS = re.compile(r"[;&,\s]\s*")
 
 
@@ -82,7 +82,9 @@ class CommandPlaces:
                 named_by = self._named_by.get(one.group, frozenset())
                 self._named_by[one.group] = named_by | self._differ_in(one, other, groups[one.group])
 
-    def of(self, part: CommandPart, content: Callable[[Any], Any], topic: Any) -> Iterator[tuple[Place, Any]]:
+    def of(
+        self, part: CommandPart, content: Callable[[Any], Any], topic: Any
+    ) -> Iterator[tuple[CommandPlace, Any]]:
         """Yield the places of a message, and what it sets there.
 
         Args:
@@ -93,15 +95,15 @@ class CommandPlaces:
         yield from self._within(part, content, (topic,))
 
     def _within(
-        self, part: CommandPart, content: Callable[[Any], Any], place: Place
-    ) -> Iterator[tuple[Place, Any]]:
+        self, part: CommandPart, content: Callable[[Any], Any], place: CommandPlace
+    ) -> Iterator[tuple[CommandPlace, Any]]:
         place = (*place, *self._key(part))
         for name, leaf in part.leaves.items():
             yield (*place, name), content(leaf)
         for item in part.items:
             yield from self._within(item, content, (*place, item.group[-1]))
 
-    def _key(self, part: CommandPart) -> Place:
+    def _key(self, part: CommandPart) -> CommandPlace:
         """Return what tells a command from others at its place."""
         names = self._named_by.get(part.group, frozenset())
         found = tuple(f"{n}={_word(part.leaves[n])}" for n in sorted(names) if n in part.leaves)

@@ -59,7 +59,7 @@ class _Mailbox:
         """
 
 
-class _Channel:
+class _ChannelRecord:
     """What is at hand of one channel that messages came on, so that each of them looks for it only once.
 
     Attributes:
@@ -122,8 +122,8 @@ class Dispatcher:
         self._lock = threading.RLock()
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._wide: dict[str, None] = {}  # filters with wildcards among them: the only ones to search
-        self._channels: dict[str, _Channel] = {}
-        self._routed: list[_Channel] = []  # of these, the ones whose subscriptions are known
+        self._channels: dict[str, _ChannelRecord] = {}
+        self._routed: list[_ChannelRecord] = []  # of these, the ones whose subscriptions are known
         self._troubled: dict[str, ChannelTrouble] = {}
         self._mailboxes: dict[str, _Mailbox] = {}
         self._foreign: dict[str, Json] = {}  # the last message of each channel that has no sequence
@@ -191,7 +191,7 @@ class Dispatcher:
             at_hand.subscriptions = None
         self._routed.clear()
 
-    def _take_to_hand(self, channel: str) -> _Channel:
+    def _take_to_hand(self, channel: str) -> _ChannelRecord:
         """Have a channel at hand; of too many, all others are laid aside.
 
         A stream whose messages are taken without asking the tracker is handed back to it before it is left:
@@ -203,7 +203,7 @@ class Dispatcher:
                     self._tracker.keep(known.sender, known.boot, name, known.stream)
             self._channels.clear()
             self._routed.clear()
-        at_hand = self._channels[channel] = _Channel()
+        at_hand = self._channels[channel] = _ChannelRecord()
         return at_hand
 
     # -- arrival -----------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ class Dispatcher:
         self.stats.received += 1
         subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
-    def _mailbox_of(self, channel: str, at_hand: _Channel) -> _Mailbox | None:
+    def _mailbox_of(self, channel: str, at_hand: _ChannelRecord) -> _Mailbox | None:
         """Return a channel's mailbox, if it has one or gets one now, and have it at hand."""
         box = self._mailboxes.get(channel)
         if box is None and self._keeps_all and len(self._mailboxes) < MAX_CHANNELS:
@@ -339,7 +339,7 @@ class Dispatcher:
         at_hand.mailbox = box
         return box
 
-    def _is_known(self, channel: str, at_hand: _Channel, message: Json, retained: bool) -> bool:
+    def _is_known(self, channel: str, at_hand: _ChannelRecord, message: Json, retained: bool) -> bool:
         """Whether a message has come before; it is not just the next of the stream that is followed."""
         sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")
         if at_hand.stream is not None and at_hand.is_of(sender, boot):
@@ -368,7 +368,7 @@ class Dispatcher:
             self.stats.report("gap", channel, f"{sender} jumped to seq {seq}: it does not count by one")
         return arrival is Arrival.DUPLICATE
 
-    def _follow(self, channel: str, at_hand: _Channel, sender: str, boot: str) -> None:
+    def _follow(self, channel: str, at_hand: _ChannelRecord, sender: str, boot: str) -> None:
         """Remember the stream of a channel's last message: the next one is likely to go on with it."""
         stream = self._tracker.stream(sender, boot, channel)
         if at_hand.stream is not None and not at_hand.is_of(sender, boot):

@@ -167,7 +167,7 @@ def test_the_file_of_a_network_is_found_from_the_project(
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text("mine")
-    with pytest.raises(ConfigError, match=r"agent\.py: is there already"):
+    with pytest.raises(ConfigError, match=r"agent\.py: exists already"):
         make_project(tmp_path, "create_cigre_network_lv", None, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["agent.py"]
 

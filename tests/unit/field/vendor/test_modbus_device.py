@@ -292,10 +292,10 @@ async def test_a_value_is_never_more_than_was_meant(make: Any) -> None:
 
 
 async def test_a_value_that_does_not_fit_is_rejected_and_not_cut_off(make: Any) -> None:
-    registers = {**TABLE["registers"], "power": {"address": 11}}
+    registers = {**TABLE["registers"], "power": {"address": 11, "type": "int16", "scale": 0.1}}
     site = await make({**TABLE, "registers": registers})
-    rejected = (await site.gateway.ask(-0.001, 10.0))["rejected"]
-    assert "register power: -1000 is no uint16, which holds whole numbers from 0 to 65535" in rejected
+    rejected = (await site.gateway.ask(-0.005, 10.0))["rejected"]
+    assert "register power: -50000 is no int16, which holds whole numbers from -32768 to 32767" in rejected
     assert site.box.writes() == []
 
 

@@ -591,13 +591,13 @@ async def test_what_a_killed_program_left_is_known_on_its_machine_where_the_brok
 
         def noting(topic: str, *args: Any, **how: Any) -> Any:
             [file] = (state_directory() / "leases").iterdir()
-            told.append((topic, json.loads(file.read_text())["state"]))
+            told.append((topic, json.loads(file.read_text())["left"][""]["holder"]))
             return publish_raw(topic, *args, **how)
 
         site.wire.publish_raw = noting
         site.send(0.002)
         await until(lambda: told, "the setpoint")
-        assert told == [("box/set", "held")], "kept before the box was told"
+        assert told == [("box/set", "MG1")], "kept before the box was told"
         await site.end()
         assert kept.load() == (None,), "it was handed back"
     kept.save(Holder("MG1", "g0"))
