@@ -70,11 +70,15 @@ def every(
 
 
 ALSO = {
-    "accepts a replay": ["long-lease"],
+    "accepts a replay": ["long-lease", "owner"],
     "takes the lease from the arrival": ["long-lease"],
     "lets the stale take over": ["owner"],
+    "takes an old release": ["stop-stays"],
 }
-"""Promises that such a device breaks, too: a long lease also ends by the telemetry that is echoed."""
+"""Promises that such a device breaks, too.
+
+A long lease also ends by the telemetry that is echoed, a stale takeover is one, an old release ends a stop.
+"""
 
 
 def fails_just_its_line(defect: str, result: ConformanceResult) -> None:

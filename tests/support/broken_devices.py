@@ -110,7 +110,7 @@ DEFECTS = {
         "if seq <= newest.get(who, -1):",
         "if newest.get(who, -1) - 30 < seq <= newest.get(who, -1):",
     ),
-    "forgets the numbers at a stop": _defect("copies", _PRESSED, f"        newest.clear()\n{_PRESSED}"),
+    "forgets the numbers at a stop": _defect("stop", _PRESSED, f"        newest.clear()\n{_PRESSED}"),
     "forgets the numbers at a release": _defect(
         "copies",
         "            answered = ack or answered\n            go_safe()",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 
 CommandPlace = tuple[Any, ...]
+_NUMBER = re.compile(rf"['\"]?{PLACEHOLDER.pattern}['\"]?|-?\b[0-9]+(\.[0-9]+)?\b")
 _PAIRS = re.compile(r"[;&,\s]\s*")
 
 
@@ -57,21 +58,21 @@ class CommandPlaces:
     """The places of a mapping's messages.
 
     Args:
-        messages: What each message sends; None = it writes registers.
+        messages: What each message sends.
         sent_together: For each setpoint that is tried, which of them it sends.
         values: The names of the mapping's values; other placeholders differ in each message.
     """
 
     def __init__(
         self,
-        messages: Sequence[CommandPart | None],
+        messages: Sequence[CommandPart],
         sent_together: Iterable[Collection[int]],
         values: Collection[str],
     ) -> None:
         self._values = frozenset(values)
         self._named_by: dict[tuple[str, ...], frozenset[str]] = {}
         groups: dict[tuple[str, ...], list[CommandPart]] = {}
-        parts = [[] if message is None else list(message.every()) for message in messages]
+        parts = [list(message.every()) for message in messages]
         for part in (part for several in parts for part in several):
             groups.setdefault(part.group, []).append(part)
         pairs = {pair for sent in sent_together for pair in combinations(sorted(sent), 2)}
@@ -97,14 +98,14 @@ class CommandPlaces:
     def _within(
         self, part: CommandPart, content: Callable[[Any], Any], place: CommandPlace
     ) -> Iterator[tuple[CommandPlace, Any]]:
-        place = (*place, *self._key(part))
+        place = (*place, *self.key(part))
         for name, leaf in part.leaves.items():
             yield (*place, name), content(leaf)
         for item in part.items:
             yield from self._within(item, content, (*place, item.group[-1]))
 
-    def _key(self, part: CommandPart) -> CommandPlace:
-        """Return what tells a command from others at its place."""
+    def key(self, part: CommandPart) -> CommandPlace:
+        """Return what tells a command from others at its place: empty where nothing does."""
         names = self._named_by.get(part.group, frozenset())
         found = tuple(f"{n}={_word(part.leaves[n])}" for n in sorted(names) if n in part.leaves)
         return found or ((part.nth,) if len(part.group) > 1 else ())
@@ -130,7 +131,8 @@ class CommandPlaces:
             return frozenset(names)
         if names or one.leaves.keys() != other.leaves.keys():
             return frozenset()
-        return frozenset(name for name in carrying & shared if one.leaves[name] != other.leaves[name])
+        of_values = [placeholders([*one.leaves_of(n), *other.leaves_of(n)]) & self._values for n in carrying]
+        return frozenset(n for n, values in zip(carrying, of_values, strict=True) if len(values) > 1)
 
 
 def parts_of(topic: str, payload: Any) -> CommandPart:
@@ -159,8 +161,10 @@ def _leaves(payload: Any, key: str) -> Iterator[tuple[str, Any]]:
     pairs = [part.partition("=") for part in parts]
     if pairs and all(name and equals for name, equals, _ in pairs):
         yield from ((f"{key}.{name}" if key else name, value) for name, _, value in pairs)
-    else:
-        yield key or repr(payload), payload
+    elif key or (isinstance(payload, list) and all(isinstance(item, Mapping) for item in payload)):
+        yield key, payload
+    else:  # the number in it may be another one, or the value in its place
+        yield _NUMBER.sub("#", payload if isinstance(payload, str) else repr(payload)), payload
 
 
 def _is_word(leaf: Any) -> bool:

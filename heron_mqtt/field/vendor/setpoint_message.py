@@ -94,8 +94,10 @@ class SetpointMessage:
         self.learned = in_it - set(values.names) - BUILT_IN_NAMES
         """The placeholders in it that are learned from the topics of the device's messages."""
         self._lasting = values.lasting(self.names)
-        self.command = None if table.registers is not None else parts_of(str(table.topic), table.payload)
-        """What it sends on MQTT, by its members; None = it writes registers."""
+        self.command = parts_of(
+            str(table.topic or ""), table.payload if registers is None else table.registers
+        )
+        """What it sends, by the members of its payload, or its registers."""
 
     def steps(self) -> Iterator[tuple[str, float]]:
         """Yield its values that stand alone in an integer of the device, and what one step of that is."""
@@ -135,7 +137,7 @@ class SetpointMessage:
             for name in sorted(self.registers_of(powers)):
                 table = self._registers.registers[name].table
                 yield f"{table.area} {table.address}"
-        elif self.command is not None and self.carries(powers):
+        elif self.carries(powers):
             topic = place_of(str(self._table.topic))
             members = {name: json.dumps(each) for name, each in self.command.members()}
             fixed = sorted(f"{name}={text}" for name, text in members.items() if place_of(text) == text)
@@ -238,8 +240,8 @@ class SetpointMessage:
         if table.registers is not None and self._registers is not None:
             filled = filled_registers(table.registers, values, context.built_ins)
             writes = self._registers.writes(filled, table.function)
-            return [{(w.area, w.address + i): word for i, word in enumerate(w.words)} for w in writes]
-        assert self.command is not None
+            key = places.key(self.command)  # of a mailbox: which command its argument is of
+            return [{(*key, w.area, w.address + i): word for i, word in enumerate(w.words)} for w in writes]
         topic = self._content(table.topic, values)
         return [dict(places.of(self.command, lambda leaf: self._content(leaf, values), topic))]
 

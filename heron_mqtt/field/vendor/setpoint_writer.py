@@ -24,10 +24,15 @@ from heron_mqtt.field.vendor.told_apart import confusions, passed_through, power
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
-NEAR_REST = (0.02, 0.05)  # of the largest power: what is sent for these is no rounded 0
+NEAR_REST = (0.02, 0.05)  # of the largest power
+NOT_ROUNDED = 0.2
 UNITS = {"p_mw": "MW", "q_mvar": "Mvar"}
 ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
 """What a stop sets."""
+
+
+def _of_power(p_mw: float) -> Setpoint:
+    return ZERO.model_copy(update={"p_mw": p_mw})
 
 
 class _Sent(NamedTuple):
@@ -121,31 +126,49 @@ class SetpointWriter:
                     yield f"no power {'below' if bound < 0.0 else 'above'} 0 can be sent: {problem}"
 
     def zero_is_no_rest(self, range_mw: tuple[float, float]) -> Iterator[str]:
-        """Yield which value that is sent says off for a power and not for 0, or stands above 0 at 0.
+        """Yield which value that is sent says off for a power and not for 0, or makes of 0 a small power.
 
-        An ``offset`` of a quantity is the device's own way to count, and is taken as it is.
+        What is the same for 0 and for small powers of both signs is rounded, wherever the device begins to
+        count; of a device with one sign, what is the same up to a fifth of its power. Nothing else may differ
+        between 0 and the largest power: beside the least current of a charger 0 may send that it is off.
         """
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+        bounds = [bound for bound in range_mw if bound]
         if self._waits(self._messages):
             return
-        for bound in filter(None, range_mw):
-            parts = (0.0, *NEAR_REST, 1.0)
-            asked = [ZERO.model_copy(update={"p_mw": part * bound}) for part in parts]
-            try:
-                rendered = [self.values.render(setpoint, context) for setpoint in asked]
-            except MessageError:
-                return
-            for name in sorted(self._powers):
-                at_0, *near, at_full = (values[name].json for values in rendered)
-                found = ""
-                if isinstance(at_0, str):
-                    if not is_off(at_0) and isinstance(at_full, str) and is_off(at_full):
-                        found = f"0 is sent as {at_0!r}, {bound:g} MW as {at_full!r}: expected the other way"
-                elif at_0 and at_0 != at_full and at_0 in near and self.values[name].is_of_power_alone:
-                    nearest_mw = NEAR_REST[near.index(at_0)] * bound
-                    found = f"0 is sent as {at_0:g}, as {nearest_mw:g} MW is: expected a number of its own"
-                if found:
-                    yield f"setpoint.values.{name}: {found}"
+        near = NEAR_REST if len(bounds) > 1 else (*NEAR_REST, NOT_ROUNDED)
+        try:
+            rest, *full = (self._sent(_of_power(p_mw), context) for p_mw in (0.0, *bounds))
+            is_flat = [
+                not any(self._differing(rest, self._sent(_of_power(part * bound), context)) for part in near)
+                for bound in bounds
+            ]
+        except MessageError:
+            return
+        is_raised = any(is_flat) and (len(is_flat) == 1 or not all(is_flat))
+        for name in sorted(self._powers):
+            at_0 = rest.values[name].json
+            if not isinstance(at_0, str):
+                rises = any(abs(float(sent.values[name].json)) > abs(at_0) for sent in full)
+                if (
+                    at_0
+                    and is_raised
+                    and rises
+                    and all(self._differing(rest, sent) <= {name} for sent in full)
+                ):
+                    yield f"setpoint.values.{name}: 0 is sent as small powers are, {at_0:g}: 0 needs its own"
+                continue
+            for bound, sent in zip(bounds, full, strict=True):
+                word = sent.values[name].json
+                if not is_off(at_0) and isinstance(word, str) and is_off(word):
+                    what = f"0 is sent as {at_0!r}, {bound:g} MW as {word!r}: expected the other way"
+                    yield f"setpoint.values.{name}: {what} (of a contact that blocks, send true or false)"
+
+    def _differing(self, one: _Sent, other: _Sent) -> set[str]:
+        """Return the values by which two setpoints tell the device something else; ``""``: other messages."""
+        names = self.values.lasting({name for i in one.indices for name in self._messages[i].sent})
+        found = {name for name in names if one.values[name].json != other.values[name].json}
+        return found if one.indices == other.indices else {*found, ""}
 
     def _check_use(self, problems: Problems) -> None:
         used = {name for m in self._messages for name in m.names}
@@ -249,10 +272,12 @@ class SetpointWriter:
         """Yield the same, given what is told: what 0 of both sets, and its words."""
         whole = {series: {p: together(r) for p, r in of_sizes.items()} for series, of_sizes in told.items()}
         sizes = frozenset().union(*(sizes_in(each) for each in whole.values()))
-        for (quantity, beside), each in whole.items():
+        for (quantity, beside), every in whole.items():
             unit, other = UNITS[quantity], UNITS["q_mvar" if quantity == "p_mw" else "p_mw"]
             shown = f"{unit} (with {beside:g} {other})" if beside else unit
-            zero_here = each.pop(0.0, zero)
+            zero_here = every.pop(0.0, zero)
+            told_as_0 = zero_here if beside else None  # with a power beside it, which is then the same
+            each = {size: effects for size, effects in every.items() if effects != told_as_0}
             of_words = words if quantity == "p_mw" and not beside else ()
             for its_zero in (zero, zero_here) if beside else (zero,):
                 yield from confusions(each, its_zero, of_words, unit=shown, sizes=sizes)

@@ -72,6 +72,13 @@ def confusions(
         if p_mw < 0.0 and other is not None:
             yield f"{p_mw:g} {unit} would send the device the same as {other:g} {unit}"
             break
+    if (stays := _other_sign_stays(driving)) is not None:
+        other, p_mw, taken_for = stays
+        yield (
+            f"after {other:g} {unit}, {p_mw:g} {unit} would leave the device as {taken_for:g} {unit} does: "
+            "let its messages clear what the other sign has set"
+        )
+        return
     held: dict[frozenset[Any], float] = {}
     for (_, before), (p_mw, effects) in product((*driving.items(), (0.0, {})), driving.items()):
         held.setdefault(frozenset({**before, **effects}.items()), p_mw)
@@ -121,6 +128,8 @@ def passed_through(
             if state not in powers_in:
                 powers_in[state] = [p for p, whole in driving.items() if whole.items() <= state]
             for p in powers_in[state]:
+                if driving[p] in (effects, driving[after]):  # a power that is rounded to the same
+                    continue
                 if not min(before, after, 0.0) <= p <= max(before, after, 0.0):
                     yield (
                         f"on the way from {before:g} to {after:g} {unit} the device would have {p:g} {unit} "
@@ -128,6 +137,24 @@ def passed_through(
                         'function = "multiple"), or send 0 first'
                     )
                     return
+
+
+def _other_sign_stays(driving: Mapping[float, Effects]) -> tuple[float, float, float] | None:
+    """Return two powers, one after the other, and one of the other sign of which all is in force then.
+
+    That one sets all places of the second, and more: a word for its sign that the second does not take back.
+    """
+    by_places: dict[frozenset[Any], dict[frozenset[Any], float]] = {}
+    for p, effects in driving.items():
+        by_places.setdefault(frozenset(effects), {})[frozenset(effects.items())] = p
+    for (other, before), (p, effects) in product(driving.items(), driving.items()):
+        state = {**before, **effects}
+        for places, powers in by_places.items():
+            if effects.keys() < places <= state.keys():
+                found = powers.get(frozenset((place, state[place]) for place in places))
+                if found is not None and found * p < 0.0:
+                    return other, p, found
+    return None
 
 
 def _left_by_other_side(
@@ -175,4 +202,4 @@ def sizes_in(driving: Mapping[float, Effects]) -> frozenset[Any]:
 
 
 def _named(place: Any) -> str:
-    return " ".join(map(_named, place)) if isinstance(place, tuple) else str(place).strip("'")
+    return " ".join(filter(None, map(_named, place))) if isinstance(place, tuple) else str(place).strip("'")

@@ -159,6 +159,7 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         "copies",
         "a setpoint is applied once: copies and older setpoints have no effect",
         setpoints.check_copies,
+        "pace lease-end",
     ),
     _wire(
         3,

@@ -6,6 +6,7 @@ import json
 import uuid
 
 from heron_mqtt.json_object import Json
+from heron_mqtt.testing.device_checks.waiting import is_no_copy_done
 from heron_mqtt.testing.device_harness import DeviceHarness, need
 
 STOP_S = 21.0  # a stop is looked at again after this time
@@ -83,6 +84,7 @@ def check_stop(device: DeviceHarness) -> None:
             how = "by hand" if is_by_hand else "by a gateway"
             device.telemetry(device.is_safe, f"the safe state in a stop after {p_mw:g} MW {how}", mark)
             device.release_stop()
+    is_no_copy_done(device, sender, "a stop and its release")
     sender.do(device.part_mw(0.4))
     mark = device.stop()
     device.telemetry(device.is_safe, "the safe state after the stop", mark)

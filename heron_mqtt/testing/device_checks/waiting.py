@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heron_mqtt.testing.device_harness import DeviceHarness, WatchedMessage
+from heron_mqtt.testing.device_harness import DeviceHarness, SetpointSender, WatchedMessage, need
 
 
 def heard_last(device: DeviceHarness) -> WatchedMessage:
@@ -18,3 +18,11 @@ def is_safe_within(device: DeviceHarness, mark: int, within_s: float, why: str) 
         f"the safe state at the end of the lease: {why}",
         within_s,
     )
+
+
+def is_no_copy_done(device: DeviceHarness, sender: SetpointSender, after: str) -> None:
+    """Send copies of the newest numbers, whose lease has ended: the device stays at rest."""
+    for seq in (sender.next_seq - 1, sender.next_seq - 2):
+        sender.send(device.part_mw(0.8), seq=seq)
+    told = device.later_telemetry()
+    need(device.is_safe(told), f"a copy of a setpoint, after {after}, moved it: {told}")

@@ -154,7 +154,7 @@ def test_what_is_subscribed_to_and_told_is_known_by_topic() -> None:
     assert made.topic_filters() == ("box/p", "box/+/a", "box/lwt", "box/ack/+")
     assert made.command_filters() == ("box/+/set/+", "box/mode", "box/off")
     assert made.command_places() == ("box/{id}/set/+", "box/mode", "box/off")
-    assert made.power_places() == ("box/{id}/set/+ '+'",), "a constant beside it is not its power"
+    assert made.power_places() == ("box/{id}/set/+ #",), "a constant beside it is not its power"
     assert made.topics_of("p_mw") == ("box/p",)
     assert made.topics_of("q_mvar") == ("box/{id}/a", "box/p")
     assert made.topics_of("soc") == ()

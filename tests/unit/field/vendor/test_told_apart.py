@@ -217,13 +217,14 @@ def test_a_command_leaves_what_another_command_on_its_topic_has_set(mode: str, p
     "payload",
     [
         '{ points = [{ name = "p", v = "{p}" }, { name = "m", v = "{m}" }] }',
+        '[{ name = "p", v = "{p}" }, { name = "m", v = "{m}" }]',
         '{ set = "p={p};m={m}" }',
     ],
 )
 def test_a_shorter_list_or_text_leaves_what_it_does_not_name(payload: str) -> None:
     shorter = payload.replace('{ name = "p", v = "{p}" }, ', "").replace("p={p};", "")
     setpoint = COMMANDS.replace("MODE", shorter).replace("POWER", payload)
-    setpoint = setpoint.replace("payload = {", 'when = "p == 0"\npayload = {', 1)
+    setpoint = setpoint.replace("payload = ", 'when = "p == 0"\npayload = ', 1)
     assert "0 MW would leave the device as" in refusal(setpoint)
     assert refusal(setpoint.replace("'discharge'\"", "('discharge' if p > 0 else 'idle')\"")) == ""
 
@@ -238,10 +239,35 @@ def test_a_word_for_no_power_at_a_power_and_not_at_0_is_swapped(off: str, on: st
 
 def test_a_formula_that_makes_a_power_of_0_is_refused() -> None:
     text = '[setpoint.values.f]\nformula = "FORMULA"\n[[setpoint.messages]]\ntopic = "b/f"\npayload = "{f}"\n'
-    raised = "max(p_mw * 1e6, 500) if p_mw >= 0 else p_mw * 1e6"
-    assert "f: 0 is sent as 500, as 0.0001 MW is" in refusal(VALUE + text.replace("FORMULA", raised))
-    for taken in ("p_mw * 1e6", "round(p_mw * 1e6 / 500) * 500", "32768 + p_mw * 1e6"):
-        assert refusal(VALUE + text.replace("FORMULA", taken)) == ""
+    raised = text.replace("FORMULA", "max(p, 500) if p >= 0 else p")
+    assert "f: 0 is sent as small powers are, 500" in refusal(raised)
+    least = text.replace("FORMULA", "clip(-p/230, 6, 16)")
+    assert "f: 0 is sent as small powers are, 6" in refusal(least, CHARGES)
+    switch = '[[setpoint.messages]]\ntopic = "b/on"\npayload = "SAYS"\nwhen = "p WAY 0"\n'
+    on, off = (switch.replace("SAYS", a).replace("WAY", b) for a, b in (("on", "<"), ("off", ">=")))
+    assert refusal(least + on + off, CHARGES) == ""
+    pause = '[setpoint.values.z]\nformula = "p > -1380"\n' + switch[: switch.index("when")]
+    assert refusal(least + pause.replace('"SAYS"', '"{z}"'), CHARGES) == ""
+    for taken in ("p", "round(p/500) * 500", "32768 + p", "50 + round(p/1000)", "round(50 - p/1000)"):
+        assert refusal(text.replace("FORMULA", taken)) == ""
+    assert refusal(text.replace("FORMULA", "1 if p > -1380 else 0"), CHARGES) == ""  # a contact that blocks
+
+
+def test_texts_and_registers_that_honest_devices_need_are_taken() -> None:
+    both = [("chg", "{c}", "<", ">="), ("dis", "{d}", ">", "<=")]
+    for topic, sent, cleared in (("b/{}", "{}", "0"), ("b/do", "{} {}", "{} 0")):
+        text = TWO_SIZES[: TWO_SIZES.index("[[setpoint.messages]]")]
+        for name, value, way, back in both:
+            for payload, when in ((sent, way), (cleared, back)):
+                shown = (
+                    payload.replace("{}", name, 1)
+                    if payload.count("{}") + payload.count("0") > 1
+                    else payload
+                )
+                shown = shown.replace("{}", value)
+                text += f'[[setpoint.messages]]\ntopic = "{topic.format(name)}"\npayload = "{shown}"\n'
+                text += f'when = "p {when} 0"\n'
+        assert refusal(text) == ""
 
 
 def test_a_sign_that_does_not_fit_into_what_carries_it_is_refused() -> None:
@@ -304,8 +330,25 @@ when = "p >= 0"
 """
 
 
+def test_a_word_for_a_sign_that_the_other_does_not_take_back_is_refused() -> None:
+    minus = '[[setpoint.messages]]\ntopic = "b/sign"\npayload = "-"\nwhen = "p < 0"\n'
+    size = (
+        '[setpoint.values.z]\nformula = "abs(p)"\n[[setpoint.messages]]\ntopic = "b/size"\npayload = "{z}"\n'
+    )
+    assert "MW would leave the device as -" in refusal(size + minus)
+    plus = minus.replace('"-"', '"+"').replace("p < 0", "p >= 0")
+    assert refusal(size + minus + plus) == ""
+
+
+def test_a_constant_0_on_the_topic_of_a_size_clears_it() -> None:
+    other = '[[setpoint.messages]]\ntopic = "b/SIDE"\npayload = "0"\nwhen = "p WAY 0"\n'
+    both = [("charge", ">"), ("discharge", "<")]
+    clears = "".join(other.replace("SIDE", side).replace("WAY", way) for side, way in both)
+    assert refusal(TWO_SIZES + clears) == ""
+
+
 def test_two_sizes_that_0_clears_one_by_one_do_not_end_each_other() -> None:
-    assert "would leave what -0.005 MW has set (b/charge {c})" in refusal(TWO_SIZES)
+    assert "would leave what -0.005 MW has set (b/charge #)" in refusal(TWO_SIZES)
     assert refusal(re.sub("when = .*", "", TWO_SIZES)) == ""
     ended = TWO_SIZES.replace("<=", "<").replace(">=", ">")
     stop = '[[setpoint.messages]]\ntopic = "b/do"\npayload = "stop"\nwhen = "p == 0"\n'
@@ -343,6 +386,8 @@ def test_reactive_power_is_told_apart_as_power_is() -> None:
     assert "0 Mvar would leave the device as" in refusal(reactive(when='when = "q != 0"'))
     by_power = reactive(when='when = "q != 0 or p == 0"')  # a stop clears it, 0 var beside a power does not
     assert "0 Mvar (with 0.005 MW) would leave the device as" in refusal(by_power)
+    coarse = reactive("decimals = 0").replace('unit = "var"', 'unit = "kvar"')
+    assert refusal(coarse) == ""  # what is rounded to 0 is told as 0
     beside_power = reactive(when='when = "p != 0"')  # 0 clears what a power alone has left, not that
     assert "0 Mvar (with 0.005 MW) would leave a power in force" in refusal(beside_power)
     with pytest.raises(
