@@ -59,8 +59,9 @@ class _SetPlace:
 
     @property
     def turns(self) -> bool:
-        """Whether its number neither only rises nor only falls with the quantity."""
-        return self._is_number and not (_rises(self._numbers) or _rises(self._numbers[::-1]))
+        """Whether its number neither only rises nor only falls with the quantity; a switch holds no size."""
+        is_switch = len(set(self._numbers)) <= 2
+        return self._is_number and not (is_switch or _rises(self._numbers) or _rises(self._numbers[::-1]))
 
     @property
     def is_kept(self) -> bool:

@@ -66,10 +66,11 @@ def confusions(
             )
             return
     driving = {p_mw: effects for p_mw, effects in told.items() if effects != zero}
+    own_sizes = sizes_in(driving)
     by_effect = {frozenset(effects.items()): p_mw for p_mw, effects in driving.items() if p_mw > 0.0}
     for p_mw, effects in driving.items():
         other = by_effect.get(frozenset(effects.items()))
-        if p_mw < 0.0 and other is not None:
+        if p_mw < 0.0 and other is not None and not _is_rounded(effects, zero, own_sizes):
             yield f"{p_mw:g} {unit} would send the device the same as {other:g} {unit}"
             break
     if (stays := _other_sign_stays(driving)) is not None:
@@ -87,7 +88,6 @@ def confusions(
         if left is not None:
             yield f"0 {unit} would leave the device as {left:g} {unit} does: a message for 0 has to clear it"
             return
-    own_sizes = sizes_in(driving)
     every_size = own_sizes.union(sizes)
     says_its_own = any(
         place not in every_size and _is_of_0(place, content, driving) for place, content in zero.items()
@@ -117,7 +117,9 @@ def passed_through(
         zero: What a setpoint of 0 sets.
         unit: MW, or Mvar for reactive power.
     """
-    driving = {p: whole for p, requests in told.items() if (whole := together(requests)) != zero}
+    every = {p: whole for p, requests in told.items() if (whole := together(requests)) != zero}
+    sizes = sizes_in(every)
+    driving = {p: whole for p, whole in every.items() if not _is_rounded(whole, zero, sizes)}
     starts = [*driving.items(), *((0.0, {**effects, **zero}) for effects in driving.values())]
     powers_in: dict[frozenset[Any], list[float]] = {}  # many ways lead through the same states
     for (before, effects), after in product(starts, driving):
@@ -137,6 +139,12 @@ def passed_through(
                         'function = "multiple"), or send 0 first'
                     )
                     return
+
+
+def _is_rounded(effects: Effects, zero: Effects, sizes: Collection[Any]) -> bool:
+    """Whether a power is told as 0 beside a switch that is on: each size is that of 0."""
+    held = [place for place in sizes if place in effects]
+    return bool(held) and all(effects[place] == zero.get(place) for place in held)
 
 
 def _other_sign_stays(driving: Mapping[float, Effects]) -> tuple[float, float, float] | None:

@@ -445,6 +445,28 @@ def refusal_of_registers(messages: str) -> str:
 WAY, SIZE, FORCED = message('way = "{m}"'), message('size = "{size}"'), message('mode = "forced"')
 
 
+@pytest.mark.parametrize("step", [1, 10, 100])
+def test_a_switch_in_another_request_than_a_power_that_is_rounded_is_taken(step: int) -> None:
+    registers = REGISTERS.replace(
+        'power = { address = 0, type = "int16" }',
+        f'power = {{ address = 0, type = "int16", scale = {step} }}',
+    )
+    values = "".join(f"[setpoint.values.{n}]\n{W_VALUES[n]}\n" for n in ("w", "on"))
+    power, switch = message('power = "{w}"'), message('mode = "{on}"')
+    number = values.replace("'forced' if p_mw else 'auto'", "2 if p_mw else 0")
+    for text in (values, number):
+        for messages in (power + switch, switch + power):
+            mapping = load_mapping(
+                tomllib.loads(registers + text + messages), agent="MG1", device="ess", source="mine"
+            )
+            mapping.check_range(BOTH)
+    kept = (
+        values + switch + message('power = "{w}"', "w != 0")
+    )  # the switch comes before the power of before is gone
+    with pytest.raises(ConfigError, match="not every power sets it"):
+        load_mapping(tomllib.loads(registers + kept), agent="MG1", device="ess", source="mine")
+
+
 @pytest.mark.parametrize(
     "messages",
     [
