@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from heron_mqtt.errors import MessageError
@@ -23,26 +23,50 @@ QUANTITIES = ("p_mw", "q_mvar", "lease_s", "seq")
 
 
 class SetpointValue:
-    """How one quantity of a setpoint, or a formula, becomes the vendor's number or word."""
+    """How one quantity of a setpoint, or a formula, becomes the vendor's number or word.
 
-    def __init__(self, table: ValueTable, units_per_si: float, formula: Formula | None) -> None:
+    Args:
+        table: As the mapping has it.
+        units_per_si: What one MW, Mvar or s is in its unit.
+        formula: None = it has none.
+        above: The values that its formula may use, or that it may pack.
+    """
+
+    def __init__(
+        self,
+        table: ValueTable,
+        units_per_si: float,
+        formula: Formula | None,
+        above: Mapping[str, SetpointValue],
+    ) -> None:
         self.table = table
         self.formula = formula
         self._per_si = units_per_si
         self.packed = placeholders([table.pack])
         """The values that it packs."""
+        used = set(self.packed if formula is None else formula.names)
+        if table.quantity is not None:
+            used.add(table.quantity)
+        self.made_of: frozenset[str] = frozenset().union(
+            *(above[n].made_of if n in above else {n} for n in used)
+        )
+        """The quantities and inputs that it is made of, also by way of values above it."""
         self._decimals = 0 if table.quantity == "seq" else table.decimals
         self._ends: dict[float, float] = {}  # of the nameplate, and 0, by the sign of the power
         self._least: float | None = None  # that a lease may become; None: where it is rounded, one step
 
-    def bound_to(self, largest: tuple[float, float]) -> None:
+    def bound_to(self, largest: tuple[float, float], known_at: Callable[[float], Mapping[str, Any]]) -> None:
         """Let rounding not lead beyond the nameplate: the lowest and the highest of the quantity.
 
         A formula of the power alone is bounded by what it makes of them.
+
+        Args:
+            largest: The lowest and the highest, MW or Mvar.
+            known_at: Returns what a formula may use at a power, MW.
         """
         for sign, raw in zip((-1.0, 1.0, 0.0), (*largest, 0.0), strict=True):
             with contextlib.suppress(MessageError):  # it has none there; said where it is sent
-                number = raw if self.formula is None else self.formula.evaluate({"p_mw": raw})
+                number = raw if self.formula is None else self.formula.evaluate(known_at(raw))
                 if not isinstance(number, str | bool):
                     self._ends[sign] = self._scaled(number)
 
@@ -68,15 +92,13 @@ class SetpointValue:
 
     @property
     def is_of_power_alone(self) -> bool:
-        """Whether its formula is one of the power and nothing else."""
-        return self.formula is not None and set(self.formula.names) == {"p_mw"}
+        """Whether its formula is one of the power and nothing else, or of values that are."""
+        return self.formula is not None and self.made_of == {"p_mw"}
 
     @property
     def is_lease(self) -> bool:
-        """Whether it is the lease, as it is or by a formula of it alone."""
-        return self.table.quantity == "lease_s" or (
-            self.formula is not None and set(self.formula.names) == {"lease_s"}
-        )
+        """Whether it is the lease, as it is, or by a formula of it alone or of values that are."""
+        return self.made_of == {"lease_s"}
 
     def render(self, setpoint: Setpoint, known: Mapping[str, Any]) -> RenderedValue:
         """Return the value.
@@ -241,7 +263,7 @@ class SetpointValues:
                     complain("pack", "time and counter belong to a message; a value of quantity seq counts")
             else:
                 scale = per_si(str(value.quantity), value, complain)
-            self._values[name] = SetpointValue(value, scale, formula)
+            self._values[name] = SetpointValue(value, scale, formula, self._values)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -253,9 +275,15 @@ class SetpointValues:
         largest = max(map(abs, range_mw))
         for value in self._values.values():
             if value.table.quantity == "p_mw" or value.is_of_power_alone:
-                value.bound_to(range_mw)
+                value.bound_to(range_mw, self._known_at)
             elif value.table.quantity == "q_mvar":
-                value.bound_to((-largest, largest))
+                value.bound_to((-largest, largest), self._known_at)
+
+    def _known_at(self, p_mw: float) -> dict[str, Any]:
+        """Return what formulas of the power alone may use at a power, MW."""
+        setpoint = Setpoint(p_mw=p_mw, lease_s=1.0)
+        values = self.render(setpoint, MessageContext(BuiltIns(lambda: 0.0, lambda: "0")), in_part=True)
+        return {"p_mw": p_mw, **{name: value.json for name, value in values.items()}}
 
     def lasting(self, names: Iterable[str]) -> list[str]:
         """Return the values by which two messages differ in what they mean; of packed bytes those in them."""

@@ -201,6 +201,43 @@ def test_a_timer_of_a_short_lease_is_not_switched_off_by_rounding() -> None:
         assert command.payload.decode() == f"1000:{sent}"
 
 
+def by_steps(payload: str, **values: dict[str, Any]) -> DeviceMapping:
+    return load_mapping(
+        {
+            "name": "box",
+            "telemetry": [{"topic": "box/state", "fields": {"p_mw": {"path": "p", "unit": "W"}}}],
+            "setpoint": {
+                "release": "zero",
+                "values": {"p": {"quantity": "p_mw", "unit": "W"}, **values},
+                "messages": [{"topic": "box/set", "payload": payload}],
+            },
+        },
+        agent="MG1",
+        device="ess",
+        source="box",
+    )
+
+
+def test_a_timer_that_is_made_of_the_lease_in_two_steps_is_not_switched_off_by_rounding() -> None:
+    box = by_steps(
+        "{p}:{t}",
+        lease={"quantity": "lease_s", "unit": "s"},
+        t={"formula": "lease / 60", "decimals": 0},
+    )
+    assert encode(box, 0.001, lease_s=10.0) == b"1000:1"
+
+
+def test_a_formula_of_the_power_in_two_steps_is_bounded_by_the_nameplate() -> None:
+    box = by_steps("{a}", amps={"formula": "p / 230 / 3"}, a={"formula": "amps", "decimals": 0})
+    box.check_range((0.0, 0.006))
+    assert encode(box, 0.006) == b"8"  # 9 A would be 6.2 kW
+
+
+def test_a_formula_in_two_steps_that_makes_of_0_what_it_makes_of_a_small_power_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"values\.a: 0 is sent as 500"):
+        by_steps("{a}", a={"formula": "max(p, 500)"}).check_range((0.0, 0.006))
+
+
 @given(watts=st.integers(-(10**7), 10**7), rounding=st.sampled_from(["nearest", "toward_zero"]))
 def test_whole_watts_stay_the_whole_watts_they_are(watts: int, rounding: str) -> None:
     value = {"quantity": "p_mw", "unit": "W", "decimals": 0, "rounding": rounding}

@@ -16,7 +16,7 @@ WORDS = [{"word": "charge"}, {"word": "rest", "from": -100.0}, {"word": "give", 
 
 
 def value(**table: Any) -> SetpointValue:
-    return SetpointValue(ValueTable.model_validate({"quantity": "p_mw", **table}), W_PER_MW, None)
+    return SetpointValue(ValueTable.model_validate({"quantity": "p_mw", **table}), W_PER_MW, None, {})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_in_text_a_number_is_written_as_the_device_reads_it(table: dict[str, Any
 
 def test_the_number_of_a_setpoint_is_whole_and_a_safe_state_has_0() -> None:
     table = ValueTable.model_validate({"quantity": "seq"})
-    rendered = SetpointValue(table, 1.0, None)
+    rendered = SetpointValue(table, 1.0, None, {})
     assert rendered.render(Setpoint(p_mw=0.0, lease_s=1.0, seq=7), {}).text == "7"
     assert rendered.render(Setpoint(p_mw=0.0, lease_s=1.0), {}).json == 0
     assert isinstance(rendered.render(Setpoint(p_mw=0.0, lease_s=1.0, seq=7), {}).json, int)
@@ -128,7 +128,7 @@ def test_what_differs_in_every_message_means_nothing_else() -> None:
     fleeting = {"seq", "lease_s", "uid"}
     for quantity in ("p_mw", "q_mvar", *fleeting):
         table = ValueTable.model_validate({"quantity": quantity})
-        assert SetpointValue(table, 1.0, None).is_fleeting is (quantity in fleeting)
+        assert SetpointValue(table, 1.0, None, {}).is_fleeting is (quantity in fleeting)
 
 
 def test_a_power_that_is_no_number_for_the_device_is_not_sent() -> None:
