@@ -16,7 +16,7 @@ OURS = __name__.partition(".")[0]
 
 
 def refuse_taken_names(kind: type, where: str = "") -> None:
-    """Make sure that a class of another package uses no private name of classes here it derives from.
+    """Make sure that a class of another package, or one beside it, uses no private name of classes here.
 
     Args:
         kind: The class.
@@ -34,14 +34,10 @@ def refuse_taken_names(kind: type, where: str = "") -> None:
 
 @functools.cache
 def _taken_names(kind: type) -> tuple[str, ...]:
-    own: set[str] = set()
-    taken: set[str] = set()
-    for one in kind.__mro__:  # what comes later in it is derived from, or stands beside
-        if one.__module__.partition(".")[0] == OURS:
-            taken |= own & _private_names(one)
-        else:
-            own |= _private_names(one)
-    return tuple(sorted(taken))
+    names: dict[bool, set[str]] = {True: set(), False: set()}  # by whether the class is one of ours
+    for one in kind.__mro__:  # also one that is named behind ours: its methods set the same attributes
+        names[one.__module__.partition(".")[0] == OURS] |= _private_names(one)
+    return tuple(sorted(names[True] & names[False]))
 
 
 @functools.cache

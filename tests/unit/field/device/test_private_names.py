@@ -80,6 +80,15 @@ class InheritsFromMixin(OfMixin, Pump):
     pass
 
 
+class SetsInMixin:
+    def connect(self) -> None:
+        self._busy = True
+
+
+class InheritsFromMixinBehind(Pump, SetsInMixin):  # type: ignore[misc]
+    pass
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -91,6 +100,7 @@ class InheritsFromMixin(OfMixin, Pump):
         (DefinesMethod, "_say"),
         (DefinesConstant, "_fault"),
         (InheritsFromMixin, "_report"),
+        (InheritsFromMixinBehind, "_busy"),
     ],
 )
 def test_a_class_that_uses_a_private_name_of_its_base_is_refused_in_one_line(
