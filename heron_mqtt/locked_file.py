@@ -96,8 +96,10 @@ class LockedFile:
             size: Always the same, bytes: what is written in one piece is there whole, or as it was.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: It cannot be written, or is longer; then what stood in it does still.
         """
+        if len(content) > size:  # else a part of it would stand there, and what was there be lost
+            raise OSError(f"{len(content)} bytes; expected at most {size}")
         written = os.pwrite(self.descriptor, content.ljust(size), 0)
         if written != size:
             raise OSError(f"{written} of {size} bytes")

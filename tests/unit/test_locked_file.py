@@ -86,3 +86,12 @@ def test_it_is_forced_to_the_disk_with_every_folder_that_was_made_for_it(
     file.close()
     file.force()
     assert forced == [file.path, file.path.parent, tmp_path / "of", tmp_path]
+
+
+def test_what_is_too_long_leaves_what_stood_there(tmp_path: Path) -> None:
+    file = LockedFile(tmp_path / "file", makes=True)
+    file.rewrite(b"before", 8)
+    with pytest.raises(OSError, match="9 bytes; expected at most 8"):
+        file.rewrite(b"after all", 8)
+    assert file.read(100) == b"before  "
+    file.close()

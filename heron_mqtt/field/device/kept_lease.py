@@ -56,6 +56,15 @@ def _left_in(told: Any) -> dict[str, _Left]:
     }
 
 
+def _written(left: dict[str, _Left]) -> bytes:
+    """Return what programs left as it stands in the file; see ``_left_in``."""
+    told = {
+        site: {"holder": each.holder.sender, "boot": each.holder.boot, "rested": each.rested}
+        for site, each in left.items()
+    }
+    return json.dumps({"left": told}, ensure_ascii=False).encode()
+
+
 class KeptLease:
     """What a device says of its lease, kept for the next program of its name on this machine.
 
@@ -124,18 +133,21 @@ class KeptLease:
         self._left = _left_in(json.loads(file.read(FILE_BYTES)))
 
     def _told(self, holder: Holder | None) -> bytes:
-        """Return what the file is to hold: what is left here, and what is left at other sites."""
+        """Return what the file is to hold: what is left here, and what is left at other sites.
+
+        Of more than it has room for, those that were written first are left out.
+        """
         for site in (self._site, UNKNOWN_SITE):
             self._left.pop(site, None)
         others = [*self._left.items()][-MOST_SITES:]
         if holder is None:  # the hardware rests
             others = [(site, left.seen_at_rest(self._site)) for site, left in others]
-        self._left = dict(others) if holder is None else {**dict(others), self._site: _Left(holder, ())}
-        told = {
-            site: {"holder": left.holder.sender, "boot": left.holder.boot, "rested": left.rested}
-            for site, left in self._left.items()
-        }
-        return json.dumps({"left": told}, ensure_ascii=False).encode()
+        own = {} if holder is None else {self._site: _Left(holder, ())}
+        for first in range(len(others) + 1):
+            self._left = {**dict(others[first:]), **own}
+            if len(told := _written(self._left)) <= FILE_BYTES:
+                break
+        return told
 
     def close(self) -> None:
         """Let another program have the file. Idempotent."""

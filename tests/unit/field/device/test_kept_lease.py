@@ -137,6 +137,18 @@ def test_a_program_that_has_not_looked_keeps_what_was_left_at_another_site() -> 
     assert KeptLease(LEASE, "plant.lan").load() == (HOLDER,)
 
 
+def test_names_as_long_as_they_may_be_leave_room_for_the_newest_of_several_sites() -> None:
+    longest = Holder("\u4e2d" * 200, "\u00e9" * 200)
+    for site in ("plant.lan", "bench.lan", "other.lan", ""):
+        kept = KeptLease(LEASE, site)
+        kept.save(longest)
+        kept.close()
+    for site in ("bench.lan", "other.lan", ""):
+        kept = KeptLease(LEASE, site)
+        assert kept.load() == (longest,)
+        kept.close()
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
