@@ -66,12 +66,14 @@ class WatchedMessage:
 
     @property
     def json(self) -> Json:
-        """Its JSON object; empty if it holds none."""
+        """Its JSON object, without fields that are null, which count as left out; empty if it holds none."""
         try:
             found = json.loads(self.payload)
         except (ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            return {}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from heron_mqtt.testing.conformance import (
     examine_device,
 )
 from heron_mqtt.testing.device_checks.lease_owners import check_lease_is_told
-from support.broken_devices import ALLOWED, COMMAND, DEFECTS, write_broken
+from support.broken_devices import ALLOWED, COMMAND, DEFECTS, MISWRITTEN, write_broken
 from support.selection import selected
 
 FIRST = (
@@ -33,7 +33,7 @@ def bench(defect: str, folder: Path) -> AbstractContextManager[ConformanceBench]
     """Start one changed device on a bench of its own."""
     folder = folder / defect.replace(" ", "-")
     folder.mkdir()
-    script = write_broken((DEFECTS | ALLOWED)[defect], folder)
+    script = write_broken((DEFECTS | ALLOWED | MISWRITTEN)[defect], folder)
     command = [word.replace("{script}", str(script)) for word in COMMAND]
     return bench_of(ConformanceOptions("MG1/ess", command=command, within_s=10.0), None)
 
@@ -103,6 +103,23 @@ def test_a_device_may_hold_its_lease_itself_during_a_stop(defect: str, tmp_path:
     with bench(defect, tmp_path) as allowed:
         allowed.make_ready()
         check_lease_is_told(allowed.harness)
+
+
+@pytest.mark.slow_but("says its limits as texts")
+@pytest.mark.parametrize(
+    ("defect", "complaint"),
+    [
+        ("says its limits as texts", "not a valid status: p_min_mw: Input should be a valid number, got '"),
+        ("says a limit as null", "a message of the device lacks 'p_max_mw'; "),
+        ("says its numbers as texts", "not a valid telemetry: seq: Input should be a valid integer, got '"),
+    ],
+)
+def test_a_field_that_is_missing_or_of_another_type_fails_its_promise_and_ends_nothing(
+    defect: str, complaint: str, tmp_path: Path
+) -> None:
+    promise = MISWRITTEN[defect].promise
+    failed = [one for one in examine(defect, tmp_path, {promise}).results if one.verdict == "fail"]
+    assert [(one.promise.id, one.what[: len(complaint)]) for one in failed] == [(promise, complaint)]
 
 
 @pytest.mark.slow

@@ -55,6 +55,17 @@ def _keeping(kept_mw: str) -> tuple[str, str]:
 _CHARGING = _keeping("min(power['p_mw'], 0.0)")
 _SMALL = _keeping("power['p_mw'] if 0.0 < power['p_mw'] <= 0.009 else 0.0")
 
+MISWRITTEN = {
+    "says its limits as texts": _defect("birth", '"p_min_mw": -P_MAX_MW', '"p_min_mw": str(-P_MAX_MW)'),
+    "says a limit as null": _defect(
+        "birth", '"p_max_mw": P_MAX_MW,', '"p_max_mw": None,', "if value is not None}", "}"
+    ),
+    "says its numbers as texts": _defect(
+        "telemetry", '"boot": boot, "seq": seq}', '"boot": boot, "seq": str(seq)}'
+    ),
+}
+"""What a maker writes otherwise than the contract says: several promises cannot be looked at then."""
+
 ALLOWED = {
     "holds its lease itself during a stop": _defect(
         "lease-told", *_HOLDS_ITSELF, _RELEASED, f"{_RELEASED}            say_lease()\n"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import heron_mqtt
+from heron_mqtt.errors import MessageError
+from heron_mqtt.messages import Status, Telemetry, parse
 from heron_mqtt.testing.conformance.bench import ConformanceBench
 from heron_mqtt.testing.conformance.promises import PROMISES, DevicePromise
 from heron_mqtt.testing.conformance.results import ConformanceResult, PromiseResult, PromiseVerdict
@@ -90,18 +92,18 @@ def _examine(
     verdict: PromiseVerdict = "pass"
     what = ""
     try:
-        bench.make_ready()
+        with _fields_as_expected(harness):
+            bench.make_ready()
     except CheckFailed as exc:
         return PromiseResult(promise, "not tried", str(exc))
     try:
-        promise.check(bench)
+        with _fields_as_expected(harness):
+            promise.check(bench)
         if bench.program is not None and not bench.program.is_running:
             raise CheckFailed("it did all that was asked for, and then it was gone")
     except CheckFailed as exc:
         ending = "" if bench.program is None else bench.program.ending
         verdict, what = "fail", f"{exc}; {ending}" if ending else str(exc)
-    except KeyError as exc:  # a field that every such message has
-        verdict, what = "fail", f"a message of the device lacks {exc}; its last: {harness.newest}"
     return PromiseResult(
         promise,
         verdict,
@@ -110,6 +112,35 @@ def _examine(
         _shown(harness, harness.all_heard(heard_before), begun_s),
         time.monotonic() - begun_s,
     )
+
+
+@contextlib.contextmanager
+def _fields_as_expected(harness: DeviceHarness) -> Iterator[None]:
+    """Use what a device says as if each field were there and of its type.
+
+    Raises:
+        CheckFailed: One is not.
+    """
+    try:
+        yield
+    except KeyError as exc:
+        what = f"a message of the device lacks {exc}; its last: {harness.newest}"
+        raise CheckFailed(what) from exc
+    except (AttributeError, TypeError, ValueError) as exc:
+        if (wrong := _wrong_field(harness)) is None:
+            raise  # a bug of ours
+        raise CheckFailed(wrong) from exc
+
+
+def _wrong_field(harness: DeviceHarness) -> str | None:
+    """Return which field of the newest message of a kind is of another type or size; None = none is."""
+    for leaf, model in (("telemetry", Telemetry), ("status", Status)):
+        for message in reversed(harness.heard(leaf)):
+            try:
+                parse(model, message.json)
+            except MessageError as exc:
+                return f"{exc}, in {message.payload.decode(errors='backslashreplace')[:LONGEST]}"
+    return None
 
 
 def _shown(
@@ -132,19 +163,22 @@ def _shown(
 def _facts(harness: DeviceHarness) -> dict[str, str]:
     told = harness.birth()
     names = ("kind", "p_min_mw", "p_max_mw", "max_e_mwh", "boot")
+    limit: dict[str, str] = {}
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # a birth that is wrong fails its promise
+        limit["asked for at most"] = f"{abs(harness.full_mw):g} MW"
     return {
         "device": harness.label,
         "environment": harness.env_id,
         "broker": harness.address,
         **{name: str(told[name]) for name in names if told.get(name) is not None},
-        "asked for at most": f"{abs(harness.full_mw):g} MW",
+        **limit,
         "heron-mqtt": heron_mqtt.__version__,
     }
 
 
 def _leave(harness: DeviceHarness) -> None:
     """Leave the device at rest and without a stop of ours; it may be gone."""
-    with contextlib.suppress(CheckFailed, KeyError, ValueError, RuntimeError):
+    with contextlib.suppress(CheckFailed, KeyError, TypeError, ValueError, RuntimeError):
         harness.send_release_of_stop()
         sender = harness.sender("harness")
         sender.send(0.0, take_over=True)
