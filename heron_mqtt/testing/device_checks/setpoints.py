@@ -113,7 +113,7 @@ def check_nameplate(device: DeviceHarness) -> None:
 
 
 def check_ramp(device: DeviceHarness, mw_per_s: float) -> None:
-    """Its power changes no faster than its ramp, up and down; and it hears a stop while it ramps.
+    """Its power changes no faster than its ramp, up and down.
 
     Args:
         device: The device.
