@@ -19,6 +19,8 @@ LEASE_S = 10.0
 LONG_LEASE_S = 60.0
 """Longer than any restart, however slow the machine is."""
 START_S = 60.0
+TOLERATED_S = 1.0
+"""By which an observer may see telemetry later than it was sent, on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,27 @@ class LeaseSite:
             "the lease has a new holder", lambda: set(self.holders[-1:]) - {None, *boots}, START_S
         )
         return self.holder
+
+    def lease_end_s(self, boot: str) -> float:
+        """When the lease of the newest setpoint of a sender ends, by the observer's clock.
+
+        It counts from the telemetry that this setpoint echoes, which is observed a little after it was sent.
+        """
+        newest = next(m.json for m in reversed(self.observer.setpoints()) if m.json["boot"] == boot)
+        echo = newest["heard_boot"], newest["heard_seq"]
+        heard = next(m for m in self.telemetry if (m.json["boot"], m.json["seq"]) == echo)
+        return heard.at + float(newest["lease_s"])
+
+    def assert_waited_for_the_end(self, dead: str, after: str) -> None:
+        """See that the lease went to another sender only when that of a dead one was over.
+
+        It need not be free between them: a setpoint may come just as it ends, before the device looks.
+        """
+        assert [holder for holder in self.holders if holder is not None][-2:] == [dead, after]
+        refused = [m for m in self.telemetry if f"held by MG1 (boot {dead})" in m.json.get("rejected", "")]
+        assert refused, "it was refused before"
+        taken = next(m for m in self.observer.on("MG1/ess/lease") if m.json.get("holder_boot") == after)
+        assert taken.at > self.lease_end_s(dead) - TOLERATED_S, "it has waited until the lease was over"
 
     def assert_inside_envelope(self) -> None:
         asked = [m.json["p_mw"] for m in self.observer.setpoints()]
