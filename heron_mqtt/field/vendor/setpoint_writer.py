@@ -25,7 +25,6 @@ from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
 NEAR_REST = (0.02, 0.05)  # of the largest power
-NOT_ROUNDED = 0.2
 UNITS = {"p_mw": "MW", "q_mvar": "Mvar"}
 ZERO: Final = Setpoint(p_mw=0.0, q_mvar=0.0, lease_s=1.0)
 """What a stop sets."""
@@ -129,18 +128,19 @@ class SetpointWriter:
         """Yield which value that is sent says off for a power and not for 0, or makes of 0 a small power.
 
         What is the same for 0 and for small powers of both signs is rounded, wherever the device begins to
-        count; of a device with one sign, what is the same up to a fifth of its power. Nothing else may differ
-        between 0 and the largest power: beside the least current of a charger 0 may send that it is off.
+        count; so is what has an ``offset``. Nothing else may differ between 0 and the largest power: beside the
+        least current of a charger 0 may send that it is off.
         """
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
         bounds = [bound for bound in range_mw if bound]
         if self._waits(self._messages):
             return
-        near = NEAR_REST if len(bounds) > 1 else (*NEAR_REST, NOT_ROUNDED)
         try:
             rest, *full = (self._sent(_of_power(p_mw), context) for p_mw in (0.0, *bounds))
             is_flat = [
-                not any(self._differing(rest, self._sent(_of_power(part * bound), context)) for part in near)
+                not any(
+                    self._differing(rest, self._sent(_of_power(part * bound), context)) for part in NEAR_REST
+                )
                 for bound in bounds
             ]
         except MessageError:
