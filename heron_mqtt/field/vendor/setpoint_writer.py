@@ -128,8 +128,8 @@ class SetpointWriter:
         """Yield which value that is sent says off for a power and not for 0, or makes of 0 a small power.
 
         What is the same for 0 and for small powers of both signs is rounded, wherever the device begins to
-        count; so is what has an ``offset``. Nothing else may differ between 0 and the largest power: beside the
-        least current of a charger 0 may send that it is off.
+        count; so is what has an ``offset``. Nothing else may differ between 0 and the largest power: beside
+        the least current of a charger 0 may send that it is off.
         """
         context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
         bounds = [bound for bound in range_mw if bound]
@@ -150,12 +150,9 @@ class SetpointWriter:
             at_0 = rest.values[name].json
             if not isinstance(at_0, str):
                 rises = any(abs(float(sent.values[name].json)) > abs(at_0) for sent in full)
-                if (
-                    at_0
-                    and is_raised
-                    and rises
-                    and all(self._differing(rest, sent) <= {name} for sent in full)
-                ):
+                is_alone = all(self._differing(rest, sent) <= {name} for sent in full)
+                counts = not self.values[name].table.offset
+                if at_0 and is_raised and rises and is_alone and counts:
                     yield f"setpoint.values.{name}: 0 is sent as small powers are, {at_0:g}: 0 needs its own"
                 continue
             for bound, sent in zip(bounds, full, strict=True):

@@ -234,7 +234,7 @@ def test_a_formula_of_the_power_in_two_steps_is_bounded_by_the_nameplate() -> No
 
 
 def test_a_formula_in_two_steps_that_makes_of_0_what_it_makes_of_a_small_power_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"values\.a: 0 is sent as 500"):
+    with pytest.raises(ConfigError, match=r"values\.a: 0 is sent as small powers are, 500"):
         by_steps("{a}", a={"formula": "max(p, 500)"}).check_range((0.0, 0.006))
 
 
