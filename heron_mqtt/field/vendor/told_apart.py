@@ -66,6 +66,10 @@ def confusions(
             )
             return
     driving = {p_mw: effects for p_mw, effects in told.items() if effects != zero}
+    for p_mw in told.keys() - driving.keys():
+        if any(0.0 < other / p_mw < 1.0 for other in driving):  # it is not too small to be told
+            yield f"0 {unit} would send the device the same as {p_mw:g} {unit}: give 0 a number of its own"
+            return
     own_sizes = sizes_in(driving)
     by_effect = {frozenset(effects.items()): p_mw for p_mw, effects in driving.items() if p_mw > 0.0}
     for p_mw, effects in driving.items():

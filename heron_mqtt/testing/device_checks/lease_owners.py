@@ -123,7 +123,8 @@ def check_foreign_renewal(device: DeviceHarness) -> None:
     sender = device.sender()
     sender.do(device.part_mw(0.2), lease_s=1.5)
     mark = device.now
-    device.sender().send(device.part_mw(0.2), lease_s=LONGEST_LEASE_S, renewal=True)
+    for fields in ({}, {"take_over": True}):
+        device.sender().send(device.part_mw(0.2), lease_s=LONGEST_LEASE_S, renewal=True, **fields)
     is_safe_within(device, mark, 8.0, "a renewal of another sender extends nothing")
 
 

@@ -248,6 +248,9 @@ def test_a_formula_that_makes_a_power_of_0_is_refused() -> None:
     assert refusal(least + on + off, CHARGES) == ""
     pause = '[setpoint.values.z]\nformula = "p > -1380"\n' + switch[: switch.index("when")]
     assert refusal(least + pause.replace('"SAYS"', '"{z}"'), CHARGES) == ""
+    for own in (500, 5000):
+        found = refusal(text.replace("FORMULA", f"p if p != 0 else {own}"))
+        assert f"0 MW would send the device the same as {own / 1e6:g} MW" in found
     for taken in ("p", "round(p/500) * 500", "32768 + p", "50 + round(p/1000)", "round(50 - p/1000)"):
         assert refusal(text.replace("FORMULA", taken)) == ""
     assert refusal(text.replace("FORMULA", "1 if p > -1380 else 0"), CHARGES) == ""  # a contact that blocks
