@@ -335,9 +335,8 @@ class SetpointWriter:
         Raises:
             MessageError: As with ``encode``.
         """
-        values = self.values.render(ZERO, context)
+        commands, values = self.encode(ZERO, context)
         applying = [m for m in self._messages if m.applies(values, ZERO)]
-        commands, _ = self.encode(ZERO, context)
         return self._power_first(applying, commands), values
 
     def _power_first(self, applying: list[SetpointMessage], commands: list[DeviceCommand]) -> ZeroMessages:

@@ -991,6 +991,28 @@ async def test_a_stop_that_the_device_answers_is_taken_only_once_it_has_accepted
     ]
 
 
+async def test_the_answer_to_a_stop_is_known_by_the_identifier_that_was_sent(make: Any) -> None:
+    setpoint = {
+        "values": {"p": PLAIN["setpoint"]["values"]["p"], "id": {"quantity": "uid"}},
+        "messages": [{"topic": "box/set", "payload": {"p": "{p}", "id": "{id}"}}],
+        "answers": [{"topic": "box/ack", "id": {"path": "id", "of": "id"}, "error": {"path": "error"}}],
+    }
+    site = await make({**PLAIN, "setpoint": setpoint})
+    confirmed: list[dict[str, Any]] = []
+    site.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
+    site.level("full")
+    site.wire.says("box/state", {"p": 0})
+    site.stop()
+    await until(lambda: site.wire.sent, "zero")
+    site.wire.says("box/ack", {"id": "another", "error": None})
+    site.wire.says("box/state", {"p": 0})
+    await site.settled()
+    assert confirmed[-1]["safe"] is False, "that answer was of another message"
+    site.wire.says("box/ack", {"id": json.loads(site.wire.sent[-1][1])["id"], "error": None})
+    site.wire.says("box/state", {"p": 0})
+    await until(lambda: confirmed[-1]["safe"], "accepted, and at 0")
+
+
 QUIET: dict[str, Any] = {
     "telemetry": [{**TELEMETRY[0], "reports": "on_change"}],
     "liveness": {"by": "heartbeat", "topic": "box/alive"},
