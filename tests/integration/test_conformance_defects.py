@@ -70,6 +70,7 @@ def every(
 
 
 ALSO = {
+    "accepts a copy": ["stop"],
     "accepts a replay": ["long-lease", "owner"],
     "takes the lease from the arrival": ["long-lease"],
     "lets the stale take over": ["owner"],
@@ -77,7 +78,7 @@ ALSO = {
 }
 """Promises that such a device breaks, too.
 
-A long lease also ends by the telemetry that is echoed, a stale takeover is one, an old release ends a stop.
+A long lease also ends by the telemetry that is echoed, a stale takeover is one, an old release ends a stop, and a copy may come after one.
 """
 
 
