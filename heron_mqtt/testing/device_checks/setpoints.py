@@ -85,8 +85,8 @@ def check_copies(device: DeviceHarness) -> None:
     need(not moved, f"a copy or an older setpoint moved it: {moved}")
     sender.release()
     is_no_copy_done(device, sender, "its release")
-    mark = device.now
     sender.do(device.part_mw(0.2), lease_s=2.0)
+    mark = device.now
     is_safe_within(device, mark, 6.0 + device.settle_s, "one of 2 s was not renewed")
     is_no_copy_done(device, sender, "the end of its lease")
     again = device.sender()
