@@ -44,6 +44,7 @@ class SetpointValue:
         self._per_si = units_per_si
         self.packed = placeholders([table.pack])
         """The values that it packs."""
+        self._above = dict(above)  # a value below may be called as a quantity is
         used = set(self.packed if formula is None else formula.names)
         if table.quantity is not None:
             used.add(table.quantity)
@@ -80,10 +81,21 @@ class SetpointValue:
         if self.table.pack is not None or self.formula is None:
             return True
         try:
-            raw = self.formula.evaluate(dict.fromkeys(self.formula.names, 0.0))
+            return not isinstance(self._at_rest(), str | bool)
         except MessageError:  # a division by what is measured, and the like
             return True
-        return not isinstance(raw, str | bool)
+
+    def _at_rest(self) -> Any:
+        """Return what it is for a power of 0, as far as that can be computed without the device.
+
+        Raises:
+            MessageError: It cannot.
+        """
+        if self.table.pack is not None or self.table.quantity == "uid":
+            return ""
+        names = () if self.formula is None else self.formula.names
+        known = {n: self._above[n]._at_rest() if n in self._above else 0.0 for n in names}
+        return self.render(Setpoint(p_mw=0.0, lease_s=1.0), known).json
 
     @property
     def is_fleeting(self) -> bool:

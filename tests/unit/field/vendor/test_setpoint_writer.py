@@ -289,6 +289,9 @@ def test_a_stop_sends_the_power_first_and_without_a_pause_and_then_the_whole() -
     assert stop_texts(made) == [("0", 0.0), ("rest", 1.0)], "the order of the mapping begins with it"
     made, _ = writer({"way": way}, "mode", {"payload": "{way}", "pause_s": 2.0})
     assert stop_texts(made) == [("rest", 0.0), ("mode", 0.0), ("rest", 2.0)], "a word alone is the power"
+    made, found = writer({"p": P, "way": way, "mode": {"formula": "way"}}, "{mode}", "{p}")
+    assert not found
+    assert stop_texts(made) == [("0", 0.0), ("rest", 0.0), ("0", 0.0)], "a word of a word is a word"
 
 
 def test_of_a_stop_that_cannot_be_computed_what_carries_power_can_be_sent_alone() -> None:
