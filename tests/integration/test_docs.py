@@ -35,6 +35,10 @@ LONG |= {"training.md", "agents.md"}  # they compute; test_docs_examples runs an
 LONG |= {"testing-your-controller.md", "testing-your-device.md"}  # test runs, and promises that take waiting
 
 
+# A page of a dozen programs takes 20 s on a machine that does nothing else; one that is busy needs minutes.
+LONG_MARKS = (pytest.mark.slow, pytest.mark.timeout(600))
+
+
 def _name(item: Block | Path) -> str:
     return item.name
 
@@ -110,7 +114,7 @@ def terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Termi
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(p, id=p.name, marks=pytest.mark.slow if p.name in LONG else ()) for p in SHELL_PAGES],
+    [pytest.param(p, id=p.name, marks=LONG_MARKS if p.name in LONG else ()) for p in SHELL_PAGES],
 )
 def test_shell_lines_run_in_the_order_of_the_page(page: Path, terminals: Terminals) -> None:
     for block in blocks(page, "sh"):
