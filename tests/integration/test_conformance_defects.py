@@ -78,8 +78,8 @@ ALSO = {
 }
 """Promises that such a device breaks, too.
 
-A long lease also ends by the telemetry that is echoed, and a stale takeover is one. An old release ends a stop,
-and a copy may come after one.
+A long lease also ends by the telemetry that is echoed, and a stale takeover is one. An old release ends a
+stop, and a copy may come after one.
 """
 
 
