@@ -207,10 +207,10 @@ class DeviceRelease:
 
     async def _send_release(self) -> None:
         while self._left_instances:  # they are at 0, as they were told
-            left = replace(self._context(), learned=self._left_instances[-1])
-            self._left_instances.pop()  # told once: it is not read any more
+            left = self._left_instances[-1]
             with suppress(MessageError):
-                await self._commander.release(left)
+                await self._commander.release(replace(self._context(), learned=left))
+            self._left_instances.remove(left)  # sent: what it says is not read any more
         self._stop_proof.await_answer(self._monotonic() + 2.0 * self._within_s)  # sent within one of them
         self._report_instead(await self._commander.release(self._context()))
         self._is_end_sent = True

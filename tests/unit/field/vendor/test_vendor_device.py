@@ -1468,8 +1468,19 @@ async def test_an_instance_that_holds_a_setpoint_is_told_of_its_end_before_anoth
     await asyncio.sleep(1.1)
     speak("2", 7)
     assert site.device.state.learned == {"inst": "2"}
+    site.wire.delivers = False  # its broker is away when the stop is released
     site.stop(False)
-    await until(lambda: ("W/2/mode", "auto") in site.wire.sent, "the release of the one that is there")
+    await site.settled()
+    assert site.device.owes_safe_state
+    site.wire.delivers = True
+    for callback in tuple(site.wire.returns):
+        callback()
+
+    def is_released() -> bool:
+        speak("2", 7)
+        return ("W/2/mode", "auto") in site.wire.sent
+
+    await until(is_released, "the release of the one that is there")
     assert ("W/1/mode", "auto") in site.wire.sent, "the one that the stop kept at 0 is handed back, too"
 
 
