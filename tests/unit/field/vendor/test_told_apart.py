@@ -343,6 +343,13 @@ def test_a_word_for_a_sign_that_the_other_does_not_take_back_is_refused() -> Non
     assert refusal(size + minus + plus) == ""
 
 
+def test_a_number_alone_at_a_topic_takes_the_place_of_a_value_there_and_ends_nothing_elsewhere() -> None:
+    driven = TWO_SIZES.replace("<=", "<").replace(">=", ">")
+    for number in ("0", "0.0", "-0"):
+        cleared = f'[[setpoint.messages]]\ntopic = "b/charge"\npayload = "{number}"\nwhen = "p == 0"\n'
+        assert "would leave what -0.005 MW has set (b/charge #)" in refusal(driven + cleared)
+
+
 def test_a_constant_0_on_the_topic_of_a_size_clears_it() -> None:
     other = '[[setpoint.messages]]\ntopic = "b/SIDE"\npayload = "0"\nwhen = "p WAY 0"\n'
     both = [("charge", ">"), ("discharge", "<")]
