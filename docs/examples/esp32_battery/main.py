@@ -127,8 +127,8 @@ def take_inbox(op):
         topic, payload = inbox.pop(0)
         try:
             told = json.loads(payload.decode())
-            if not is_finite(told):
-                told = None
+            if not is_finite(told) or (topic == ESTOP and payload.count(b'"active"') > 1):
+                told = None  # of a key that comes twice MicroPython keeps one: which was meant?
         except (ValueError, RuntimeError, MemoryError):  # not UTF-8, not JSON, too deep, too large
             told = None
         if topic == ESTOP:

@@ -39,8 +39,8 @@ def check_owner_against_one_by_hand(device: DeviceHarness) -> None:
     device.make_free()
     sender = device.sender()
     sender.do(device.part_mw(0.4))
-    for fields in ({}, {"seq": 10**6}):
-        device.refused_by_hand(device.part_mw(0.8), **fields)
+    for p_mw, fields in ((device.part_mw(0.8), {}), (device.part_mw(0.8), {"seq": 10**6}), (0.0, {})):
+        device.refused_by_hand(p_mw, **fields)
     need(device.is_at(device.part_mw(0.4), device.next_telemetry()), "a setpoint by hand moved it")
     sender.release()
 

@@ -92,13 +92,15 @@ def check_stop(device: DeviceHarness) -> None:
     sender.do(device.part_mw(0.4))
     mark = device.stop()
     device.telemetry(device.is_safe, "the safe state after the stop", mark)
-    device.refused_by_hand(device.part_mw(0.6))
-    device.refused_by_hand(device.part_mw(0.6), take_over=True)
-    for fields in ({}, {"take_over": True}):
-        answer = sender.answer(sender.send(device.part_mw(0.6), **fields))
-        need(answer.get("rejected") and device.is_safe(answer), f"expected a refusal at rest: {answer}")
-        need(answer.get("stopped") is True, f"expected stopped = true in telemetry: {answer}")
-    sender.send(device.part_mw(0.4), renewal=True)
+    for p_mw in device.powers_mw:
+        device.refused_by_hand(p_mw)
+        device.refused_by_hand(p_mw, take_over=True)
+        sender.send(0.0, release=True)
+        sender.send(p_mw, renewal=True)
+        for fields in ({}, {"take_over": True}):  # in force as before, whatever came
+            answer = sender.answer(sender.send(p_mw, **fields))
+            need(answer.get("rejected") and device.is_safe(answer), f"expected a refusal at rest: {answer}")
+            need(answer.get("stopped") is True, f"expected stopped = true in telemetry: {answer}")
     device.release_stop()
     sender.send(device.part_mw(0.4), renewal=True)
     after = device.later_telemetry()
