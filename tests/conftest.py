@@ -59,8 +59,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _shared = tempfile.TemporaryDirectory(prefix="heron-tests-")
     os.environ["HERON_TEST_FOLDER"] = _shared.name
     os.environ["HERON_MQTT_GRID_CACHE"] = f"{_shared.name}/grids"
-    # Fixtures of a module or session are made before ``state_home``: what a device that rejects its release has
-    # left would be there in the next run of the tests, of whoever runs them.
+    # Fixtures of a module or session are made before ``state_home``: what a device that rejects its release
+    # has left would be there in the next run of the tests, of whoever runs them.
     os.environ["XDG_STATE_HOME"] = f"{_shared.name}/state"
 
 # A busy machine is slow, not wrong: examples have no deadline. .ci/slow asks for the thorough profile.
