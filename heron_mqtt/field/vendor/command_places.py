@@ -122,17 +122,12 @@ class CommandPlaces:
             and _constant(one.leaves[name]) != _constant(other.leaves[name])
         }
         both = shared | ({i.group[-1] for i in one.items} & {i.group[-1] for i in other.items})
-        carrying = {
-            name
-            for name in both
-            if placeholders([*one.leaves_of(name), *other.leaves_of(name)]) & self._values
-        }
-        if names and carrying:
-            return frozenset(names)
-        if names or one.leaves.keys() != other.leaves.keys():
+        carried = {n: placeholders([*one.leaves_of(n), *other.leaves_of(n)]) & self._values for n in both}
+        if names:
+            return frozenset(names) if any(carried.values()) else frozenset()
+        if one.leaves.keys() != other.leaves.keys():
             return frozenset()
-        of_values = [placeholders([*one.leaves_of(n), *other.leaves_of(n)]) & self._values for n in carrying]
-        return frozenset(n for n, values in zip(carrying, of_values, strict=True) if len(values) > 1)
+        return frozenset(name for name, values in carried.items() if len(values) > 1)
 
 
 def parts_of(topic: str, payload: Any) -> CommandPart:
@@ -144,7 +139,7 @@ def _part(group: tuple[str, ...], nth: int, payload: Any) -> CommandPart:
     leaves: dict[str, Any] = {}
     items: list[CommandPart] = []
     for name, leaf in _leaves(payload, ""):
-        if isinstance(leaf, list) and leaf and all(isinstance(item, Mapping) for item in leaf):
+        if _holds_objects(leaf):
             items += [_part((*group, name), i, item) for i, item in enumerate(leaf)]
         else:
             leaves[name] = leaf
@@ -161,10 +156,15 @@ def _leaves(payload: Any, key: str) -> Iterator[tuple[str, Any]]:
     pairs = [part.partition("=") for part in parts]
     if pairs and all(name and equals for name, equals, _ in pairs):
         yield from ((f"{key}.{name}" if key else name, value) for name, _, value in pairs)
-    elif key or (isinstance(payload, list) and all(isinstance(item, Mapping) for item in payload)):
+    elif key or _holds_objects(payload):
         yield key, payload
     else:  # the number in it may be another one, or the value in its place
         yield _NUMBER.sub("#", payload if isinstance(payload, str) else repr(payload)), payload
+
+
+def _holds_objects(leaf: Any) -> bool:
+    """Whether a leaf is a list of objects, each of which may be a command."""
+    return isinstance(leaf, list) and bool(leaf) and all(isinstance(item, Mapping) for item in leaf)
 
 
 def _is_word(leaf: Any) -> bool:

@@ -18,6 +18,7 @@ from heron_mqtt.field.vendor.answers import AnswerReader
 from heron_mqtt.field.vendor.built_ins import NAMES, BuiltIns
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.keepalives import Keepalive
+from heron_mqtt.field.vendor.nameplate_check import NameplateCheck
 from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, ZeroMessages
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
 from heron_mqtt.field.vendor.payload_filling import (
@@ -256,7 +257,7 @@ class DeviceMapping:
         if self._writer is None or self._checked_range_mw == range_mw:
             return
         self._writer.values.bound_to(range_mw)
-        if found := self._writer.problems_of(range_mw):
+        if found := NameplateCheck(self._writer, range_mw).problems():
             raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
         self._checked_range_mw = range_mw
 

@@ -39,6 +39,11 @@ class MessageContext:
     learned: Mapping[str, str] = field(default_factory=dict)
 
 
+def without_device() -> MessageContext:
+    """Return what messages may hold where no device is there: to look at a mapping before it is used."""
+    return MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+
+
 def payload_bytes(
     payload: Payload, values: Mapping[str, RenderedValue], built_ins: BuiltIns, packing: str | None = None
 ) -> bytes:

@@ -20,9 +20,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.vendor.built_ins import BuiltIns
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
-from heron_mqtt.field.vendor.payload_filling import MessageContext
+from heron_mqtt.field.vendor.payload_filling import without_device
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.setpoint_message import MessagePlace, SetpointMessage
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
@@ -120,7 +119,7 @@ def _places(
     messages: Sequence[SetpointMessage], values: SetpointValues, quantity: str
 ) -> Iterator[_SetPlace]:
     """Yield each place that a setpoint sets, in the order in which it is sent."""
-    context = MessageContext(BuiltIns(lambda: 0.0, lambda: "0"))
+    context = without_device()
     found: dict[tuple[int, MessagePlace], WrittenSeries] = {}
     for size in SAMPLES_MW:
         setpoint = Setpoint.model_validate({"p_mw": 0.0, "q_mvar": 0.0, "lease_s": 1.0, quantity: size})

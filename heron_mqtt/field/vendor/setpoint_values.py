@@ -13,7 +13,12 @@ from heron_mqtt.field.vendor.built_ins import BUILT_INS, BuiltIns
 from heron_mqtt.field.vendor.formula import Formula
 from heron_mqtt.field.vendor.numbers import as_digits, as_number, interpolated, rounded, rounded_within
 from heron_mqtt.field.vendor.parameters import as_text, placeholders
-from heron_mqtt.field.vendor.payload_filling import MessageContext, RenderedValue, payload_bytes
+from heron_mqtt.field.vendor.payload_filling import (
+    MessageContext,
+    RenderedValue,
+    payload_bytes,
+    without_device,
+)
 from heron_mqtt.field.vendor.problems import Problems
 from heron_mqtt.field.vendor.tables import ValueTable
 from heron_mqtt.field.vendor.units import per_si
@@ -294,7 +299,7 @@ class SetpointValues:
     def _known_at(self, p_mw: float) -> dict[str, Any]:
         """Return what formulas of the power alone may use at a power, MW."""
         setpoint = Setpoint(p_mw=p_mw, lease_s=1.0)
-        values = self.render(setpoint, MessageContext(BuiltIns(lambda: 0.0, lambda: "0")), in_part=True)
+        values = self.render(setpoint, without_device(), in_part=True)
         return {"p_mw": p_mw, **{name: value.json for name, value in values.items()}}
 
     def lasting(self, names: Iterable[str]) -> list[str]:

@@ -141,11 +141,6 @@ class StopProof:
         return -math.inf < self._released_at >= self._measured.last_at
 
     @property
-    def measures_power(self) -> bool:
-        """Whether it has ever said its power."""
-        return self._measured.last_at > -math.inf
-
-    @property
     def shows_within_s(self) -> float:
         """How long it may take to show a power that it was told, s: to get there, and to say so."""
         return self._settle_s + SAYS_LATER * self._measured.longest_so_far_s

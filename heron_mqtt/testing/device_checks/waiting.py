@@ -1,4 +1,4 @@
-"""What several checks wait for."""
+"""What several checks wait for, and look at then."""
 
 from __future__ import annotations
 
