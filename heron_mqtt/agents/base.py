@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -105,49 +106,58 @@ class StepReport:
     def to_fields(self) -> dict[str, float | str]:
         """Return the fields of that message."""
         fields: dict[str, float | str] = {"type": "action", "missed": self.missed}
-        for prefix, values in (
-            ("p_", self.p_mw),
-            ("q_", self.q_mvar),
-            ("soc_", self.soc),
-            ("cost_", self.cost),
+        for name, p_mw in self.p_mw.items():
+            fields["p_" + name] = p_mw
+        for name, q_mvar in self.q_mvar.items():
+            fields["q_" + name] = q_mvar
+        for name, soc in self.soc.items():
+            fields["soc_" + name] = soc
+        for name, cost in self.cost.items():
+            fields["cost_" + name] = cost
+        for prefix, seldom in (
             ("fallback_", self.fallbacks),
             ("bound_", self.bounds),
             ("authority_", self.authority),
             ("residual_", self.residuals),
         ):
-            if values:
-                for name, value in values.items():
+            if seldom:
+                for name, value in seldom.items():
                     fields[prefix + name] = value
         for peer, (mwh, price) in self.trades.items():
-            fields[f"trade_{peer}"] = mwh
-            fields[f"price_{peer}"] = price
+            fields["trade_" + peer] = mwh
+            fields["price_" + peer] = price
         return fields
 
     @classmethod
     def from_message(cls, action: Action) -> StepReport:
         """Return the report that a message carries; a trade without its price is left out."""
-        fields = action.by_prefix()
-        get, prices = fields.get, fields.get("price_", {})
-        trades = {
-            peer: make_tuple(Trade, (mwh, prices[peer]))
-            for peer, mwh in get("trade_", NONE).items()
-            if peer in prices
-        }
-        return cls(  # by position, as in each step: by name it takes three times as long
-            get("p_") or {},
-            get("q_") or {},
-            get("soc_") or {},
-            get("cost_") or {},
-            trades,
-            get("fallback_") or {},
-            get("bound_") or {},
-            get("authority_") or {},
-            get("residual_") or {},
-            action.missed,
-        )
+        extras = action.__pydantic_extra__ or {}
+        tables: tuple[dict[str, Any], ...] = ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
+        for (number, name), value in zip(_tables_of(tuple(extras)), extras.values(), strict=True):
+            is_whole = type(value) is int and number != _NOT_OURS  # one that is not ours may be too large
+            tables[number][name] = float(value) if is_whole else value
+        p_mw, q_mvar, soc, cost, fallbacks, bounds, authority, residuals, sold, prices, _ = tables
+        trades = {}
+        for peer, mwh in sold.items():
+            if peer in prices:
+                trades[peer] = make_tuple(Trade, (mwh, prices[peer]))
+        # by position, as in each step: by name it takes three times as long
+        return cls(p_mw, q_mvar, soc, cost, trades, fallbacks, bounds, authority, residuals, action.missed)
 
 
-NONE: Mapping[str, Any] = {}
+_TABLES = ("p_", "q_", "soc_", "cost_", "fallback_", "bound_", "authority_", "residual_", "trade_", "price_")
+"""Prefixes of an action's fields, in the order in which ``StepReport.from_message`` collects them."""
+_NOT_OURS = len(_TABLES)
+_MAX_LAYOUTS = 256  # actions whose names of fields are remembered; they come from the network
+
+
+@functools.lru_cache(maxsize=_MAX_LAYOUTS)  # an agent names the same fields in nearly every step
+def _tables_of(keys: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
+    """Return for each field the number of the table that it belongs to, and its name there."""
+    parts = (key.partition("_") for key in keys)
+    return tuple(
+        (_TABLES.index(f"{word}_") if f"{word}_" in _TABLES else _NOT_OURS, name) for word, _, name in parts
+    )
 
 
 class Agent(Protocol):
