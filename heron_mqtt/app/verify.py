@@ -11,11 +11,13 @@ from heron_mqtt.app.verify_files import check_files
 from heron_mqtt.app.verify_grid import check_balance
 from heron_mqtt.errors import HeronError
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.verify.beginning import check_beginning, has_steps
 from heron_mqtt.record.verify.chains import check_chains
 from heron_mqtt.record.verify.finding import Finding
 from heron_mqtt.record.verify.leases import check_authority, check_leases
 from heron_mqtt.record.verify.links import check_links
 from heron_mqtt.record.verify.rows import check_rows
+from heron_mqtt.record.verify.setpoints import check_setpoints_sent
 from heron_mqtt.record.verify.trades import check_trades
 
 RecordCheck = Callable[[RecordFile], Finding | Sequence[Finding]]
@@ -26,6 +28,7 @@ PHYSICS: tuple[tuple[str, RecordCheck], ...] = (
 )
 RECORDED: tuple[tuple[str, RecordCheck], ...] = (
     ("files of the scenario", check_files),
+    ("setpoints in rows as in messages", check_setpoints_sent),
     ("authority", check_authority),
     ("leases", check_leases),
     ("trades", check_trades),
@@ -48,8 +51,9 @@ def verify(path: str | Path, head: str | None = None) -> list[Finding]:
     """
     with RecordFile(path) as record:
         found = _run("hash chain of every table", partial(check_chains, head=head), record)
+        found += _run("the beginning of the run is told", check_beginning, record)
         found += _run("no row is missing", partial(check_rows, head=head), record)
-        checks = RECORDED if record.meta.get("role") != "environment" else (*PHYSICS, *RECORDED)
+        checks = (*PHYSICS, *RECORDED) if has_steps(record) else RECORDED
         for name, check in checks:
             found += _run(name, check, record)
         return found

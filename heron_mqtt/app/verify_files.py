@@ -7,6 +7,7 @@ from pathlib import Path
 
 from heron_mqtt.app.named_files import changed_here
 from heron_mqtt.app.recorded_world import recorded_loaded, recorded_scenario
+from heron_mqtt.app.recording import KEPT_WHOLE
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.verify.finding import Finding
 
@@ -20,6 +21,8 @@ def check_files(record: RecordFile) -> Finding:
         return found
     kept = {row["name"]: row["sha256"] for row in record.query("SELECT name, sha256 FROM input_file")}
     for key, file in named.items():
+        if key in KEPT_WHOLE:
+            found.check(key in kept, f"{key}: {file.name} was kept whole, and is not in it")
         if key in kept:
             found.check(
                 file.sha256 == kept[key], f"{key}: {file.name} is not the one that the run began with"

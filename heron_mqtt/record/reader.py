@@ -70,6 +70,11 @@ class RecordFile:
                 f"{self.path}: its layout is version {version}, this program reads up to "
                 f"{schema.SCHEMA_VERSION}; use a newer heron-mqtt"
             )
+        if version != schema.SCHEMA_VERSION and version not in schema.MIGRATIONS:
+            raise DataError(
+                f"{self.path}: damaged: its layout is said to be version {version}, which no heron-mqtt has "
+                "written"
+            )
         return int(version)
 
     def __enter__(self) -> Self:

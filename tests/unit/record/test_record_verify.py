@@ -13,16 +13,20 @@ import pytest
 
 from heron_mqtt.app.verify import RecordCheck, verify
 from heron_mqtt.app.verify_devices import check_devices
+from heron_mqtt.app.verify_files import check_files
 from heron_mqtt.app.verify_grid import check_balance
 from heron_mqtt.app.what_if import what_if
+from heron_mqtt.errors import DataError
 from heron_mqtt.messaging.impaired import ImpairedBroker
 from heron_mqtt.messaging.impairment import ImpairmentTable
 from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.schema import TABLES, VIEWS
+from heron_mqtt.record.verify.beginning import check_beginning
 from heron_mqtt.record.verify.chains import check_chains
 from heron_mqtt.record.verify.finding import Finding
 from heron_mqtt.record.verify.leases import check_authority, check_leases
 from heron_mqtt.record.verify.links import check_links
+from heron_mqtt.record.verify.setpoints import check_setpoints_sent
 from heron_mqtt.record.verify.trades import check_trades
 from powergrid.networks import load_network
 from powergrid.scenario import LoadedScenario
@@ -349,6 +353,9 @@ OUTLIVED = "no lease outlived"
 SAFE = "time to the safe state within the lease"
 TRADES = "trades settled once, money conserved"
 LINKS = "lost and duplicated alike on both sides"
+SETPOINTS = "setpoints in rows as in messages"
+BEGINNING = "the beginning of the run is told"
+FILES = "files of the scenario"
 
 CHECKS: dict[str, RecordCheck] = {
     **dict.fromkeys((BALANCE, GRID, REWARDS), check_balance),
@@ -357,6 +364,9 @@ CHECKS: dict[str, RecordCheck] = {
     **dict.fromkeys((OWNER, OUTLIVED, SAFE), check_leases),
     TRADES: check_trades,
     LINKS: check_links,
+    SETPOINTS: check_setpoints_sent,
+    BEGINNING: check_beginning,
+    FILES: check_files,
 }
 
 DRIVEN_TELEMETRY = """
@@ -441,6 +451,28 @@ FORGED = {
         LINKS, "UPDATE message_row SET seq = seq - 1 WHERE id = (SELECT max(id) FROM message_row "
         "WHERE type = 'action' AND direction = 'in' AND step = 3)",
     ),
+    "a setpoint in its message": (
+        SETPOINTS, "UPDATE message_row SET payload = json_set(payload, '$.p_mw', 0.049) "
+        "WHERE id = (SELECT max(id) FROM message_row WHERE type = 'setpoint' AND direction = 'out' "
+        "AND NOT coalesce(payload ->> '$.release', 0))",
+    ),
+    "a setpoint in its row": (
+        SETPOINTS, "UPDATE device_row SET sent_q_mvar = sent_q_mvar + 0.0001 WHERE id = "
+        "(SELECT max(id) FROM device_row WHERE sent_seq IS NOT NULL)",
+    ),
+    "a setpoint without its message": (
+        SETPOINTS, "UPDATE device_row SET sent_seq = 1000 WHERE id = "
+        "(SELECT max(id) FROM device_row WHERE sent_seq IS NOT NULL)",
+    ),
+    "a setpoint that is no JSON": (
+        SETPOINTS, "UPDATE message_row SET payload = '[[' "
+        "WHERE id = (SELECT max(id) FROM message_row WHERE type = 'setpoint' AND direction = 'out')",
+    ),
+    "nothing said of the run": (BEGINNING, "DELETE FROM meta"),
+    "whose record it is": (BEGINNING, "DELETE FROM meta WHERE key = 'role'"),
+    "a proxy with a grid": (BEGINNING, "UPDATE meta SET value = 'MG1' WHERE key = 'role'"),
+    "a proxy of nobody": (BEGINNING, "UPDATE meta SET value = 'proxy' WHERE key = 'role'"),
+    "the files left out": (FILES, "DELETE FROM input_file"),
 }  # fmt: skip
 
 
@@ -453,6 +485,25 @@ def test_a_forgery_with_a_perfect_chain_is_caught(record: Path, tmp_path: Path, 
         found = broken([result] if isinstance(result, Finding) else list(result))
     assert invariant in found, found
     assert not chain_of(path).failed
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM meta", "UPDATE meta SET value = 'MG1' WHERE key = 'role'"])
+def test_no_check_is_left_out_where_the_beginning_was_forged(
+    record: Path, tmp_path: Path, change: str
+) -> None:
+    findings = verify(forged(tampered(record, tmp_path / "t.heron", change)))
+    assert any(finding.name in {BALANCE, "energy balance"} for finding in findings), findings
+    assert broken(findings)
+
+
+@pytest.mark.parametrize("version", [0, -1])
+def test_a_version_that_was_never_written_is_named(record: Path, tmp_path: Path, version: int) -> None:
+    damaged = shutil.copy(record, tmp_path / "t.heron")
+    connection = sqlite3.connect(damaged)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    with pytest.raises(DataError, match=f"damaged: its layout is said to be version {version}, which no"):
+        verify(damaged)
 
 
 @pytest.mark.parametrize("is_rejected", [False, True])
