@@ -65,6 +65,8 @@ def links(record: RecordFile, from_s: float = -math.inf, until_s: float = math.i
                 lost_out[stream].add(seq)
         elif gone and row["arrival"] == "none":
             lost[at].add(seq)
+        elif row["retained"] and seq in arrived[at]:
+            continue  # the broker sends it once for each subscription; a stop is handed on each time
         elif row["arrival"] in {"new", "late"}:
             arrived[at][seq] += 1
         elif not row["retained"]:

@@ -487,6 +487,19 @@ def test_a_forgery_with_a_perfect_chain_is_caught(record: Path, tmp_path: Path, 
     assert not chain_of(path).failed
 
 
+@pytest.mark.parametrize(("retained", "is_broken"), [(1, False), (0, True)])
+def test_what_the_broker_kept_comes_once_for_each_subscription(
+    record: Path, tmp_path: Path, retained: int, is_broken: bool
+) -> None:
+    statement = (
+        "INSERT INTO message_row (source, at_s, direction, channel, sender, boot, seq, type, retained, arrival, "
+        "payload, hash) VALUES ('environment', 0.1, 'in', 'estop', 'operator-jane', 'b1', 0, 'estop', "
+        f"{retained}, 'new', '{{}}', x'00')"
+    )
+    with RecordFile(forged(tampered(record, tmp_path / "t.heron", statement, statement))) as run:
+        assert bool(broken([check_links(run)])) is is_broken
+
+
 @pytest.mark.parametrize("change", ["DELETE FROM meta", "UPDATE meta SET value = 'MG1' WHERE key = 'role'"])
 def test_no_check_is_left_out_where_the_beginning_was_forged(
     record: Path, tmp_path: Path, change: str
