@@ -492,8 +492,8 @@ def test_what_the_broker_kept_comes_once_for_each_subscription(
     record: Path, tmp_path: Path, retained: int, is_broken: bool
 ) -> None:
     statement = (
-        "INSERT INTO message_row (source, at_s, direction, channel, sender, boot, seq, type, retained, arrival, "
-        "payload, hash) VALUES ('environment', 0.1, 'in', 'estop', 'operator-jane', 'b1', 0, 'estop', "
+        "INSERT INTO message_row (source, at_s, direction, channel, sender, boot, seq, type, retained, "
+        "arrival, payload, hash) VALUES ('environment', 0.1, 'in', 'estop', 'jane', 'b1', 0, 'estop', "
         f"{retained}, 'new', '{{}}', x'00')"
     )
     with RecordFile(forged(tampered(record, tmp_path / "t.heron", statement, statement))) as run:
