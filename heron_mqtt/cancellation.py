@@ -1,8 +1,8 @@
 """A cancel that is never lost, whatever the code of others makes of it.
 
-``asyncio.wait_for`` of Python 3.11 swallows a cancel that arrives together with its result; so does code
-of other libraries that uses it, or that turns a cancel into an error of its own. A task that is cancelled
-once, because its program shall end, would go on for ever.
+``asyncio.wait_for`` of Python 3.11 swallows a cancel that arrives together with its result. So does other
+library code that uses it, or that turns a cancel into its own error. A task that is cancelled once, because
+its program shall end, would go on for ever.
 """
 
 from __future__ import annotations

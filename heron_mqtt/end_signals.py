@@ -1,10 +1,10 @@
 """How a program of ours is asked to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP do the same.
 
-The first of them cancels the program's main task, which cleans up: leases are released, vendor's devices
-are handed back, presences withdrawn. Further ones within ``GRACE_S`` change nothing, so that a service
-manager that sends two of them, or a key that is held down, does not break off the clean-up; later ones do.
+The first of them cancels the program's main task, which cleans up: leases are released, vendor's devices are
+handed back, presences withdrawn. Further signals within ``GRACE_S`` change nothing. So a service manager that
+sends two of them, or a key that is held down, does not interrupt the clean-up. Later signals do.
 
-A signal that was ignored when the program started stays ignored: so does ``nohup`` ask for it (SIGHUP),
+A signal that was ignored when the program started stays ignored. This is what ``nohup`` requests (SIGHUP),
 and a shell that starts a background job in a script (SIGINT). The other two end the program all the same.
 
 This module imports next to nothing: it is in force while all else is still being imported.

@@ -22,14 +22,14 @@
         |-- PowerFlowDiverged    no solution was found; says why; results of that step are NaN
         `-- UnsupportedElement   the compiled power flow cannot represent an element exactly
 
-Errors that are caught before they reach a user are defined in the module that raises them. They are
-``HeronError`` as well: ``NotSent`` and ``NotTaken`` (a vendor's device did not get, or did not accept, a
-setpoint), ``ModbusFault`` and ``SunSpecError`` (a device does not answer, or answers wrongly), ``NotAsAsked``
-(a gateway grants a request, but reports that something else is in force).
+Errors that are caught before they reach a user are defined in the module that raises them. They are also
+``HeronError``: ``NotSent`` and ``NotTaken`` (a vendor's device did not get, or did not accept, a setpoint).
+``ModbusFault`` and ``SunSpecError``: a device does not answer, or answers wrongly. ``NotAsAsked``: a gateway
+grants a request, but reports that something else is in force.
 
-A user's mistake ends in one of these, with one line that says what, where, what was expected and
-what to do; the command line prints that line and no traceback. Anything else that escapes is a bug
-and keeps its traceback.
+A user's mistake ends in one of these, with one line that states what is wrong, where, what was expected and
+what to do. The command line prints that line and no traceback. Anything else that escapes is a bug and keeps
+its traceback.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class HeronError(Exception):
 def told_at_the_end(error: HeronError) -> tuple[list[str], int]:
     """Return the lines that a program prints when it ends with an error, and its exit code.
 
-    If a second error occurs during the cleanup after a first one, it replaces the first one in Python (for
-    example if a displaced program could not hand a device back). Both are printed, the first one first, and
+    A second error may occur during the cleanup after a first one (for example if a displaced program could
+    not hand a device back). In Python it replaces the first one. Both are printed, the first one first, and
     the highest exit code counts.
     """
     chain: list[HeronError] = [error]

@@ -152,8 +152,8 @@ def fork_program(
 ) -> ForkedProgram | None:
     """Fork a process that runs ``main`` and ends with its exit code; return None where that is not possible.
 
-    The fork has nothing of ours but what is imported: no descriptor beside the three, no log, no signal
-    handler, and its standard input ends when this process does.
+    The fork has nothing of this process except its imported modules. It has no descriptor beside the three,
+    no log and no signal handler. Its standard input ends when this process ends.
 
     Args:
         main: What it runs. It starts where this process is now.

@@ -164,9 +164,9 @@ class Agent(Protocol):
     """One agent, driven through a step by a proxy (over a broker) or directly (centralized mode).
 
     The calls of one step, in this order: ``observe``, ``decide``, ``negotiate`` (the driver runs the
-    session), ``conclude``, ``wanted`` where setpoints are sent or checked, for each device ``simulate`` or
-    ``measured``, ``report``. An agent may have ``simulate_each(devices)``, which is called instead where all
-    are simulated with what is wanted.
+    session), ``conclude``. Then ``wanted``, if setpoints are sent or checked, ``simulate`` or ``measured``
+    for each device, and ``report``. An agent may have ``simulate_each(devices)``, which is called instead
+    where all are simulated with what is wanted.
     """
 
     agent_id: str

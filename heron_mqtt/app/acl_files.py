@@ -1,7 +1,7 @@
 """Access rights of a scenario's users as a file for a site's broker.
 
-The rights on topics of ours have one source, ``topics.RULES``; those on the topics of vendors' devices are
-what their mappings read and publish, and those for Home Assistant what a run announces.
+The rights on topics of this project have one source, ``topics.RULES``. The rights on the topics of vendors'
+devices are what their mappings read and publish. Those for Home Assistant are what a run announces.
 """
 
 from __future__ import annotations

@@ -160,11 +160,11 @@ def evaluate(
         policies: Short names (rule, idle, random, mpc, learned, field), ``scenario`` (those that it names,
             with their arguments), ``module:Class`` or ``file.py:Class``.
         seeds: One episode each.
-        over: ``calls`` (no messages; what would be lost of them is lost all the same), ``memory`` (messages
-            in one process, whose waiting takes no time) or ``mqtt`` (an embedded broker, in real time); None
-            = calls, or memory where there are networks.
-        networks: Files or shipped names of impaired networks; each policy runs over each of them, and over
-            the scenario's own (``impairment``), or a perfect one where it has none.
+        over: ``calls`` (no messages, but impairments have the same effect), ``memory`` (messages in one
+            process, where waiting takes no time) or ``mqtt`` (an embedded broker, in real time). None =
+            calls, or memory if there are networks.
+        networks: Files or shipped names of impaired networks. Each policy runs over each of them, and also
+            over the scenario's own network (``impairment``), or a perfect one if it has none.
         with_bound: Also the perfect-foresight optimum, and what it comes to with its power flow.
         progress: Takes a line for the user.
 

@@ -1,8 +1,9 @@
 """The files that the code of a policy opens by itself while it is made: weights, tables, code loaded by path.
 
-No key of the scenario names them, and no module stands for them. Python tells of each file that is opened
-(an audit event), whoever opens it. Those beside the scenario or in the working directory count that are only
-read: what lies elsewhere (caches, settings of libraries) belongs to the machine and may change at any time.
+No key of the scenario names them, and no module stands for them. Python tells of each file that is opened (an
+audit event), whoever opens it. Only files that are read, and that are beside the scenario or in the working
+directory, count. Other files (caches, settings of libraries) belong to the machine and may change at any
+time.
 """
 
 from __future__ import annotations

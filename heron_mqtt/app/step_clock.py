@@ -14,8 +14,8 @@ TIMER_S = 0.001
 class StepClock:
     """Waits for one step after another, each a period after the one before.
 
-    A step that takes longer makes the next one late; time that is lost so is caught up with, unless it is
-    more than a period: two steps never follow each other at once for long.
+    A step that takes longer makes the next one late. Lost time is caught up, unless it is more than one
+    period. So steps never follow each other at once for long.
 
     Args:
         period_s: Between two steps, s.

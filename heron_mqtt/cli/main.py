@@ -49,8 +49,8 @@ def main() -> NoReturn:
 def _end(code: int) -> NoReturn:
     """End here and now: everything of ours is closed.
 
-    The interpreter's own end would take apart pandas and scipy piece by piece, half a second and more,
-    in which Ctrl-C seems to do nothing; and wait for a thread that may still be importing them.
+    Python's normal end would remove pandas and scipy piece by piece. This takes half a second and more, in
+    which Ctrl-C seems to do nothing. It would also wait for a thread that may still be importing them.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a pipe without a reader

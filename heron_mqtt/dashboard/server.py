@@ -1,8 +1,9 @@
 """The page's server: a handful of files, and sockets on which data go out.
 
-The browser is not trusted. A request must have one of our host names (a page of another site that resolves to
-our address is refused), and a socket must come from our own page. A browser that sends data is disconnected.
-Only with ``--control`` there is a socket that accepts requests: see ``heron_mqtt.dashboard.control.source``.
+The browser is not trusted. A request must have one of our host names, so that a page of another site that
+resolves to our address is refused. A socket must come from our own page. A browser that sends data is
+disconnected. Only with ``--control`` there is a socket that accepts requests: see
+``heron_mqtt.dashboard.control.source``.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class StopRegister:
     def take_report(self, who: str) -> StopEffect:
         """Take it from another participant that a stop is in force, where the broker says nothing of it.
 
-        What a participant says may be older than a release; so it counts only while the broker has told
+        The report of a participant may be older than a release. So it counts only if the broker has delivered
         neither a stop nor a release since the last connection.
         """
         if self.is_active or self.is_told:

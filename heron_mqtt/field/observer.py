@@ -86,8 +86,8 @@ class GatewayObserver(Protocol):
             agent: Whose devices.
             episode: Of the step.
             step: That ends.
-            allowed: The setpoints in force at its end, by device, simulated ones too: what the check of all
-                together, a stop or a demotion left of those that were bounded.
+            allowed: The setpoints in force at its end, by device, also simulated ones: the bounded setpoints
+                after the common check of all agents, a stop or a demotion.
             devices: Those that can be reached over the broker.
         """
 

@@ -7,7 +7,7 @@ Fields a model does not know are ignored, fields that are wrong are refused, NaN
 ``docs/wire-contract.md`` shows each of them on its topic.
 
 Each file has the messages from one kind of program to another, and is imported when one of its names is first
-used: a device program needs a third of the models, and building a model takes a millisecond or two.
+used. A device program needs a third of the models, and building a model takes a millisecond or two.
 """
 
 from __future__ import annotations

@@ -75,9 +75,10 @@ ROUNDING = 1e-3
 def normalized(model: type[Message], payload: Mapping[str, Any]) -> Json:
     """Return a payload with unambiguous variants replaced by the formats of the contract.
 
-    ``5.0`` for an integer, ``1`` or ``0`` for a boolean, a number for an identifier, ``null`` for a field
-    that is left out, a fraction that rounding has put just outside [0, 1], what is for records only and
-    cannot be read (``sent_at``). A reason that is too long is cut, so that its message still counts.
+    The variants: ``5.0`` for an integer; ``1`` or ``0`` for a boolean; a number for an identifier; ``null``
+    for a field that is left out; a fraction that rounding has put just outside [0, 1]. Also a field that is
+    only for records and cannot be read (``sent_at``). A reason that is too long is cut, so that its message
+    still counts.
     """
     plain: Json = {}
     for name, value in payload.items():

@@ -115,9 +115,9 @@ class NetworkFit:
 def fit_network(record: RecordFile) -> NetworkFit:
     """Fit every kind of channel of a record.
 
-    A delay is the difference of two times of one clock: from sending to receiving a message, if one process
-    did both (or in a merged record, whose clocks were aligned), or from a setpoint to the telemetry that
-    answers it.
+    A delay is the difference of two times of one clock. It is the time from sending to receiving a message,
+    if one process did both (or in a merged record, whose clocks were aligned). Or it is the time from a
+    setpoint to the telemetry that answers it.
 
     Raises:
         DataError: Messages were not recorded, or too few.

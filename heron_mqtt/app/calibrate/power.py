@@ -52,8 +52,8 @@ class PowerFit:
 def fit_power(samples: DeviceSamples) -> PowerFit:
     """Fit the response: of several models the simplest that explains the record.
 
-    The offset is fitted always; lag (which stands for dead time and lag together where steps are long), ramp,
-    both, and dead time beside the lag only where there is strong evidence for them. Least squares, with
+    The offset is always fitted. Lag, ramp, both, and dead time beside the lag are fitted only if there is
+    strong evidence for them. With long steps, lag stands for dead time and lag together. Least squares, with
     intervals from the curvature at the best fit (Seber and Wild, Nonlinear Regression, 1989, section 5.1).
     """
     moves = _moves(samples)

@@ -19,8 +19,8 @@ TOLERATED_S = 1.0
 async def examine_clocks(broker: MqttBroker) -> BrokerFinding:
     """Listen to the environment and compare the times in live messages with this machine's clock.
 
-    The difference is the sender's clock error and the time on the way together: a sender is ahead by at
-    least as much as its messages come from the future.
+    The difference contains the sender's clock error and the time on the way. So if messages seem to come from
+    the future, the sender's clock is ahead by at least that much.
 
     Args:
         broker: Connected, of the environment that is in use; nothing is published.

@@ -1,9 +1,9 @@
 """The delay of a message relative to the fastest message of its sender.
 
 The clocks of two machines are never compared. The time of arrival by our clock minus ``sent_at`` by the
-sender's clock contains the difference of the two clocks, which is the same in all messages of that sender.
-The smallest of these values is subtracted. The result is the variation of the delay (packet delay variation,
-RFC 5481). It is 0 for the fastest message and does not depend on the clocks.
+sender's clock contains the difference of the two clocks. This difference is the same in all messages of that
+sender. The smallest of these values is subtracted. The result is the variation of the delay (packet delay
+variation, RFC 5481). It is 0 for the fastest message and does not depend on the clocks.
 """
 
 from __future__ import annotations

@@ -102,9 +102,10 @@ class DeviceSeen(AgentSeen):
     def telemetry_is_of_stop(self) -> bool:
         """Whether the newest telemetry is of after the stop that the device has confirmed, by its number.
 
-        Where the confirmation names none: whether it came after it, with a number above one that was heard
-        before; the first that is heard of a device may be a recording. True of telemetry without numbers,
-        and without a confirmation: then only when it came tells.
+        If the confirmation contains no number, the telemetry must have arrived after it, and its number must
+        be higher than that of an earlier message. The first message that is received from a device may be a
+        recording. Also true for telemetry without numbers, and without a confirmation: then only its time of
+        arrival can be used.
         """
         told, newest = self.confirm, self.order.newest
         if told is None:

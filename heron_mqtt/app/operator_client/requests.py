@@ -80,9 +80,8 @@ async def ask_gateway(
 ) -> AuthorityState:
     """Publish a request for ``AGENT/DEVICE`` and return what its gateway answers.
 
-    A take without an answer, or with one that says something else than was asked, is withdrawn: it must not
-    act once the gateway or the broker goes on. The withdrawal names it, so that it ends no other person's
-    hold.
+    A take without an answer, or whose answer differs from the request, is withdrawn: it must not act when the
+    gateway or the broker continues later. The withdrawal names it, so that it ends no other person's hold.
 
     Args:
         url: Of the broker.

@@ -56,8 +56,8 @@ class StopReport:
         confirmed: Gateways and devices that confirmed, each with how.
         missing: Those that did not, each with what is known of it.
         unmeasured: Devices that confirmed a stop, and of which no telemetry since then proves it.
-        not_ours: Devices with power that nothing of ours can set, each with what is known of it: they are
-            only read, or only watched, and the stop has changed nothing there.
+        not_ours: Devices with power that this system cannot set, each with what is known of it. They are only
+            read, or only watched, so the stop has changed nothing there.
     """
 
     env_id: str

@@ -1,7 +1,8 @@
 """The page with control: login, session, and a socket on which requests come in.
 
-A request is taken from a socket that (1) comes from our own page by its Origin, (2) has the cookie of a
-session, which no script can read and no other site sends, and (3) has begun with the session's token.
+A request is accepted only from a socket that fulfils three conditions: (1) its Origin is our own page; (2) it
+has the cookie of a session, which no script can read and no other site sends; (3) it has begun with the
+session's token.
 """
 
 from __future__ import annotations

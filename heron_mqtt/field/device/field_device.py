@@ -103,10 +103,10 @@ class FieldDevice(SafeStateDevice, abc.ABC):
     """
 
     watches_its_rest: ClassVar[bool] = False
-    """Whether its power does not show whether it is in its safe state: it draws power there, as consumers do,
-    or it checks this by itself, as bridges do. If false, its measured power must show it: above 5 % of its
-    nameplate ``safe`` is false, and ``go_safe`` is called again. If ``go_safe`` raises, it is called again in
-    any case."""
+    """True if its power does not show whether it is in its safe state. Either it draws power there, as
+    consumers do, or it checks this by itself, as bridges do. If false, its measured power must show it: above
+    5 % of its nameplate ``safe`` is false, and ``go_safe`` is called again. If ``go_safe`` raises, it is
+    called again in any case."""
     breaks_off_measuring: ClassVar[bool] = False
     """Whether ``measure`` and ``renew`` are cancelled at a stop and at the end of a lease, as ``apply`` is.
     For methods that wait for hardware and can be cancelled. If false, they run to their end; at the end of

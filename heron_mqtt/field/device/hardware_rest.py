@@ -50,7 +50,7 @@ class HardwareRest:
     told is told again, at longer and longer intervals. What is wrong is reported once, until it is at rest.
 
     If hardware was at 0 after the end of a lease and has power much later, something else has set it, for
-    example a person, and it is left alone. During a stop nothing may set it.
+    example a person. Then it is not changed. During a stop nothing may set it.
 
     Args:
         power_range_mw: Its nameplate, MW, positive = injected; None for a bound that is not known.

@@ -72,9 +72,9 @@ class KeptLease:
 
     It is named after the device and not after its broker. A program that starts again may find its device at
     another one, as a site's broker has a new address. Hardware that it took for another device's would be
-    left driven; hardware that is another device's after all is only brought to rest, once. But what a program
-    at another site left stays in the file until one of that site has brought it to rest: the plant's device
-    may have been killed, and a bench beside it run a device of the same name.
+    left driven; hardware that is another device's after all is only brought to rest, once. But an entry of a
+    program at another site stays in the file until a program of that site has brought the device to rest. The
+    plant's device may have been killed while a test bench on the same machine runs a device of the same name.
 
     Args:
         topic: The whole topic of the lease: it names environment and device.
@@ -110,8 +110,8 @@ class KeptLease:
     def save(self, holder: Holder | None) -> None:
         """Keep whose setpoint the hardware has; None = no one's. Where that fails, it is told once.
 
-        It is there for the next program at once. A thread forces it to the disk, for a power cut: that takes
-        some milliseconds, and on a disk that hangs no lease and no stop waits for it.
+        It is there for the next program at once. A thread forces it to the disk, for a power cut. This takes
+        some milliseconds. If the disk hangs, no lease and no stop waits for it.
         """
         try:
             file = self._opened()

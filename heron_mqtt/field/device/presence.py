@@ -26,8 +26,9 @@ MOST_UNSAID = 16  # statuses that wait for the broker; of more the oldest is dro
 async def leaving_others_alone(broker: MessageBroker) -> AsyncIterator[MessageBroker]:
     """Connect a broker whose will is a device's, and leave with a goodbye where the name is another's.
 
-    A connection that ends without a goodbye leaves its will, and the will of a device that was refused, or
-    displaced, would say of the other one that it is offline. A device that is cancelled has said so itself.
+    A connection that ends without a DISCONNECT leaves its will. The will of a device that was refused, or
+    displaced, would report the other device of this name as offline. A device that is cancelled has said so
+    itself.
     """
     ended: BaseException | None = None
     async with broker:

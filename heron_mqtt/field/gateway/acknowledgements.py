@@ -19,8 +19,8 @@ class Acknowledgements:
         newest: The newest setpoint; None = none was sent.
         sent_at: When it was sent.
         round_trip_s: From then to its answer; None = not answered (yet).
-        is_expected: Whether a step should wait for an answer: not after a setpoint without one, until the
-            device answers again, late or not, or says that it is online.
+        is_expected: Whether a step should wait for an answer. After a setpoint without an answer it does not,
+            until the device answers again, late or not, or publishes that it is online.
         unanswered_since: When the first setpoint was sent that was given up, since the last late answer.
         heard_unanswered: Telemetry since then; counted before, too, but it says nothing then.
     """

@@ -130,9 +130,9 @@ class EnvironmentWatch:
     def heard(self, boot: str | None, number: tuple[str, int | None] | None = None) -> bool:
         """Take note of a message of the step loop; return whether it is a sign of life.
 
-        These messages are no sign of life: one of another environment; one whose number does not follow the
-        last one (a replay, or presence, which has no number); one that is read just after this process was
-        paused, because it may have waited for as long as the pause.
+        Three kinds of messages are no sign of life. (1) A message of another environment. (2) A message whose
+        number does not follow the last one: a replay, or presence, which has no number. (3) A message that is
+        read just after this process was paused, because it may have waited for as long as the pause.
 
         Args:
             boot: Of the environment.

@@ -263,7 +263,7 @@ class FieldGateway:
         """Return what lacks, by device, of those that setpoints are to be sent to and that are not ready.
 
         An emulator must be in the episode. A real device must have been heard as often as the gate of its
-        level wants; one that was heard, but not well enough, starts the run in shadow after the wait.
+        level requires. If it was heard, but not often enough, it starts the run in shadow after the wait.
         """
         told = {name: self._lack(name, run, episode) for name in self._names}
         return {name: why for name, why in told.items() if why is not None}
@@ -645,14 +645,14 @@ class FieldGateway:
     def _lease_s(self, name: str, by: Manual | None, lease_s: float) -> float:
         """Return how long a setpoint of a device may last now, s; 0 = it may not be sent or renewed.
 
-        A setpoint of manual control ends with it, or when it is withdrawn, unless manual control asks for the
-        same setpoint again; the agent's ends when a person takes the device in hand. This does not apply to
-        the zero of a stop.
+        A setpoint of manual control ends when the control ends or is withdrawn, unless manual control
+        requests the same setpoint again. A setpoint of the agent ends when manual control begins. This does
+        not apply to the zero of a stop.
 
         Args:
             name: The device.
             by: The manual control that the setpoint is of; None = the agent's own.
-            lease_s: What a lease from now on may last, s, whoever's hand the device is in.
+            lease_s: What a lease from now on may last, s, with or without manual control.
         """
         if self.estop is not None:
             return lease_s

@@ -90,9 +90,9 @@ class HandBack:
         """Take what it says; only what comes once it was let go counts.
 
         What was on its way before the device took the newest setpoint says nothing of that: one that
-        acknowledges has to acknowledge that setpoint, or a release. One that acknowledges nothing counts if
-        it comes after such an answer, or if the device has said so repeatedly since it is driven: a single
-        one may have left before the first setpoint arrived.
+        acknowledges has to acknowledge that setpoint, or a release. Telemetry that acknowledges nothing
+        counts in two cases: it comes after such an answer, or it is not the first one since the device is
+        driven. The first one may have left before the first setpoint arrived.
         """
         if not self.is_due:
             return

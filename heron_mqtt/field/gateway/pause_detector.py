@@ -1,7 +1,7 @@
 """Notices that this process did not run for a while: stopped, swapped out, or kept busy.
 
-What is read just after such a pause may have waited in a socket for as long as the pause was, and looks
-as if it had come now.
+Messages that are read just after such a pause may have waited in a socket for as long as the pause, but look
+as if they had just arrived.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Succession: a gateway that was killed and started again goes on with its dead predecessor's leases.
 
-To a device a restarted gateway is another sender: it would wait until the lease of the dead one is over, and
-the device would be in its safe state until then. A gateway may take that lease if it can prove that
-the holder was an earlier start of the very same gateway, and is dead:
+For a device, a restarted gateway is another sender. The gateway would have to wait until the lease of the
+dead one is over, and the device would be in its safe state until then. A gateway may take that lease if it
+can prove that the holder was an earlier start of the very same gateway, and is dead:
 
 - Each start writes its ``boot`` into a file, before its first setpoint. A lease counts as a predecessor's
   only where the device says that it is held by a boot of that file. A lease that another one has taken

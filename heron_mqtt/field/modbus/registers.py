@@ -78,10 +78,11 @@ class ModbusConnection:
 
     Requests wait for each other, writes before reads; a unit that is silent or slow does not hold up the
     others: see ``SharedLine``. After a request without an answer the connection is closed, so that a late
-    answer can never be taken for another request's; RTU frames, which have no numbers, are told apart by
-    ``UnnumberedAnswers``. If the framing numbers the requests, a late answer is recognised.
-    Then the connection is kept through a few unanswered requests in two cases: several units share it, or it
-    has a ``connect_delay_s`` (a device that loses requests after connecting would lose the next ones too).
+    answer can never be taken for the answer to another request. RTU frames have no numbers:
+    ``UnnumberedAnswers`` distinguishes their answers. If the framing numbers the requests, a late answer is
+    recognised. Then the connection is kept after a few unanswered requests in two cases. Several units share
+    it, or it has a ``connect_delay_s``: a device that loses requests after connecting would lose the next
+    ones too.
 
     Args:
         place: The address or serial line.

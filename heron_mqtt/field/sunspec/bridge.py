@@ -2,7 +2,7 @@
 
     heron-mqtt device sunspec_bridge --agent MG1 --name ess --broker URL --modbus HOST:PORT --unit 1
 
-It finds the inverter's models over Modbus TCP, publishes nameplate and telemetry, and turns leased
+It finds the inverter's models over Modbus TCP and publishes nameplate and telemetry. It turns leased
 setpoints into controls with a reversion timer. docs/sunspec.md describes models, safe states and limits.
 """
 

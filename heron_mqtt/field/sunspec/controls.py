@@ -188,8 +188,8 @@ class Control(abc.ABC):
     async def lasting(self, *, fresh: bool) -> OwnSettings:
         """Return the points, in order, that put the inverter's own settings in force again.
 
-        Asked before the first setpoint. A setting that is armed to end by itself, or that is zero power, is
-        what a controller before us left behind, and no setting of the inverter's own.
+        Asked before the first setpoint. A setting that is armed to end by itself, or that is zero power, was
+        left by an earlier controller. It is not a setting of the inverter's own.
 
         Args:
             fresh: Read it now; else as it was read last.

@@ -32,14 +32,18 @@ LOST = (
 class SunSpecDevice(FieldDevice):
     """An inverter behind Modbus TCP.
 
-    Nothing is written to it before the first setpoint, an emergency stop or the end of a lease, unless an
-    earlier controller, such as a bridge that was killed, has left a setpoint in force: that is ended. What
-    could not be written, because it did not answer, is written when it answers again. Zero power, as safe
-    state or at a stop, is read back with every measurement: an inverter that restarted has forgotten it, and
-    is told again. A release is read back once it was written: until its registers show it, or cannot be
-    read, it is written again. At a stop it is safe only once its power was measured after it was told, and
-    is next to 0; while it is not, it is told again. One that is only read takes every setpoint without doing
-    anything: what it measures is the answer, and at a stop it is safe while that is next to 0.
+    Nothing is written to it before the first setpoint, an emergency stop or the end of a lease, with one
+    exception. If an earlier controller, such as a bridge that was killed, has left a setpoint in force, this
+    setpoint is ended. A write that failed, because the inverter did not answer, is repeated when it answers
+    again.
+
+    Zero power, as safe state or at a stop, is read back with every measurement: an inverter that restarted
+    has lost it, and it is written again. A release is read back after it was written. It is repeated until
+    the registers show it, or cannot be read.
+
+    During a stop the device is safe only if its power was measured after the stop was written, and is near 0.
+    Until then the stop is written again. An inverter that is only read accepts every setpoint without effect:
+    its measurement is the answer. During a stop it is safe while its power is near 0.
 
     Args:
         inverter: Connected.
@@ -195,13 +199,13 @@ class SunSpecDevice(FieldDevice):
         """Leave the inverter to its own control, unless it was never told anything. In a stop it stays at 0.
 
         Args:
-            by: Until when its registers may be read to see that it is so, by the loop's clock, s; what could
-                not be read by then counts as taken. None = no bound.
+            by: Until when its registers may be read to check this, by the loop's clock, s. A register that
+                could not be read by then counts as correct. None = no bound.
 
         Raises:
             NotHandedBack: The program ends before the name is its own, and a killed one has left it driven.
-            SunSpecError, ModbusFault: It could not be told so, or has acknowledged it and holds what it was
-                told before; or, in a stop, it is not known to be at 0.
+            SunSpecError, ModbusFault: The release could not be written, or was acknowledged but the old
+                setpoint is still in force. In a stop: its power is not known to be 0.
         """
         if not self._inverter.is_controlled:
             return

@@ -69,8 +69,8 @@ class Settings:
         timer_needed: Refuse an inverter that cannot revert by itself.
         read_only: Write nothing, whatever it can do.
         dark_is_zero: One that does not answer, or answers with nothing but "not available", has 0 W.
-        dc_battery: Its power is that of the DC ports of its battery (model 714), and this is what a positive
-            number there means; None = its power is that at its AC terminals.
+        dc_battery: If set, its power is that of the DC ports of its battery (model 714), and this is what a
+            positive number there means. None = its power is that at its AC terminals.
     """
 
     kind: InverterKind | None = None
@@ -574,9 +574,9 @@ class Inverter:
     async def _make_sure_it_is_the_same(self) -> None:
         """Make sure, before something is written that cannot wait, that it goes where it is meant to go.
 
-        Only on a new connection, where it may have restarted: that the model to be written still stands where
-        it was; and that no other inverter answers, when this one was not heard for some time. Where it cannot
-        be asked, it is taken to be the same.
+        This is done only on a new connection, because the inverter may have restarted. The model to be
+        written must still be at the same address. If the inverter was not heard for some time, no other
+        inverter may answer. Where it cannot be asked, it is taken to be the same.
 
         Raises:
             SunSpecError: Another one answers, or it cannot be found where it has moved to.

@@ -80,8 +80,9 @@ class AnswerReader:
             topic: Where it arrived.
             payload: As it arrived.
             sent: The values of the setpoint, or of a release, which may have none.
-            before: The values of the setpoint before a release: where that has an id that is no value, as a
-                counter, any id but the one of that setpoint is taken for its own. None = it is no release.
+            before: The values of the setpoint before a release; None = it is no release. If an answer has an
+                id that is not a value, such as a counter, any id except the one of that setpoint counts as
+                the release's.
 
         Raises:
             MessageError: It cannot be read.

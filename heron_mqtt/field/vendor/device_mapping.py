@@ -206,9 +206,10 @@ class DeviceMapping:
     def power_places(self) -> tuple[str, ...]:
         """Return where the device is told its power, for a claim: two names must not set one of these.
 
-        Registers (area and address), or topics with the member of the payload that has the power and the
-        constants beside that: several devices may share a topic, and be told apart by those. Names of values
-        do not count, nor what else is sent with the power, and what is learned keeps its ``{name}``.
+        For registers, a place is area and address. For topics, it is the topic with the member of the payload
+        that has the power, and the constants beside it. Several devices may share a topic and differ in these
+        constants. Names of values do not count, nor what else is sent with the power, and what is learned
+        keeps its ``{name}``.
         """
         found = () if self._writer is None else self._writer.power_places(self._place_text)
         return tuple(dict.fromkeys(found))

@@ -1,7 +1,8 @@
 """Formulas of a mapping: arithmetic over named values, evaluated by simpleeval, never by Python itself.
 
-What a formula may hold is a list of node types, checked when the mapping is loaded; so everything else
-(attributes, subscripts, comprehensions, lambdas) is refused with its name before a run begins.
+The allowed parts of a formula are a list of node types, which is checked when the mapping is loaded.
+Everything else (attributes, subscripts, comprehensions, lambdas) is refused with its name before a run
+begins.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ class LevelNote(NamedTuple):
 class LearnedLevels:
     """Learns, from the topics that are received, what stands for ``{name}`` and ``+``.
 
-    The first instance that speaks is learned; another one follows only when that has been silent for a while,
-    so that two that speak at a time are never mixed. Retained messages give way to the first live one.
+    The first instance that sends is learned. Another one replaces it only after it has been silent for a
+    while, so that two instances that send at the same time are never mixed. Retained messages give way to the
+    first live one.
 
     Args:
         relearn_after_s: By name, after how long a silence another instance may follow, s.

@@ -39,8 +39,9 @@ def load_mapping(
         device: Fills ``{device}``, likewise.
         source: File and key of the mapping, for errors.
         find: Finds a profile file; by default among the shipped ones.
-        power_range_mw: Nameplate of the device, MW, positive = injected, all of which the mapping has to tell
-            apart; None = it is not known here: ``DeviceMapping.check_range`` is called before it is driven.
+        power_range_mw: Nameplate of the device, MW, positive = injected; the mapping must give different
+            messages for all of its powers. None = not known here: call ``DeviceMapping.check_range`` before
+            the device is driven.
 
     Raises:
         ConfigError: One line for each mistake: source, key and what was expected.

@@ -37,9 +37,9 @@ class ModbusLink:
     - A write that is refused ends its message: what follows in it is not written. A device that is busy is
       asked again until the message is too old.
     - A release is read back. It counts as refused, although the device acknowledged it, if the registers
-      still contain what a setpoint has written, or a word that every setpoint writes (such as a mode that an
-      earlier program left). Registers with any other content, or that cannot be read, prove nothing: a
-      command may read back differently.
+      still contain the values of a setpoint. The same holds for a word that every setpoint writes (such as a
+      mode that an earlier program left). Registers with any other content, or that cannot be read, prove
+      nothing: a command may read back differently.
     - A device that is away is asked again with each turn, once a second at most.
 
     Args:

@@ -50,8 +50,8 @@ class NumberText:
     Args:
         decimal: The decimal sign.
         thousands: What may stand between groups of three digits; None = nothing.
-        suffix: What may stand behind the number: True = whatever does not go on with it, a text or several,
-            or a table that gives the factor of each; None = nothing.
+        suffix: What may stand behind the number: a text, several texts, or a table with the factor of each.
+            True = any text that does not continue the number; None = nothing.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Which messages of several topics belong together: one round of a device that publishes them in turn.
 
-A device publishes its topics again and again. A value that is made of several must not mix two rounds, also
-when a message is lost, or when we begin to listen in the middle of one. Where a round begins shows only in
-the times of arrival: what belongs together comes close together.
+A device publishes its topics again and again. A value that is calculated from several must not mix two
+rounds, also when a message is lost, or when the first message received is in the middle of a round. Where a
+round begins shows only in the times of arrival: what belongs together comes close together.
 """
 
 from __future__ import annotations

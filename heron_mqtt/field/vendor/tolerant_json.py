@@ -29,9 +29,9 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v
 def to_strict(text: str) -> str:
     """Return JSON for a text that is almost JSON; what is not understood stays, for the parser to refuse.
 
-    ``nan`` and ``inf`` in any case, ``None``, ``undefined`` and missing values become null, ``True`` and
-    ``False`` booleans, single quotes double ones, ``.5``, ``+3`` and ``007`` numbers; a comma before a
-    closing bracket is dropped, round brackets are square ones.
+    Null: ``nan`` and ``inf`` in any case, ``None``, ``undefined`` and missing values. Booleans: ``True`` and
+    ``False``. Numbers: ``.5``, ``+3`` and ``007``. Single quotes become double ones. A comma before a closing
+    bracket is dropped. Round brackets become square ones.
     """
     out: list[str] = []
     before = ""  # the last mark or "value"

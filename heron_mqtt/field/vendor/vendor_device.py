@@ -50,9 +50,9 @@ class VendorDevice(ReleasableDevice):
       the stop is released. The device is safe only while its power is known and close to 0. This also holds
       for a device to which nothing is sent, because it can only be read or is in ``shadow``. While its power
       is not at 0, the stop is sent again.
-    - ``lease`` is ``held`` until the device has accepted its release, also while a stop keeps it at 0. If an
-      earlier program of its name was killed, ended in a stop or could not hand the device back, this one
-      hands it back once its messages are received.
+    - ``lease`` is ``held`` until the device has accepted its release, also while a stop keeps it at 0. An
+      earlier program of its name may have been killed, ended in a stop or failed to hand the device back.
+      Then this program hands the device back when its messages are received.
     - Its last power counts for ``stale_after_s``. A device that sends nothing for longer is a fault, and the
       gateway's model replaces it. A device that has never sent anything is only reported.
     - The mapping defines what confirms a setpoint; without the confirmation it counts as rejected.

@@ -1,10 +1,10 @@
 """One subscription: where its callback runs, in which order, and what happens when it is slow.
 
 Ordering: a callback sees messages in the order of arrival. Threads: it runs in the event loop in which
-``subscribe`` was called; if none was running there, in the loop that delivers. Plain callables are
-called where they stand, async ones run one after another in a task of their own, fed by a bounded queue
-(when it is full the oldest message is dropped, counted and reported). A plain callable may return something
-to be awaited: that is done in such a task, and what comes meanwhile waits in such a queue.
+``subscribe`` was called; if none was running there, in the loop that delivers. Plain callables are called
+directly. Async ones run one after another in a task of their own, which reads a bounded queue (when it is
+full the oldest message is dropped, counted and reported). A plain callable may return something to be
+awaited: that is done in such a task, and what comes meanwhile waits in such a queue.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ class Limits:
         max_user_retained_bytes: Memory of the retained messages of one user.
         max_user_queued_bytes: Memory of what waits for, or is in flight to, all clients of one user.
         max_user_environments: Environments (second topic level) in which one user has retained messages.
-        max_user_messages_per_s: Messages that one user may publish in a second, over all of its clients,
-            in the long run; beyond it the broker reads more slowly and loses nothing. Only where there
-            is an access file; 0 turns it off.
+        max_user_messages_per_s: Messages that one user may publish in a second, over all of its clients, in
+            the long run. Beyond it the broker reads more slowly; nothing is lost. Only where there is an
+            access file; 0 turns it off.
         stall_timeout_s: A client that takes no byte for so long while bytes wait for it is dropped.
         login_delay_s: Delay of the answer to the first failed login from an address; doubles with each
             further failure.

@@ -1,8 +1,8 @@
 """The parent's side of a broker in a process of its own.
 
-The child lives exactly as long as the pipe to its standard input: closing it ends the child in good
-order, and the system closes it when this process dies, however it dies. On its standard output the child
-says ``listening URL`` once, and answers requests; on its standard error it logs.
+The child lives exactly as long as the pipe to its standard input. Closing the pipe ends the child in good
+order. The system closes it when this process dies, for any reason. On its standard output the child says
+``listening URL`` once, and answers requests; on its standard error it logs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One client's connection: packets in, acknowledgements and deliveries out, and how it ends.
 
-Everything happens in the event loop, in the call that brings the bytes: no task, no lock and no queue
-between receiving a message and handing it to its subscribers. amqtt's handler spends three tasks and a
-future on each message; here a task exists only while a password is being checked.
+Everything happens in the event loop, in the call that brings the bytes. There is no task, no lock and no
+queue between receiving a message and giving it to its subscribers. amqtt's handler spends three tasks and a
+future on each message. Here a task exists only while a password is being checked.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Retained messages on their way to those who subscribed: a few at a time, as fast as they are read.
 
-A filter may match every retained message there is, and a client may ask again and again. So the work goes
-on in slices, between which all other clients are served; a client gets no more than it takes; a filter that
-waits already is not waited for twice. What is sent is the topic's message of that moment, never one that a
-newer one has overtaken.
+A filter may match every retained message there is, and a client may ask again and again. So the work is done
+in slices, between which all other clients are served. A client gets no more than it reads. A filter that
+waits already is not queued a second time. What is sent is the topic's message of that moment, never one that
+a newer one has overtaken.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Retained messages: the last message of each topic, for those who subscribe later.
 
-Whose message gives way when there is no room, so that one user's flood is its own trouble:
+Which message is dropped when there is no room, so that a user's flood affects only this user:
 
-- A user at its own bound keeps what it has, and a new topic is not retained, unless it is vital (a birth,
-  a stop, an owner: see ``is_vital``). Then the user's own oldest message that is not vital gives way.
-- Where the store is full, the oldest message of the user with most of them gives way to users with fewer;
-  one that is vital gives way only to one that is vital, too.
-- A message of a user in charge (an operator) is never given up for another.
+- A user that has reached its own limit keeps what it has, and a new topic is not retained. A vital topic is
+  an exception (a birth, a stop, an owner: see ``is_vital``). Then the user's own oldest message that is not
+  vital is dropped.
+- When the store is full, the oldest message of the user with the most messages is dropped for users with
+  fewer. A vital message is dropped only for another vital one.
+- A message of a user in charge (an operator) is never dropped for another.
 """
 
 from __future__ import annotations

@@ -25,9 +25,8 @@ _MAX_CACHED_ROUTES = 4_096
 class Router:
     """Subscriptions and retained messages, and the way of a message through them.
 
-    A message is handed to every subscriber within the call that brings it, so that one publisher's order
-    is every subscriber's order, and a change of subscriptions happens before or after a message, never
-    during it.
+    A message is given to every subscriber within the call that brings it. So one publisher's order is every
+    subscriber's order. A change of subscriptions happens before or after a message, never during it.
 
     Args:
         limits: Bounds on subscriptions and retained messages.

@@ -49,8 +49,8 @@ class BrokerMessage:
     def came_as(self, head: bytes) -> None:
         """Take the head of the QoS 1 packet that brought it: it goes out with the same, but for the flags.
 
-        Not one whose length has more bytes than it needs, nor one with a long topic: ``size`` counts a topic
-        once, and a message that waits would hold it once more.
+        Two heads are not kept: one whose length field has more bytes than it needs, and one with a long
+        topic. ``size`` counts a topic once, and a waiting message would contain it once more.
         """
         if len(head) > LONGEST_KEPT_HEAD:
             return
@@ -128,9 +128,9 @@ class Grant(Protocol):
 class ClientSession:
     """An MQTT session: subscriptions, messages in flight, messages that wait.
 
-    Order is kept: while anything waits, new messages wait behind it. The bounds are those of `Limits`;
-    what does not fit is counted as dropped, and a client that is connected but lets its queue fill up
-    loses its connection, so that it notices.
+    Order is kept: while anything waits, new messages wait behind it. The bounds are those of `Limits`.
+    Messages beyond them are counted as dropped. A connected client whose queue fills up loses its connection,
+    so that it notices.
     """
 
     def __init__(self, client_id: str, *, clean: bool, limits: Limits, stats: BrokerStats) -> None:
