@@ -1,7 +1,8 @@
 """A module of this package as a program of its own: how it is started, wherever the user happens to be.
 
-The program imports this very package, also from a source tree that is not installed, and nothing from the
-current directory: a folder or file there may have the name of one of our modules, or of the standard library.
+The program imports this very package, also from a source tree that is not installed. It imports nothing from
+the current directory, where a folder or file may have the name of one of our modules, or of the standard
+library.
 """
 
 from __future__ import annotations

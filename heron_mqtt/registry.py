@@ -30,8 +30,8 @@ class Registry(Generic[T]):
 
     Args:
         what: What a name stands for, for messages: ``"kind of device"``.
-        group: Group of entry points that add to it; they are loaded when a name is asked for that is not
-            there, so that a program without such packages does not search for them.
+        group: Group of entry points that add to it. They are loaded when an unknown name is requested, so
+            that a program without such packages does not search for them.
         name_of: Reads the name that a thing gives itself.
     """
 

@@ -1,8 +1,8 @@
 """Real-time scheduling (SCHED_FIFO of Linux) of a program that must answer in time.
 
-A thread with a real-time priority runs as soon as it can, before every thread without one, until it waits.
-So it must be a program that waits, for a clock or for messages: one that computes without end would leave
-nothing of the machine to others but the 5 % that Linux keeps for them (``sched_rt_runtime_us``).
+A thread with a real-time priority runs as soon as it can, before every thread without one, until it waits. So
+it must be a program that waits, for a clock or for messages. A program that computes without end would leave
+only 5 % of the machine to others, which Linux keeps for them (``sched_rt_runtime_us``).
 """
 
 from __future__ import annotations

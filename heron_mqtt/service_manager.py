@@ -1,8 +1,8 @@
 """What a program of ours tells systemd, or another supervisor that speaks its protocol (sd_notify).
 
-``READY=1`` once it does its work, ``STATUS=`` as it goes on, ``WATCHDOG=1`` twice in each ``WATCHDOG_USEC``
-as long as its event loop turns, ``STOPPING=1`` when it was asked to end. Where ``NOTIFY_SOCKET`` is not set,
-nothing happens. The variables are taken out of the environment: children are not the service.
+``READY=1`` when it works, ``STATUS=`` with its progress, ``STOPPING=1`` when it was asked to end.
+``WATCHDOG=1`` is sent twice in each ``WATCHDOG_USEC`` while its event loop runs. Where ``NOTIFY_SOCKET`` is
+not set, nothing happens. The variables are taken out of the environment: children are not the service.
 """
 
 from __future__ import annotations

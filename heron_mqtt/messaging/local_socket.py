@@ -1,9 +1,9 @@
 """A Unix socket beside the TCP port of a broker on this machine: its messages cost less than half.
 
 The embedded broker listens on it too, and a client that is given the TCP address prefers it. Both find it by
-the address: its name, in Linux's abstract namespace, is made of host and port, and is gone with the broker.
-A process that binds that name first could listen to clients of others. So a client stays only if the process
-that listens runs for its own user, and takes TCP otherwise; also where there is no such socket, or no Linux.
+the address: its name, in Linux's abstract namespace, is made of host and port, and is gone with the broker. A
+process that binds that name first could listen to clients of others. So a client stays only if the listening
+process runs for the client's own user. Otherwise it uses TCP, also if there is no such socket, or no Linux.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Topics as NATS subjects, and which of several subscriptions brings a message.
 
 A topic becomes the subject that the MQTT server inside NATS makes of it, so that MQTT clients of the same
-server see the same topics: levels become tokens, a ``.`` becomes ``//``, an empty level ``/``. What a
-subject cannot hold (white space, and ``*`` and ``>``, which are wildcards there) is written ``%!`` and two
+server see the same topics. Levels become tokens, a ``.`` becomes ``//``, an empty level ``/``. What a subject
+cannot hold (white space, and ``*`` and ``>``, which are wildcards there) is written ``%!`` and two
 hexadecimal digits.
 """
 

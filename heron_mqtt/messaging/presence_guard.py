@@ -38,9 +38,9 @@ class PresenceGuard:
     async def watch(self, presence: Announcement) -> None:
         """Watch over a presence that was just announced; not on a broker that no other one can reach.
 
-        Where the broker refuses it, which is reported, the presence goes unwatched. It is waited for: where a
-        connection is lost with a filter unanswered, the next one asks for its filters one by one, and what is
-        published meanwhile does not come back.
+        Where the broker refuses it, which is reported, the presence goes unwatched. The call waits until the
+        subscription is in force. Otherwise a connection could be lost while the filter is unanswered: the
+        next connection asks for its filters one by one, and messages that are published meanwhile are lost.
         """
         if self._broker.features.external:
             self._presence = presence

@@ -1,9 +1,9 @@
 """What can be set about the connection to an MQTT broker, beside its URL: one name, everywhere the same.
 
-A setting is the keyword argument of ``MqttBroker``; in capitals behind ``HERON_MQTT_`` the environment
-variable; with dashes the option of every command; and a key of a scenario's ``[broker]``. An argument or
-option wins over the URL, the URL over the environment, the environment over the scenario. The password
-itself is given by a file or the environment alone: never where others can read it.
+The name of a setting is the keyword argument of ``MqttBroker`` and a key of a scenario's ``[broker]``. In
+capitals behind ``HERON_MQTT_`` it is the environment variable, with dashes the option of every command. An
+argument or option wins over the URL, the URL over the environment, the environment over the scenario. The
+password itself is given by a file or the environment alone: never where others can read it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """An event loop in which waiting takes no time: a day behind a slow network in a second, always the same.
 
-Where everything runs in one process (``InMemoryBroker``, simulated devices) nothing from outside ever has
-to be waited for: every wait is for a timer. So the loop's clock jumps to the next timer instead of
-sleeping until it. Computing takes no time at all in it: deadlines are missed because of messages that are
-late or lost, never because the machine is busy, and a seeded run repeats exactly.
+Where everything runs in one process (``InMemoryBroker``, simulated devices) nothing from outside ever has to
+be waited for: every wait is for a timer. So the loop's clock jumps to the next timer instead of sleeping
+until it. Computing takes no time in it. So deadlines are missed because of late or lost messages, never
+because the machine is busy, and a seeded run repeats exactly.
 
 Not for sockets, processes or threads: for those the clock would run away.
 

@@ -1,9 +1,9 @@
 """What the horizontal protocols have in common: rounds in which a participant speaks at most once a peer.
 
-A protocol begins a session for each agent and step. A session is that agent's part, a state machine
-without I/O. A driver (the proxy over a broker, or ``run_sessions`` where all agents are in one process)
-publishes ``outgoing()``, feeds ``receive()``, and calls ``advance()`` when ``waiting_for()`` is empty or
-the round's deadline has passed.
+A protocol begins a session for each agent and step. A session is that agent's part, a state machine without
+I/O. A driver (the proxy over a broker, or ``run_sessions`` if all agents are in one process) publishes
+``outgoing()`` and feeds ``receive()``. It calls ``advance()`` when ``waiting_for()`` is empty or the round's
+deadline has passed.
 """
 
 from __future__ import annotations

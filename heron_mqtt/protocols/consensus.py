@@ -1,9 +1,9 @@
 """Average consensus: agents agree on a number by talking to their neighbours only.
 
-Each round every agent sends its estimate to its neighbours and moves to the weighted mean of what it
-heard: ``x_i <- x_i + sum_j w_ij (x_j - x_i)`` with Metropolis weights
-``w_ij = 1 / (1 + max(d_i, d_j))``, d = number of neighbours. The weights are symmetric, so that the
-sum of all estimates never changes and, on a connected graph, each estimate tends to the initial mean.
+In each round every agent sends its estimate to its neighbours and moves to the weighted mean of the received
+estimates: ``x_i <- x_i + sum_j w_ij (x_j - x_i)``. The Metropolis weights are
+``w_ij = 1 / (1 + max(d_i, d_j))``, d = number of neighbours. The weights are symmetric, so the sum of all
+estimates never changes. On a connected graph, each estimate tends to the initial mean.
 
 Source: L. Xiao, S. Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters
 53 (2004), sections 1 and 4. As a way to dispatch: Z. Zhang, M.-Y. Chow, "Convergence analysis of the

@@ -2,11 +2,11 @@
 
 The first agent by name keeps the book of the step. Every other agent sends it one order with quantity and
 limit price, also if the quantity is 0. The keeper matches these orders and its own, and sends each agent its
-trades: 2 (N - 1) messages among N agents. Asks are taken from the cheapest, bids from the highest,
-ties by name, as long as the ask is not above the bid. All trades of the step have one price, midway between
-the last ask and the last bid that trade. Both sides report a trade; ``p2p.settle`` keeps what both report
-alike. An order that is lost or late is not in the book; an agent whose fill is lost or late, or is not within
-its own order, trades nothing. What is not traded is priced at the grid.
+trades: 2 (N - 1) messages among N agents. Asks are taken from the cheapest, bids from the highest, ties by
+name, as long as the ask is not above the bid. All trades of the step have one price, midway between the last
+ask and the last bid that trade. Both sides report a trade; ``p2p.settle`` keeps what both report alike. An
+order that is lost or late is not in the book. An agent trades nothing if its fill is lost or late, or is not
+within its own order. What is not traded is priced at the grid.
 
 Source of the price rule: docs/models.md, order book.
 """

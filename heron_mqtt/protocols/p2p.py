@@ -1,13 +1,13 @@
 """Peer-to-peer energy trading within one step: offer -> accept -> confirm.
 
-Every agent offers to its neighbours (all others, or two in a ring), with quantity 0 where there is nothing
-to sell. After that an agent sends only what can still matter: one that sells nothing answers each offer, and
-a seller confirms each accept; with quantity 0 where that is the answer. A round ends as soon as all expected
-messages have come, and an agent that sent none is answered like one that waits. A trade is a seller's confirm
-of a buyer's accept of the seller's offer, at the seller's ask; the buyer accepts only asks up to its bid, so
-the price lies between the two. Both sides report it; ``settle`` keeps what both report alike and voids the
-rest, which is then priced at the grid. Whatever is lost, repeated or late, energy sold equals energy bought
-and no agent sells more than it offered.
+Every agent offers to its neighbours (all others, or two in a ring), with quantity 0 where there is nothing to
+sell. After that an agent sends only messages that can change a trade. An agent that sells nothing answers
+each offer, and a seller confirms each accept; if there is nothing to trade, with quantity 0. A round ends as
+soon as all expected messages have come, and an agent that sent none is answered like one that waits. A trade
+is a seller's confirm of a buyer's accept of the seller's offer, at the seller's ask. The buyer accepts only
+asks up to its bid, so the price lies between the two. Both sides report it; ``settle`` keeps what both report
+alike and voids the rest, which is then priced at the grid. Whatever is lost, repeated or late, energy sold
+equals energy bought and no agent sells more than it offered.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from heron_mqtt.messages import PriceSignal
 class PriceFollower:
     """An agent's view of its operator's price.
 
-    A price for an earlier step than the newest one heard is stale and ignored; a price without episode
-    and step (a person with an MQTT client) counts from when it arrives.
+    A price for an earlier step than the newest one received is old and ignored. A price without episode and
+    step (a person with an MQTT client) counts from its arrival.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
 """The hash chain: every row of a table is bound to all rows before it, and to what the run began with.
 
-``hash(row) = SHA-256(hash(row before) + JSON of [id, columns...])``; the first row follows the *seed*, the
-SHA-256 of what the record says of the run at its beginning (``meta`` and ``input_file``) and the name of
-the table. JSON is Python's ``json.dumps`` with ``separators=(",", ":")`` and ``ensure_ascii=False``, UTF-8:
-a number is the shortest decimal that reads back as the same float.
+``hash(row) = SHA-256(hash(row before) + JSON of [id, columns...])``. The first row follows the *seed*: the
+SHA-256 of the record's data about the run's beginning (``meta`` and ``input_file``) and the name of the
+table. JSON is Python's ``json.dumps`` with ``separators=(",", ":")`` and ``ensure_ascii=False``, UTF-8: a
+number is the shortest decimal that reads back as the same float.
 
 To change, remove or insert a row, every hash behind it must be rewritten; the head that was printed or
 published then no longer fits.

@@ -1,7 +1,7 @@
 """Which messages of a recorded run arrived in time, step by step; for replaying the run without its network.
 
 Whether a message was in time follows from the order of messages in the process that received it. A message
-from the operator counts if it arrived before the agent's first message in that step; a peer's message counts
+from the operator counts if it arrived before the agent's first message in that step. A peer's message counts
 if it arrived before the end of its round.
 """
 

@@ -1,8 +1,9 @@
 """A record as OpenTelemetry traces, in OTLP's JSON: made after the run, so that the run is not slowed by it.
 
-A trace is an episode; in it a span for each step, below it one for each of the step's phases and one for each
-setpoint until its device had acknowledged it. Events of the record are events of the step in which they were.
-One request a line, as the Collector's ``otlpjsonfile`` receiver reads it, and as ``/v1/traces`` takes it.
+A trace is an episode. It contains a span for each step. Below a step there is one span for each of its
+phases, and one for each setpoint until its device has acknowledged it. Events of the record are events of the
+step in which they were. One request a line, as the Collector's ``otlpjsonfile`` receiver reads it, and as
+``/v1/traces`` takes it.
 
 Source: OpenTelemetry protocol 1.x, ``ExportTraceServiceRequest``, JSON mapping: identifiers in hexadecimal,
 64-bit integers as text.

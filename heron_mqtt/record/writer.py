@@ -5,9 +5,9 @@ that answers devices, the thread belongs into another process (``writer_process`
 interpreter from the loop for milliseconds.
 
 A batch is committed every ``FLUSH_S``, so that a process that is killed loses no more than a quarter of a
-second. The file is in WAL mode: what was committed survives the death of the process; a power cut may take
-the last batches, and never leaves a damaged file. When the disk is full or goes away, that is reported
-once; rows wait, up to ``max_waiting``, for the disk to take them again; what does not fit is counted.
+second. The file is in WAL mode: committed rows survive the death of the process. A power cut may lose the
+last batches, but never leaves a damaged file. If the disk is full or cannot be reached, this is reported
+once. Rows wait, up to ``max_waiting``, until the disk works again; rows beyond that are counted.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class RecordWriter:
 
     Args:
         path: A file that does not exist yet, unless ``meta`` is None.
-        meta: What is known of the run at its beginning, as text by key; None = the file is there already,
-            made by ``create_record``, and the caller has it locked (``LockedFile``).
+        meta: What is known of the run at its beginning, as text by key. None = the file exists already, made
+            by ``create_record``, and the caller has locked it (``LockedFile``).
         files: Input files by name: SHA-256 (hex) and the content as it is stored.
         source: Whose side of the messages this is: ``environment`` or an agent.
         limits: Of the disk.

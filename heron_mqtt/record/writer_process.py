@@ -1,11 +1,11 @@
 """WriterProcess: rows in from a running loop, out to a ``RecordWriter`` in a process of its own.
 
-Why a process: making, chaining and storing a row takes some 15 us of Python, 50 rows a step; in a thread of
-the loop's process that is time in which no device is answered. What is left here is to encode a batch as JSON
-and to write it into a pipe, by a thread: the pipe may be full, and the loop must not wait for it.
+Why a process: making, chaining and storing a row takes some 15 us of Python, with 50 rows a step. In a thread
+of the loop's process, no device would be answered during this time. This process only encodes a batch as
+JSON, and a thread writes it into a pipe: the pipe may be full, and the loop must not wait for it.
 
-When this process dies, however it does, the pipe ends, and the other one writes what it has and closes the
-file: nothing is lost but what waited here, 0.05 s at most.
+When this process dies, for any reason, the pipe ends. The other process then writes what it has and closes
+the file. Only rows that waited here are lost, 0.05 s at most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures for brokers, microgrids, devices and records, and budgets by marker.
 
-It is loaded by name in every pytest run of an environment that has this package, so it imports nothing of
-ours before a fixture is used. docs/testing-your-controller.md shows each of them.
+It is loaded by name in every pytest run of an environment that has this package. So it imports no other
+module of the package before a fixture is used. docs/testing-your-controller.md shows each of them.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ def economic_setpoint(
 
     The setpoint is 0 = off also where both earn the same.
 
-    A MWh is worth ``import_value`` while the microgrid draws from the grid and ``export_value`` once it
-    feeds in; between the two the generator just covers the microgrid's own need. Earnings are concave
-    over the running range, so the only other candidate is not to run; ramps, minimum times, and start
-    and stop costs are the model's own.
+    A MWh is worth ``import_value`` while the microgrid draws from the grid and ``export_value`` when it feeds
+    in. Between the two the generator exactly covers the microgrid's own need. Earnings are concave over the
+    running range, so the only other candidate is not to run; ramps, minimum times, and start and stop costs
+    are the model's own.
 
     Args:
         generator: A device that ``is_dispatched``, in the state in which the step begins; not moved.

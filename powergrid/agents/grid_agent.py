@@ -210,8 +210,8 @@ class GridAgent:
     def observe(self, observation: Observation | LocalState | None, price: float | None) -> None:
         """Take local state and price.
 
-        Of what is not told, the last value is the best guess where the kind says that its profile holds (a
-        demand), and 0 where it does not (the sun).
+        For values that are missing, the last value is the best guess if the profile of this kind holds (a
+        demand). Otherwise it is 0 (the sun).
         """
         self._fallbacks = {}
         self._session = None
@@ -390,10 +390,10 @@ class GridAgent:
         return p_mw - unit.expected_mw(model.p_mw, self._dt_s)
 
     def shadowed(self, device: str, telemetry: Telemetry) -> float:
-        """Compare a device that others drive with a model that is driven alike; return the residual, MW.
+        """Compare a device that others drive with a model driven in the same way; return the residual, MW.
 
-        The model takes the device's own power for the step; what differs is power it could not have
-        given, or energy (state of charge) that went elsewhere, as the power that would explain it.
+        The model takes the device's own power for the step. The difference is power that it could not have
+        given, or energy (state of charge) that went elsewhere, expressed as the power that would explain it.
         """
         unit = self._units[device]
         twin = self._twins.get(device)

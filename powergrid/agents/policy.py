@@ -94,8 +94,8 @@ class PolicyView(NamedTuple):
 class AgentPolicy(ABC):
     """Decides for one microgrid.
 
-    What it does not decide follows the agent's own rules (docs/models.md, "Who decides"); a command from
-    upstream comes before it; and every setpoint is bounded on its way to a device.
+    Values that it does not decide follow the agent's own rules (docs/models.md, "Who decides"). A command
+    from upstream has priority over the policy. Every setpoint is bounded on its way to a device.
 
     Args:
         context: What it is made for.

@@ -1,11 +1,11 @@
 """The device models over many copies at once: the same physics, one array entry a copy.
 
 A ``FormulaDevice`` needs nothing here: its formulas take arrays too. A kind without formulas is run copy by
-copy. Battery and generator are written out a second time, for the speed of single environments:
-``BatteryArray`` and ``GeneratorArray`` are their namesakes with arrays in place of numbers, formula by
-formula in the same order, so that results are the same to the last bit; tests hold them to that.
-The scalar models are the reference: what is allowed, refused and meant is written there. Arguments are not
-checked here. Not imported by ``powergrid.devices``, which does without numpy.
+copy. Battery and generator are written a second time, for the speed of single environments. ``BatteryArray``
+and ``GeneratorArray`` have arrays in place of numbers. Their formulas and the order of these are the same, so
+that results are the same to the last bit; tests check this. The scalar models are the reference: what is
+allowed, refused and meant is written there. Arguments are not checked here. Not imported by
+``powergrid.devices``, which does without numpy.
 """
 
 from __future__ import annotations

@@ -33,12 +33,18 @@ Flags = NDArray[np.bool_]
 __all__ = ["Negotiation", "Settling", "make_negotiation", "nothing_traded"]
 
 Settling = Callable[[Flags | None], tuple[Array, Array]]
-"""From whose actions are heard, (n, n_agents), None = all, to what was traded in (n,) copies: MWh
-(n, n_agents, n_agents), sold by the row's agent to the column's, and $ (n, n_agents), earned minus paid."""
+"""Returns what was traded in (n,) copies. Its argument: whose actions arrived, (n, n_agents), None = all.
+
+It returns MWh (n, n_agents, n_agents), sold by the row's agent to the column's, and $ (n, n_agents), earned
+minus paid.
+"""
 
 Negotiation = Callable[[Mapping[str, AgentArray], MessageArrivals | None], Settling]
-"""From the agents, who have planned and may be dispatched anew, and from what they hear (None = everything)
-to what can be settled at the end of the step."""
+"""Negotiates a step; returns what can be settled at its end.
+
+Its arguments: the agents, which have planned and may be dispatched again, and the messages that they receive
+(None = all).
+"""
 
 
 def make_negotiation(names: Sequence[str], table: ProtocolTable) -> Negotiation:

@@ -1,8 +1,8 @@
 """What every device model promises, and the arithmetic they share.
 
-A model is a pure state machine: no clock, no randomness, no I/O. It uses IEEE-754 additions,
-multiplications, divisions and square roots only, all of which are correctly rounded, so equal inputs
-give bit-identical outputs in the simulation, in the twin beside a real device and in an emulator.
+A model is a pure state machine: no clock, no randomness, no I/O. It uses IEEE-754 additions, multiplications,
+divisions and square roots only, which are all correctly rounded. So equal inputs give bit-identical outputs
+in the simulation, in the twin beside a real device and in an emulator.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What chance makes of a device at the beginning of an episode; the same in every mode and process.
 
-A function of the episode's seed and the device's name alone, by the standard library's generator, so that
-environment, proxy and emulator, each in a process of its own, come to the same device.
+It depends only on the episode's seed and the device's name, and uses the standard library's generator. So
+environment, proxy and emulator, each in its own process, get the same device.
 """
 
 from __future__ import annotations

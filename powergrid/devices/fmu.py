@@ -59,9 +59,9 @@ class Fmu(Device):
     - A setpoint is clipped to the nameplate, which is what ``feasible`` gives: its own limits the unit keeps
       to itself. A reactive power is clipped to what the apparent power leaves beside it.
     - The power of a step is the mean of what the unit shows at the end of each communication step.
-    - The state is what the unit was given since it began. A state that was put back is reached by FMI's own
-      undo where the unit has one and it is one step, else by running the unit again from its beginning; so
-      the unit must be deterministic.
+    - The state is what the unit was given since it began. A stored state is restored by FMI's own undo if the
+      unit has it and it is one step. Otherwise the unit runs again from its beginning. So the unit must be
+      deterministic.
     - Of telemetry only the state of charge can be handed to it, by beginning anew with ``soc.start``.
     """
 

@@ -1,8 +1,8 @@
 """Physics written once, for one device and for many copies: formulas over numbers or arrays.
 
 A kind states how its state moves as formulas that use nothing but arithmetic, comparisons and ``Ops``.
-``FormulaDevice`` runs them on numbers, ``powergrid.batched`` on arrays with one entry a copy; both do the
-same correctly rounded operations in the same order, so they agree to the last bit.
+``FormulaDevice`` runs them on numbers, ``powergrid.batched`` on arrays with one entry for each copy. Both do
+the same correctly rounded operations in the same order, so they agree to the last bit.
 """
 
 from __future__ import annotations

@@ -79,9 +79,9 @@ class HeatPumpState(NamedTuple):
 class HeatPump(FormulaDevice):
     """A heat pump that feeds a store, from which a demand is served.
 
-    It heats at least as much as keeps the demand served, and at most as much as the store has room for: its
-    own controller sees to that, whatever the setpoint. The profile gives the demand as the electric power
-    that would cover it at once (<= 0); without it only the nameplate bounds a setpoint.
+    Its own controller limits the heat, whatever the setpoint: at least what the demand needs, and at most
+    what the store has room for. The profile gives the demand as the electric power that would cover it at
+    once (<= 0); without it only the nameplate bounds a setpoint.
     """
 
     spec_type = HeatPumpSpec

@@ -1,7 +1,7 @@
 """How a device's power follows its setpoint within a step: dead time, ramp, first-order lag.
 
-With P the power before, T the target, d the dead time, tau the lag, dt the step; the mean over the step is
-what counts, so that energy is right:
+P is the power before, T the target, d the dead time, tau the lag, dt the step. The mean over the step is
+used, so that energy is right:
 
 - ramp: the target is first moved to at most ramp * (dt - d) away from P
 - dead time and lag: mean = (d P + (dt - d) T + (P - T) tau (1 - exp(-(dt - d) / tau))) / dt

@@ -86,8 +86,8 @@ def main_of_several(devices: Sequence[Emulated], ended: Callable[[str, int, str]
 
     Args:
         devices: Which.
-        ended: Told the name of each that has ended, with the exit code that it would have had alone, and why
-            it could not go on; empty where it was told to end.
+        ended: Called with the name of each device that has ended, the exit code that it would have had
+            alone, and why it could not continue (empty if it was asked to end).
     """
     _log_to_stderr()
     load = functools.cache(load_scenario)  # one for all of them

@@ -341,7 +341,7 @@ class BatchedMicrogrids(CopiedByState):
 
         Raises:
             ValueError: The state is of another scenario or number of copies, or of a variant of the scenario
-                with other devices, policies, dead times or length of an episode; nothing has happened.
+                with other devices, policies, dead times or episode length. Nothing has changed.
         """
         check_state(state, BatchState, self.scenario.name, self._state)
         position = state.position

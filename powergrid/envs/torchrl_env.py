@@ -20,11 +20,11 @@ __all__ = ["TorchMicrogrids"]
 class TorchMicrogrids(EnvBase):
     """Copies of a scenario for TorchRL and BenchMARL; tensors on the CPU, float32.
 
-    Agents whose observations and actions are of equal size and meaning stand in one group, (n, n_agents,
-    ...); where all do, it is called ``agents``, else each after its first agent. Every group has
-    ``observation``, ``action`` in [-1, 1] and ``reward`` ($, times ``reward_scale``); the root has ``state``
-    (the whole grid, for critics) and ``done``, ``terminated`` and ``truncated``, since all agents of a copy
-    end together.
+    Agents whose observations and actions have equal size and meaning are in one group, (n, n_agents, ...). If
+    all are in one group, it is called ``agents``, otherwise each after its first agent. Every group has
+    ``observation``, ``action`` in [-1, 1] and ``reward`` ($, times ``reward_scale``). The root has ``state``
+    (the whole grid, for critics). It also has ``done``, ``terminated`` and ``truncated``, since all agents of
+    a copy end together.
 
     Args:
         config: As ``BatchedMicrogrids``; observations are ``local`` and in ``unit`` scale unless it says

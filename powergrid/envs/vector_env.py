@@ -110,10 +110,11 @@ class MicrogridVectorEnv(VectorEnv[Any, Floats, Flags]):
 
         Returns:
             Observations (n, n_observations) float32, or such by name; rewards (n,) $; terminations and
-            truncations (n,) bool; and infos: numbers of the step as (n,) arrays, named AGENT/quantity (with
-            ``networks`` also ``fallback`` and ``missed``); ``diverged`` where a copy's power flow did; and
-            ``start_row`` of copies that have begun again. Each has a mask, ``_`` and its name, of the copies
-            that it is told of; of a copy that has begun again only ``start_row`` is.
+            truncations (n,) bool; infos. The infos are numbers of the step as (n,) arrays, named
+            AGENT/quantity (with ``networks`` also ``fallback`` and ``missed``). ``diverged`` is there if a
+            copy's power flow diverged, ``start_row`` for copies that have begun again. Each has a mask, ``_``
+            and its name, of the copies that it is told of; of a copy that has begun again only ``start_row``
+            is.
 
         Raises:
             ValueError: Wrong shape, or an entry that is not a finite number; nothing has happened.

@@ -12,8 +12,9 @@ from heron_mqtt.errors import ConfigError
 VM_MAX_PU = 1.05
 """Planning limit of the voltage."""
 MAX_RISE_PU = 0.02
-"""What devices may add to a voltage that is above it without them: the rule of medium-voltage networks, 2 %
-(BDEW, technical guideline for plants at the medium-voltage network, 2008, section 2.3)."""
+"""How much devices may raise a voltage that is above ``VM_MAX_PU`` without them. It is the rule of
+medium-voltage networks, 2 % (BDEW, technical guideline for plants at the medium-voltage network, 2008,
+section 2.3)."""
 LOADING_MAX_PERCENT = 100.0
 SHARES = {"pv": 0.8, "ess": 0.25, "gen": 0.3}
 """Rated power of a device, as a share of the microgrid's nominal load."""
@@ -50,9 +51,9 @@ class Microgrid:
 def laid_out(net: Any, count: int, seed: int) -> list[Microgrid]:
     """Divide a network's loads into microgrids of about equal load, and size their devices.
 
-    Buses are taken in the order of a walk from the external grid along the feeders, so that a microgrid is
-    a part of one feeder where that is possible. Devices are halved, where the network is worst, until no
-    voltage rises too high and nothing is overloaded with all of them at full power and little load.
+    Buses are taken in the order of a walk from the external grid along the feeders. So a microgrid is a part
+    of one feeder where possible. Devices are halved, where the network is worst, until no voltage rises too
+    high and nothing is overloaded with all of them at full power and little load.
 
     Args:
         net: pandapowerNet; not changed.

@@ -39,8 +39,8 @@ class ProgramSolution(NamedTuple):
 class DispatchProgram:
     """Batteries, generators and the exchange with the grid of some microgrids, together.
 
-    The network has no limits here, generators no minimum, ramp or start cost, and microgrids trade without
-    loss among themselves: with ``lower_bound`` no policy can earn more than its optimum.
+    The network has no limits here. Generators have no minimum, ramp or start cost, and microgrids trade with
+    each other without loss. So with ``lower_bound`` no policy can earn more than its optimum.
 
     Args:
         scenario: Nameplates, market and reward.

@@ -1,8 +1,8 @@
 """BLAS on one thread around matrix products that are too small to share.
 
-On a busy machine a second BLAS thread turns a product of 10 us into one of 10 ms: it waits at a barrier
-for a core. ``threadpoolctl.threadpool_limits`` looks up the loaded libraries each time it is entered
-(1 ms); here they are looked up once and a limit costs two calls into the library (1-3 us).
+On a busy machine a second BLAS thread turns a product of 10 us into one of 10 ms: it waits at a barrier for a
+core. ``threadpoolctl.threadpool_limits`` looks up the loaded libraries at each use (1 ms). Here they are
+looked up once, and a limit costs two calls into the library (1-3 us).
 """
 
 from __future__ import annotations

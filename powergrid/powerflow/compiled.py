@@ -29,11 +29,11 @@ __all__ = ["CompiledPowerFlow"]
 class CompiledPowerFlow:
     """A pandapower network compiled into arrays; see :class:`powergrid.powerflow.PowerFlow`.
 
-    Compiling takes what pandapower builds in one ``runpp`` (admittances, which bus is which row); from
-    then on a solve needs no pandapower, and what was compiled once may be handed in again. Every solve
-    starts from the same voltages: the no-load profile, or the solution of the network as given where
-    generators hold voltages. Its result therefore depends on the present set-points alone, bit for bit,
-    and not on earlier solves or failures.
+    Compiling uses what pandapower builds in one ``runpp`` (admittances, the row of each bus). After that a
+    solve needs no pandapower, and the compiled network may be used again. Every solve starts from the same
+    voltages: the no-load profile, or the solution of the network as given where generators hold voltages. Its
+    result therefore depends on the present set-points alone, bit for bit, and not on earlier solves or
+    failures.
 
     Args:
         net: A pandapower network, or what it was compiled into; copied, never written to. A change of

@@ -91,9 +91,9 @@ def make_power_flow(
     Args:
         net: A pandapower network; copied, never written to. For any but the last solver also what
             ``CompiledPowerFlow`` takes.
-        solver: "newton" for any network the compiled power flow supports, "fixed_point" for distribution
-            networks with few generators that hold voltages, "pandapower" for every network pandapower can
-            solve (one hundred times slower).
+        solver: "newton" for any network that the compiled power flow supports; "fixed_point" for distribution
+            networks with few generators that hold voltages; "pandapower" for every network that pandapower
+            can solve. The last one is a hundred times slower.
         tolerance_mva: Largest power mismatch of a node, MVA.
         max_iterations: None for the solver's own limit.
 

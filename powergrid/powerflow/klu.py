@@ -2,7 +2,7 @@
 
 ``import lightsim2grid`` imports pandas before it finds that grid2op, which it wants pandas for, is not
 installed: 0.3 s of every process. Its compiled module needs neither, so it is loaded by itself, under its own
-name: a later ``import lightsim2grid``, of the user or of pandapower, finds it loaded and goes on as always.
+name. A later ``import lightsim2grid``, by the user or pandapower, finds it loaded and continues as always.
 """
 
 from __future__ import annotations

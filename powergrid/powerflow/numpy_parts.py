@@ -1,9 +1,9 @@
 """scipy without the parts of numpy that it imports for nothing.
 
-``scipy.sparse`` begins with ``from numpy import *``, which imports every part of numpy that numpy itself
-imports only on demand, its Fortran compiler driver, its test tools and its polynomials among them. These take
-longer than the rest of scipy, 0.1 s of every process. ``left_out`` stands in for them while scipy is
-imported, and no longer. Code that has kept the replacement gets the real part by it.
+``scipy.sparse`` begins with ``from numpy import *``. This imports every part of numpy that numpy itself
+imports only on demand, for example its Fortran compiler driver, test tools and polynomials. These take longer
+than the rest of scipy, 0.1 s of every process. ``left_out`` stands in for them while scipy is imported, and
+no longer. Code that has kept the replacement gets the real part by it.
 """
 
 from __future__ import annotations

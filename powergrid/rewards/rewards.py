@@ -99,8 +99,8 @@ class Rewards:
 total: Callable[[Iterable[Any]], Any] = functools.partial(functools.reduce, operator.add)
 """Return the reward that terms come to, numbers or arrays.
 
-They are added one after the other, in their order. numpy's own sum takes another order along an axis that
-lies side by side in memory, as that of the terms does with one microgrid.
+They are added one after the other, in their order. numpy's own sum uses another order along an axis that is
+contiguous in memory, as the axis of the terms is with one microgrid.
 """
 
 

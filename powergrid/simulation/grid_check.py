@@ -1,14 +1,14 @@
 """The check of a step's setpoints together: would the grid keep its limits if all of them were followed?
 
-Rule. A plan that keeps all limits is cleared. Otherwise reference is the grid of the step without any
-device power. Limits that are violated in the reference are ignored, but setpoints must not increase the
-violation. If the plan violates another limit, every setpoint is multiplied by one common factor, the largest
-in [0, 1] that keeps all limits. Then, microgrid by microgrid in order of their names, its own factor is
-raised again as far as the limits allow. Factors are found by bisection, to 1/1024, and only set to values
-that were solved and keep the limits: nothing is amplified, and a power flow that diverges counts as a
-violation. The remaining power is checked and cleared as the device can realise it (``part_mw`` of its kind):
-a generator 0 or at least its ``min_p_mw``, a load at least the part that it cannot shed (this part belongs to
-the reference, too).
+Rule. A plan that keeps all limits is cleared. Otherwise reference is the grid of the step without any device
+power. Limits that are violated in the reference are ignored, but setpoints must not increase the violation.
+If the plan violates another limit, every setpoint is multiplied by one common factor, the largest in [0, 1]
+that keeps all limits. Then, microgrid by microgrid in order of their names, its own factor is raised again as
+far as the limits allow. Factors are found by bisection, to 1/1024, and only set to values that were solved
+and keep the limits. So nothing is amplified, and a power flow that diverges counts as a violation. The
+remaining power is checked and cleared as the device can realise it (``part_mw`` of its kind). A generator
+gets 0 or at least its ``min_p_mw``, a load at least the part that it cannot shed (this part also belongs to
+the reference).
 """
 
 from __future__ import annotations

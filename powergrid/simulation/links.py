@@ -1,10 +1,10 @@
 """What an impaired network would do to the messages of each step, where none are sent.
 
-Centralized environments and batches have no messages. Where their configuration names ``networks``, each
-message that the distributed run would send is impaired as there, by the sampler of ``ImpairedBroker`` from
-(seed, channel, direction, n): with the seed of the episode the very same messages are lost. A message that is
-later than the deadline of its phase counts as lost; who has waited in vain says what it has to say later by
-that. Like there, a message between two agents crosses the network twice, to the broker and from it.
+Centralized environments and batches have no messages. If their configuration names ``networks``, each message
+that the distributed run would send is impaired in the same way, by the sampler of ``ImpairedBroker`` from
+(seed, channel, direction, n). With the seed of the episode, exactly the same messages are lost. A message
+that is later than the deadline of its phase counts as lost; who has waited in vain says what it has to say
+later by that. Like there, a message between two agents crosses the network twice, to the broker and from it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Links:
     Attributes:
         upstream_s: How long an agent waits for price and command, s.
         peer_s: How long it waits in a round of the horizontal protocol, s.
-        elapsed_s: (n, n_agents) how long after the beginning of the step each agent goes on, because of what
-            it has waited for in vain, s; between two steps what is left of the one before.
+        elapsed_s: (n, n_agents) how long after the beginning of the step each agent continues, because it has
+            waited for messages that did not arrive, s. Between two steps it is the remainder of the step
+            before.
 
     Raises:
         ConfigError: A network is cut off by the clock, which stands still here.

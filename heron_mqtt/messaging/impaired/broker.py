@@ -21,8 +21,8 @@ a link each.
 - ``close`` delivers at once the published messages that are in transit. Messages that wait for the end of a
   partition fail with ``BrokerClosed``; incoming messages are dropped. It closes the inner broker, too.
 
-Loops and threads are those of ``MqttBroker``: it lives in the loop that connected it, else in the
-process's background loop, and may be used from any thread and loop. Connect it, not the broker inside.
+Loops and threads are those of ``MqttBroker``. It runs in the loop that connected it, otherwise in the
+process's background loop. Any thread and loop may use it. Connect it, not the broker inside.
 """
 
 from __future__ import annotations

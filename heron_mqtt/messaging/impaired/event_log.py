@@ -23,11 +23,20 @@ OTHERS = "(others)"
 class ChannelCounts:
     """Messages of one channel and stream. Copies are not counted as messages.
 
-    ``passed`` = came through; of these ``delayed`` took time, ``held`` waited for the end of a partition,
-    ``duplicated`` were followed by a copy, ``reordered`` were held back so that others could overtake, and
-    ``overtaken`` really were. Of those that did not pass, ``lost`` were lost at random (``lost_in_burst`` of
-    them in bursts), ``partitioned`` fell into a partition, ``overflowed`` were the oldest when too many were
-    on their way, ``abandoned`` were still on their way when the broker was closed.
+    Of the messages that arrived (``passed``):
+
+    - ``delayed``: took time
+    - ``held``: waited for the end of a partition
+    - ``duplicated``: were followed by a copy
+    - ``reordered``: were held back so that others could overtake
+    - ``overtaken``: really were overtaken
+
+    Of the messages that did not arrive:
+
+    - ``lost``: were lost at random (``lost_in_burst`` of them in bursts)
+    - ``partitioned``: fell into a partition
+    - ``overflowed``: were the oldest when too many were in transit
+    - ``abandoned``: were still in transit when the broker was closed
     """
 
     passed: int = 0

@@ -1,9 +1,8 @@
 """What happens to the n-th message of a channel: drawn from (seed, channel, direction, n) and nothing else.
 
-Every message gets uniform numbers of its own from a keyed hash, so that no other message, channel or
-direction has any influence on them, and every kind of impairment has numbers of its own among them. Only the
-state of the burst model passes from one message of a stream to the next; it too follows from seed, channel,
-direction and n.
+Every message gets its own uniform numbers from a keyed hash, so no other message, channel or direction has
+any influence on them. Each kind of impairment has its own numbers among them. Only the state of the burst
+model passes from one message of a stream to the next; it too follows from seed, channel, direction and n.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ class ImpairedStats(MessageStats):
     """Counters since the wrapper was made.
 
     ``published``, ``received`` and ``lost`` are counted outside the impaired network, where this process
-    stands: ``lost`` holds what was lost in it as well as beyond it. What only the inner broker can see
-    (copies that it removed, payloads that did not parse, reconnections, ...) is added from there, and its
-    reports appear here too; only its gaps do not, because they are noticed here as well.
+    stands: ``lost`` holds what was lost in it as well as beyond it. Events that only the inner broker can see
+    (copies that it removed, payloads that could not be parsed, reconnections, ...) are added from there. Its
+    reports also appear here, except those of gaps, which are noticed here as well.
 
     Args:
         inner: Of the broker inside.

@@ -1,8 +1,8 @@
 """KafkaBroker: channels over Kafka, for agents whose messages shall stay in a log that others read.
 
-A topic for each channel prefix, the channel as the key, so that a channel keeps its order in its partition.
-A message takes some milliseconds. Kafka keeps everything and gives nothing to who subscribes later, and has
-no last will; ``features`` says so: what safety depends on is missing, and no hardware is driven over it.
+A topic for each channel prefix, the channel as the key, so that a channel keeps its order in its partition. A
+message takes some milliseconds. Kafka stores everything, but has no retained messages and no last will;
+``features`` says so. Safety depends on both, so no hardware is driven over it.
 """
 
 from __future__ import annotations

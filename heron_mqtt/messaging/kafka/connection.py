@@ -1,10 +1,10 @@
 """One connection to Kafka, as ``MqttSession`` uses connections: a producer, and a reader without a group.
 
-- What is sent in one turn of the event loop goes out as one batch, and the next when it is acknowledged:
-  so nothing waits inside aiokafka, which would send it again on its own, late. A batch that is not
+- Messages of one turn of the event loop are sent as one batch, and the next batch when it is acknowledged.
+  So nothing waits inside aiokafka, which would send it again by itself, late. A batch that is not
   acknowledged in time ends the connection, before aiokafka tries it again.
-- Every process reads whole topics from where they end when it first asks, and goes on from where it was
-  after a lost connection: what was written meanwhile is not missed.
+- Every process reads whole topics, from their end at its first request. After a lost connection it continues
+  at the same position, so messages that were written meanwhile are not missed.
 """
 
 from __future__ import annotations

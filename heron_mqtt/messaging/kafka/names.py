@@ -1,7 +1,7 @@
 """Where a channel lives in Kafka: the topic is its prefix (environment and first level), the key the rest.
 
-A Kafka topic name holds letters, digits, ``-``, ``_`` and ``.`` only; anything else in an identifier is
-written ``_`` and two hexadecimal digits a byte, so that no two identifiers share a name.
+A Kafka topic name contains letters, digits, ``-``, ``_`` and ``.`` only. Any other byte in an identifier is
+written as ``_`` and two hexadecimal digits, so that no two identifiers share a name.
 """
 
 from __future__ import annotations

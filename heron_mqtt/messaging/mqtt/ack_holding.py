@@ -1,7 +1,7 @@
 """Acknowledging a little later, so that acknowledgements go with what is said next.
 
-One that is sent alone costs a write here and wakes the broker, as much as a message does; and most of what a
-device or an agent hears in a step it answers in a few milliseconds.
+An acknowledgement that is sent alone costs a write here and wakes the broker, as much as a message does. A
+device or an agent answers most messages of a step within a few milliseconds.
 """
 
 from __future__ import annotations

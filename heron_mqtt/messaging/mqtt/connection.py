@@ -1,7 +1,7 @@
 """One MQTT connection from CONNECT to its end: paho-mqtt, driven inside an asyncio event loop.
 
-A connection is not reused: each attempt gets a paho client of its own, so nothing of a lost connection
-(half a packet, message ids, resend states) lives on in the next. ``MqttSession`` holds what must survive.
+A connection is not reused: each attempt gets a paho client of its own. So nothing of a lost connection (half
+a packet, message ids, resend states) is left in the next. ``MqttSession`` holds what must survive.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ It has a connection of its own, and holds only what may come late (``topics.is_s
 subscribed to on the ordinary connection, whose session is clean: no setpoint, request or release that was
 published without a subscriber ever arrives.
 
-What waited is late, and must not be taken for news of now. The broker sends it in the order in which it came;
-so when we are back we publish a mark to ourselves, and until it comes back everything is late.
+What waited is late, and must not be taken for news of now. The broker sends it in the order of arrival. So
+after a reconnect this client publishes a mark to itself, and everything that arrives before the mark is late.
 
 A program that starts again subscribes one by one, and the broker sends at once. What comes for a filter that
 has no subscription yet is neither handed on nor acknowledged until there is one, for ``GRACE_S`` at most.

@@ -35,8 +35,8 @@ class RawMqtt:
         will: What the broker publishes, retained, if the connection dies; None = nothing.
         keep_client_id: Connect with the client id as it is, where a broker knows its clients by name.
         ours: The topics are ours after all, and have the prefix that ours have at this broker.
-        patience_s: How long the first connection is tried for without an answer; 0 = once, where no other
-            connection was made before it, so that an address that is wrong is said at once and once.
+        patience_s: How long the first connection is tried without an answer; 0 = once. With 0, a wrong
+            address is reported at once and only once, if no other connection was made before.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Reading a little later, so that one wake of the event loop serves several messages.
 
-A message that comes alone costs about three times what it costs among others: the loop is woken, reads, and
-writes one acknowledgement, and what it needs for that has left the processor's cache meanwhile. A gateway
-whose devices speak a thousand times a second, each when it likes, would spend most of its time on that.
+A message that arrives alone costs about three times what it costs together with others. The loop is woken,
+reads, and writes one acknowledgement. The data that it needs has left the processor's cache meanwhile. A
+gateway whose devices speak a thousand times a second, each when it likes, would spend most of its time on
+that.
 """
 
 from __future__ import annotations

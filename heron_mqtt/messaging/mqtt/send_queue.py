@@ -4,8 +4,8 @@ Messages wait here while there is no connection, while the window is full, and w
 read. So after a reconnect they leave in order, at the pace of the broker's acknowledgements, and what was
 not acknowledged goes first.
 
-Messages with a time limit (``not_after``) never wait for a connection, and wait for nothing longer than
-that: they fail with ``MessageExpired``, and are not sent again on another connection.
+Messages with a time limit (``not_after``) never wait for a connection, and for nothing else longer than this
+limit. After it they fail with ``MessageExpired``. They are not sent again on another connection.
 
 With an outbox, what may come late waits there instead, behind what waits here; a stop goes before everything.
 """

@@ -1,9 +1,9 @@
 """SUBSCRIBE and its answers, on one connection after another: in packets that the broker takes, and bounded.
 
 A broker may end the connection at a SUBSCRIBE (too many filters or bytes in it, a filter that it cannot
-have), or never answer. Then filters are asked for one at a time, so that it is known which one it is, and
-after a few attempts that one is given up, with an error that names it. A refusal may be a matter of the
-moment (a cluster that elects its leader): it is asked again a few times.
+have), or never answer. Then filters are requested one at a time, to find the one that causes it. After a few
+attempts this filter fails with an error that names it. A refusal may be a matter of the moment (a cluster
+that elects its leader): it is asked again a few times.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ TOGETHER = 100
 class WatchingConnection(Connection):
     """Subscribes at QoS 0, which is right for who looks on.
 
-    A broker sends no more than a few messages that are not acknowledged (20, with mosquitto), and drops what
-    waits beyond a limit: at QoS 1 a watcher that is slow for a moment loses what the devices themselves
-    never lost, and each message costs both ends an acknowledgement. At QoS 0 TCP carries all of them in
-    order; what a broker drops even so shows as a gap in the numbers.
+    A broker sends only a few messages without acknowledgement (20, with mosquitto), and drops waiting
+    messages beyond a limit. So at QoS 1 a watcher that is slow for a moment loses messages that the devices
+    themselves never lose. Each message also costs both ends an acknowledgement. At QoS 0 TCP carries all of
+    them in order; what a broker drops even so shows as a gap in the numbers.
 
     While many come in a second, more of them are read together than where a step may wait for one.
 

@@ -1,9 +1,12 @@
 """One connection to a NATS server, from CONNECT to its end, as ``MqttSession`` uses connections.
 
-nats-py makes the connection (addresses, TLS, login), reads and parses. Three things are done here instead,
-for which its private names are used (so its version is pinned): a message is handed over when it is read,
-without a queue and a task for each subscription, which would lose the order between them; what is sent in
-one turn of the event loop goes out in one write with a PING behind it; and the PONG confirms all of it.
+nats-py makes the connection (addresses, TLS, login), reads and parses. Three things are done here instead.
+They use its private names, so its version is pinned:
+
+- A message is passed on when it is read. nats-py has a queue and a task for each subscription, which would
+  lose the order between them.
+- Messages of one turn of the event loop are sent in one write with a PING behind them.
+- The PONG confirms all of them.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class Outbox:
         stats: Where it counts (``stored``, ``outbox_dropped``, ``outbox_errors``) and reports.
         max_bytes: Of all messages together.
         max_age_s: After so long a message is not sent any more.
-        may_come_late: Whether something that the file held may be sent, by topic and payload: the file may be
-            of an earlier version, or have been written to by others. None = everything.
+        may_come_late: Whether a message from the file may be sent, by topic and payload. The file may be of
+            an earlier version, or other programs may have written to it. None = everything.
         kind_of: The kind of a topic, for ``kinds``; there are few. None = all are one kind.
         clock: s since the epoch; for ages across restarts.
     """

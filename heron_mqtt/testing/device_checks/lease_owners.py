@@ -96,8 +96,8 @@ def check_nothing_else_extends_a_lease(device: DeviceHarness) -> None:
 def check_lease_is_told(device: DeviceHarness) -> None:
     """Whom it follows stands on ``lease``: its owner, who took over, none after a release or a stop.
 
-    During a stop the adapter of a vendor's device may name itself as the holder: the device is not handed
-    back yet, and its next program knows it by this (docs/wire-contract.md, leases and their owner).
+    During a stop the adapter of a vendor's device may name itself as the holder. The device is not handed
+    back yet, and this tells the next program so (docs/wire-contract.md, leases and their owner).
     """
     device.make_free()
     one, other = device.sender("one"), device.sender("other")

@@ -1,7 +1,7 @@
 """What is done to the network of a site in a trial: late, chopped, silent, cut, or with losses.
 
-Each of these functions breaks the site once, at a moment that ``rng`` chooses, and says so to the site's
-tally where a promise of this fault alone did not hold. What holds for all of them ``TrialSite.judge`` asks.
+Each of these functions breaks the site once, at a moment that ``rng`` chooses. If a promise of this fault
+alone did not hold, it reports this to the site's tally. What holds for all of them ``TrialSite.judge`` asks.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def _compare_losses(site: TrialSite, result: dict[str, Any], part: float) -> Non
     """Compare what the run counted with what its network lost, and with what the device in shadow said.
 
     The network loses more than the run can count: what the run sends to others they miss, not the run. But
-    each telemetry of the device in shadow is either there or counted, but for those that were lost before
-    the first or after the last that came: these cannot be noticed.
+    each telemetry of the device in shadow must have arrived or be counted. Only those lost before the first
+    or after the last one that arrived cannot be noticed.
     """
     if not result:
         site.tally.break_promise("the run gave no result to compare with what was lost")

@@ -1,7 +1,7 @@
 """What is done to the programs of a site in a trial: killed, stopped, twice there, with another clock.
 
-Each of these functions breaks the site once, at a moment that ``rng`` chooses, and says so to the site's
-tally where a promise of this fault alone did not hold. What holds for all of them ``TrialSite.judge`` asks.
+Each of these functions breaks the site once, at a moment that ``rng`` chooses. If a promise of this fault
+alone did not hold, it reports this to the site's tally. What holds for all of them ``TrialSite.judge`` asks.
 """
 
 from __future__ import annotations

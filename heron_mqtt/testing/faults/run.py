@@ -129,8 +129,8 @@ def run_trials(
         brokers: On what; see ``KINDS``.
         times: How often each.
         outcome: Where results go as they come; its seed is used.
-        compare_each: Whether a site's run is ended after each fault, so that what it counted is compared with
-            what was said; else after those that end it anyway, and at the end.
+        compare_each: Whether a site's run is ended after each fault, to compare its counts with the messages
+            that were sent. False = only after faults that end the run anyway, and at the end.
         tell: Called with each.
 
     Raises:

@@ -1,7 +1,7 @@
 """A whole site to break: a broker, a run, a remote proxy, devices, and an observer of plain paho.
 
-What is asked here is asked of the messages on the broker and of the power of the devices, by the
-monotonic clock of this one process; nothing of the watched programs is imported.
+The checks use the messages on the broker and the power of the devices, by the monotonic clock of this one
+process. Nothing of the watched programs is imported.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def write_site(folder: Path, **changes: Any) -> Path:
 class TrialSite:
     """All of it, once entered; what is missing is started by ``mend``.
 
-    ``run``, ``proxy`` and ``battery`` are None as soon as a trial has ended them (``end_program``): one that
-    has ended although it is still named here did so by itself, and that breaks a promise.
+    ``run``, ``proxy`` and ``battery`` are None after a trial has ended them (``end_program``). If a program
+    has ended but is still named here, it ended by itself, which breaks a promise.
     """
 
     def __init__(self, kind: str, folder: Path, rng: random.Random) -> None:

@@ -1,7 +1,7 @@
 """What a trial has shown: setpoints and power that the safety case forbids, counted.
 
-It is asked of the messages on the broker and of the power of the devices, by the monotonic clock of this
-one process; nothing of the watched programs is imported.
+It uses the messages on the broker and the power of the devices, by the monotonic clock of this one process.
+Nothing of the watched programs is imported.
 """
 
 from __future__ import annotations
