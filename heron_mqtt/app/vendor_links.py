@@ -135,7 +135,7 @@ def power_places(
 def shared_power_problems(
     loaded: LoadedScenario, mappings: Mapping[tuple[str, str], DeviceMapping]
 ) -> Iterator[str]:
-    """Return where two devices of a scenario would set the power of one and the same box, line by line."""
+    """Return each place where two devices of a scenario would set one power, one line for each."""
     first: dict[str, str] = {}
     for (agent, name), mapping in mappings.items():
         table = loaded.scenario.microgrids[agent].devices[name]

@@ -1,1 +1,1 @@
-"""From an unknown box to a mapping: what speaks, what it may mean, what a mapping makes of it."""
+"""From an unknown device to a mapping: what it sends, what this may mean, what a mapping makes of it."""

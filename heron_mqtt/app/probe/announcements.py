@@ -1,4 +1,4 @@
-"""What boxes say of themselves: Home Assistant discovery, Tasmota, Shelly, Zigbee2MQTT."""
+"""Announcements of devices: Home Assistant discovery, Tasmota, Shelly, Zigbee2MQTT."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from heron_mqtt.app.probe.listen import ListenResult
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """Something that a box says of itself.
+    """An announcement of a device.
 
     Attributes:
         how: Home Assistant, Tasmota, Shelly or Zigbee2MQTT.
-        name: Of the box.
+        name: Of the device.
         says: What it offers: name, topic and unit.
     """
 
@@ -25,7 +25,7 @@ class Announced:
 
 
 def announced(heard: ListenResult) -> list[Announced]:
-    """Return what boxes say of themselves."""
+    """Return the announcements of devices."""
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for topic, one in heard.topics.items():
         levels = topic.split("/")

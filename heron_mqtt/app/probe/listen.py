@@ -164,7 +164,7 @@ class ListenResult:
         topics: By name.
         listened_s: For how long, s.
         more: Topics beyond the number that is kept.
-        left_out: Messages on our own topics and the broker's own, which are not of boxes.
+        left_out: Messages on our own topics and the broker's own, which are not of devices.
         topic_prefix: What stands before our own topics at this broker.
     """
 
@@ -222,7 +222,7 @@ async def listen(url: str, topic_filter: str, listen_s: float) -> ListenResult:
         topics.check_filter(topic_filter)
     except ValueError as exc:
         raise ConfigError(f"--topic {topic_filter}: {exc}") from None
-    options = MqttBroker(url).options  # the class: a box is heard on topics of its own, over MQTT
+    options = MqttBroker(url).options  # the class: a device is heard on topics of its own, over MQTT
     client = RawMqtt(options, MessageStats(), patience_s=0.0)
     heard = ListenResult(listened_s=listen_s, topic_prefix=options.topic_prefix)
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What a mapping makes of what a box says: raw payloads beside values, and why one is missing."""
+"""The values that a mapping makes of payloads: raw payloads beside values, and why one is missing."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ async def watch_registers(
     """Read all registers of a mapping again and again, and show what it makes of them.
 
     Args:
-        table: Where the box is.
-        mapping: Of the box.
+        table: Where the device is.
+        mapping: Of the device.
         show: Called with every register and quantity now and then.
         every_s: How often, s.
         until_s: For how long, s; None = until cancelled.
@@ -93,7 +93,7 @@ async def watch_mapping(
 
     Args:
         url: Of the broker.
-        mapping: Of the box.
+        mapping: Of the device.
         show: Called with every input and quantity now and then.
         every_s: How often, s.
         until_s: For how long, s; None = until cancelled.
@@ -103,7 +103,7 @@ async def watch_mapping(
         The last lines.
     """
     state = VendorState(mapping)
-    options = MqttBroker(url).options  # the class: a box is heard on topics of its own, over MQTT
+    options = MqttBroker(url).options  # the class: a device is heard on topics of its own, over MQTT
     client = RawMqtt(options, MessageStats(), patience_s=0.0)
     asking: list[asyncio.Task[None]] = []
     await client.connect()
@@ -126,7 +126,7 @@ async def watch_mapping(
 
 
 def questions(mapping: DeviceMapping) -> list[Keepalive]:
-    """Return the keepalives that are sent whether or not the box is driven: they change nothing in it."""
+    """Return the keepalives that are sent also when the device is not driven: they change nothing in it."""
     return [each for each in mapping.keepalives if not each.while_driven]
 
 

@@ -27,7 +27,7 @@ class TopicSign:
         text: As the profile has it.
         fields: What is read from its payloads: quantity (empty = a raw input) and JMESPath (empty = all).
         words: That its payloads may be, of availability; with the path to them.
-        is_own: The box says it unasked, and it is enough to know it by (``known_by``).
+        is_own: The device publishes it without being polled, and it is enough to recognise it (``known_by``).
         is_text: Its payloads are one value, and no JSON of several.
     """
 

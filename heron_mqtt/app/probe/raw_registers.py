@@ -1,4 +1,4 @@
-"""What stands in the registers of an unknown box, read as every type: to find the table of its registers."""
+"""The registers of an unknown device, read as every type, to find the table of its registers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def read_raw(table: DeviceModbusTable, wanted: RegisterRange) -> list[RawR
 
     Raises:
         ConfigError: pymodbus is not installed.
-        NotReady: The box does not answer.
+        NotReady: The device does not answer.
     """
     words: dict[int, int] = {}
     with contextlib.closing(connection_to(table)) as connection:

@@ -1,4 +1,4 @@
-"""Boxes that are known: the shipped profiles that fit what was heard, with what the topics tell of each."""
+"""Known devices: the shipped profiles that fit the received topics, with the parameters in these topics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ProfileMatch:
         missing: Parameters that they do not tell, and that have no default, with what each is.
         topics: That fit.
         share: Of the profile's topics that are there, 0 to 1.
-        is_asked: The box may say more only when its mapping asks it, which a listener does not.
+        is_asked: The device may publish more only if its mapping polls it, which a listener does not.
     """
 
     profile: str
@@ -40,7 +40,7 @@ class ProfileMatch:
 
 @dataclass(slots=True)
 class _Candidate:
-    """One box of one profile: which of its topics were heard where."""
+    """One device of one profile: which of its topics were received where."""
 
     profile: str
     table: Mapping[str, Any]
@@ -74,7 +74,7 @@ class _Candidate:
         return bool(there) and (own or (measures and self.share >= LEAST_SHARE))
 
     def without(self, claimed: set[str]) -> None:
-        """Leave out what another box is known by."""
+        """Leave out topics by which another device is known."""
         self.hits = {text: topic for text, topic in self.hits.items() if topic not in claimed}
 
     def match(self) -> ProfileMatch:
@@ -95,7 +95,7 @@ class _Candidate:
 
 
 def profiles_that_fit(heard: ListenResult) -> list[ProfileMatch]:
-    """Return the shipped profiles that fit, the surest first; one box is one match, one topic of one box."""
+    """Return the profiles that fit, the surest first: one match a device, one device a topic."""
     by_topic: list[_Candidate] = []
     tables = {}
     for path in sorted((shipped_config() / "device_profiles").glob("*.toml")):
@@ -154,7 +154,7 @@ def _defaults(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def _joined(
     boxes: Mapping[tuple[tuple[str, str], ...], dict[str, str]], usual: set[tuple[str, str]]
 ) -> list[tuple[dict[str, str], dict[str, str]]]:
-    """Put together what belongs to one box: parameters that do not contradict each other.
+    """Put together what belongs to one device: parameters that do not contradict each other.
 
     What has a default is more likely that than something else.
     """

@@ -1,4 +1,4 @@
-"""Who else may drive a box: stops and leases of every environment at its broker, and its command topics."""
+"""Other programs that may drive a device: stops and leases at its broker, and its command topics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_ENVIRONMENTS = 1_000
 
 
 class RivalWatch:
-    """Hears who else drives a box.
+    """Finds other programs that drive a device.
 
     Args:
         options: Of the connection.
@@ -35,7 +35,7 @@ class RivalWatch:
 
     def __init__(self, options: MqttOptions, label: str, boot: str) -> None:
         self.on_command: str | None = None
-        """What another one wrote on a command topic of the box."""
+        """What another program has written on a command topic of the device."""
         self._label = label
         self._boot = boot
         self._seen: dict[str, EnvironmentSeen] = {}
@@ -76,10 +76,10 @@ class RivalWatch:
 
 
 class BoxConnection(Protocol):
-    """What leads to a box while a setpoint is tried."""
+    """The connection to a device while a setpoint is tried."""
 
     commands_sent: int
-    """Messages of ours that tell the box something, keepalives left out."""
+    """Our messages to the device, without keepalives."""
 
     @property
     def link(self) -> VendorLink:
@@ -93,14 +93,14 @@ class BoxConnection(Protocol):
         """Be connected while inside."""
 
     def watch_commands(self) -> list[Callable[[], None]]:
-        """Begin to look for what others tell the box; returns what ends it."""
+        """Begin to look for messages of others to the device; returns a function that ends it."""
 
 
 class OwnRegisters:
-    """The registers of a box; what others write to them cannot be seen.
+    """The registers of a device; writes of others cannot be seen.
 
     Args:
-        table: Where the box is.
+        table: Where the device is.
         mapping: Of its registers.
 
     Raises:
@@ -120,7 +120,7 @@ class OwnRegisters:
 
     @property
     def connected(self) -> bool:
-        """Whether the box answers."""
+        """Whether the device answers."""
         return self._link.connected
 
     @property
@@ -162,7 +162,7 @@ class OwnRegisters:
 
 
 class OwnMessages:
-    """A connection to a box that tells messages of ours on its command topics from those of others.
+    """A connection to a device that distinguishes our messages on its command topics from those of others.
 
     Args:
         raw: The connection.

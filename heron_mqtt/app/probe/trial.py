@@ -1,6 +1,6 @@
-"""One bounded, leased test setpoint to a box, and what came of it.
+"""One bounded, leased test setpoint to a device, and what came of it.
 
-The box is driven by the same adapter as in a run (``VendorDevice``), so lease, renewals, answers, an
+The device is driven by the same adapter as in a run (``VendorDevice``), so lease, renewals, answers, an
 emergency stop and the release are those of a run. It is handed back at the end, also if the trial is
 cancelled or broken off; where the connection is lost, as soon as it is back. It is claimed for that time, as
 by a run: one that a program of this machine drives is not touched.
@@ -46,10 +46,10 @@ LEASE_S = 10.0
 GRACE_S = 1.0  # how much longer the lease is than the test: the release comes first
 TICK_S = 0.05
 HELD_EVERY_S = 0.25  # how often a power counts that is reported only when it changes
-RETURN_S = 60.0  # how long a lost connection is waited for, to hand the box back
+RETURN_S = 60.0  # how long to wait for a lost connection, to hand the device back
 RELEASE_S = 3.0  # how long the release may take
-WATCH_RELEASE_S = 10.0  # how long is looked at what the box does after it
-SILENCE_S = 5.0  # without a value; longer where the box speaks seldom
+WATCH_RELEASE_S = 10.0  # how long the device is watched after it
+SILENCE_S = 5.0  # without a value; longer if the device sends seldom
 OVERSHOOT = 1.25  # of the maximum: more is broken off
 
 
@@ -59,7 +59,7 @@ class TrialOrder:
 
     Attributes:
         send_mw: The setpoint, MW, positive = injected.
-        max_mw: The most that the box may be driven to, MW, > 0.
+        max_mw: The most that the device may be driven to, MW, > 0.
         for_s: How long, s.
         listen_s: How long is listened before, s.
 
@@ -128,12 +128,12 @@ class SetpointTrial:
 
     Args:
         url: Of the broker.
-        mapping: Of the box.
+        mapping: Of the device.
         label: AGENT/DEVICE: as whom it is driven.
         env_id: In which environment.
         order: What to try.
         say: Told what goes on, a line each.
-        modbus: Where the box is, if its mapping is one of registers.
+        modbus: Where the device is, if its mapping is one of registers.
 
     Raises:
         ConfigError: The mapping can only be read, says no release, or sends something else than was asked.
@@ -168,7 +168,7 @@ class SetpointTrial:
         self._table = mapping.setpoint
         agent, _, name = label.partition("/")
         self._label = label
-        self._broker = MqttBroker(url, env_id=env_id)  # the class: the box gets a client with its options
+        self._broker = MqttBroker(url, env_id=env_id)  # the class: the device gets a client with its options
         self._stamper = MessageStamper(f"probe-{user_name()}", env_id)
         self._channel = topics.device(agent, name, "setpoint")
         self._telemetry_channel = topics.device(agent, name, "telemetry")
@@ -237,7 +237,7 @@ class SetpointTrial:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        """Connect to the box and serve it while inside; hand it back at the end."""
+        """Connect to the device and serve it while inside; hand it back at the end."""
         async with self._box.connection(), self._broker_subscriptions():
             endings = self._box.link.listen(self._mapping.topic_filters(), self._on_raw, self._on_poll)
             endings += self._box.watch_commands()
@@ -264,7 +264,7 @@ class SetpointTrial:
             subscription()
 
     async def _ended(self) -> None:
-        """End the adapter, which hands the box back."""
+        """End the adapter, which hands the device back."""
         assert self._serving is not None
         self._serving.cancel()
         with suppress(asyncio.CancelledError, Exception):
@@ -328,14 +328,14 @@ class SetpointTrial:
             )
 
     def _claim_box(self) -> None:
-        """Claim the box, with what is learned of its topics by now, so that no run drives it meanwhile."""
+        """Claim the device, with the topic levels learned so far, so that no run drives it meanwhile."""
         try:
             self._claim.take(self._state.learned)
         except PlaceTaken as exc:
             raise NotSent(f"{self._label}: nothing was sent: {exc}") from None
 
     async def _listened(self) -> PowerBefore:
-        """Listen to the box for a while."""
+        """Listen to the device for a while."""
         self._say(f"listening for {self._order.listen_s:g} s to what the device publishes by itself")
         end_s = steady_s() + self._order.listen_s
         while steady_s() < end_s:
@@ -483,7 +483,7 @@ class SetpointTrial:
         return None
 
     def _why_not_sent(self, begun_s: float) -> str | None:
-        """Return why the adapter has sent nothing to the box."""
+        """Return why the adapter has sent nothing to the device."""
         if self._box.commands_sent:
             return None
         rejected = next((why for _, why in self._answers.values() if why is not None), None)
@@ -506,11 +506,11 @@ class SetpointTrial:
     # -- after -------------------------------------------------------------------------------------
 
     async def _release(self) -> str | None:
-        """Hand the box back; returns why it was not."""
+        """Hand the device back; returns why it was not."""
         if not self._box.connected or not self._broker.connected:
             self._say(f"waiting up to {RETURN_S:g} s for the connection, to hand the device back")
             await self._until(lambda: self._box.connected and self._broker.connected, RETURN_S)
-            heard = len(self._samples)  # the box may come back after us
+            heard = len(self._samples)  # the device may come back after us
             await self._until(lambda: len(self._samples) > heard, SILENCE_S)
         if not self._box.connected:
             return (
@@ -534,7 +534,7 @@ class SetpointTrial:
             await self._tick()
 
     async def _watched_release(self, released_s: float) -> None:
-        """Look for a while what the box does by itself again."""
+        """Watch for a while what the device does under its own control."""
         end_s = released_s + min(self._order.for_s, WATCH_RELEASE_S)
         while steady_s() < end_s:
             await self._sampled()

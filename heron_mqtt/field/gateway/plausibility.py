@@ -9,7 +9,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.messages import Status, Telemetry
 
-MAX_SKEW = timedelta(minutes=5)  # NTP keeps a box within a second; minutes mean that nothing keeps it
+MAX_SKEW = timedelta(minutes=5)  # NTP keeps a clock within a second; minutes mean that it is not synchronised
 LATE = 1  # messages of an earlier boot that are only late: one may have been on its way
 
 

@@ -39,7 +39,7 @@ EXCEPTIONS = {
 }
 """Modbus Application Protocol V1.1b3, section 7."""
 UNANSWERED_UNTIL_CLOSED = 3
-FRAMES_AT_ONCE = 4  # frames of full size that may be there at once: some boxes and gateways answer twice
+FRAMES_AT_ONCE = 4  # frames of full size that may be there at once: some devices and gateways answer twice
 
 _REFUSALS: tuple[type[Exception], ...] = (ValueError,)  # of a serial port that cannot do what it is told
 if sys.platform != "win32":

@@ -1,6 +1,6 @@
 """Answers without a number of their request, as in RTU frames: what tells one from another is looked at.
 
-A box or gateway that answers everything twice, or late, must not have its second answer taken for the next
+A device or gateway that answers everything twice, or late, must not have its second answer taken for the next
 request's. An answer has to be of the unit and function that were asked, a read of as many values, a write of
 the place that was written. Two equal requests can only be distinguished by time. So after each of the first
 answers of a connection there is a short pause. If a frame arrives in it that was not requested, there is such

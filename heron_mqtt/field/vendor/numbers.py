@@ -180,7 +180,7 @@ def as_number(value: float, decimals: int | None) -> int | float:
 
 
 def as_digits(value: float, decimals: int | None) -> str:
-    """Return ``value`` as plain digits, never with an exponent: small boxes do not read those."""
+    """Return ``value`` as plain digits, never with an exponent: small devices do not read those."""
     if decimals is not None:
         return f"{value + 0.0:.{decimals}f}"
     text = format(Decimal(repr(value + 0.0)), "f")

@@ -523,7 +523,7 @@ class MappingTable(Table):
     known_by: list[Topic] = Field(
         [],
         max_length=MAX_ITEMS,
-        description="Not read: by it probe knows a box that waits to be asked.",
+        description="Not used by a run: probe recognises by it a device that has to be polled.",
     )
 
     @model_validator(mode="after")

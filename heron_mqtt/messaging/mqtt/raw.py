@@ -1,4 +1,4 @@
-"""RawMqtt: MQTT as it is, for topics and payloads that are not ours (vendors' boxes).
+"""RawMqtt: MQTT as it is, for topics and payloads that are not ours (vendors' devices).
 
 A connection of its own, in one event loop: that of ``connect``. Everything else is as with ``MqttBroker``:
 bounded queues, reconnection with jittered delays, subscriptions held across it.
