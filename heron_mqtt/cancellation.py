@@ -2,7 +2,7 @@
 
 ``asyncio.wait_for`` of Python 3.11 swallows a cancel that arrives together with its result. So does other
 library code that uses it, or that turns a cancel into its own error. A task that is cancelled once, because
-its program shall end, would go on for ever.
+its program shall end, would continue for ever.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ async def to_its_end(foreign: Awaitable[T], within_s: float) -> T:
     """Await something of another library and return its result; a cancel leaves it time to end by itself.
 
     For what should not be broken off in the middle: the rest of a half-read answer would be taken for the
-    next one. After a cancel its result is dropped; it is cancelled itself if it goes on for longer, or if a
+    next one. After a cancel its result is dropped; it is cancelled itself if it continues for longer, or if a
     second cancel comes.
 
     Args:
         foreign: What is awaited.
-        within_s: How long it may go on after a cancel, s; then it has as long to clean up.
+        within_s: How long it may continue after a cancel, s; then it has as long to clean up.
 
     Raises:
         CancelledError: The task that waits here was cancelled.

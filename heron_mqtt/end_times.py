@@ -7,7 +7,7 @@ from __future__ import annotations
 LAST_MESSAGE_S = 1.0
 """For the last message of an operator; the will says as much."""
 LET_GO_S = 0.8
-"""For devices to show that they were let go."""
+"""For devices to show their release."""
 SELDOM_S = 7.0
 """The same for those that measure seldom, at most: what ends programs by force waits for 10 s and more."""
 LEAVE_S = 0.8

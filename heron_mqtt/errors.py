@@ -81,7 +81,7 @@ def told_at_the_end(error: HeronError) -> tuple[list[str], int]:
     lines: list[str] = []
     for one in reversed(chain):
         lines += one.problems if isinstance(one, ConfigError) else str(one).splitlines() or [""]
-    # What one only repeats of another, among more, is told once.
+    # A text that one error only repeats from another is printed once.
     told = [line for i, line in enumerate(lines) if not any(line in later for later in lines[i + 1 :])]
     return told, max(one.exit_code for one in chain)
 

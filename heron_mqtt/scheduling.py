@@ -38,7 +38,7 @@ _TASKS = Path("/proc/self/task")
 
 
 def is_possible_here() -> bool:
-    """Whether this system has such priorities, whoever may use them."""
+    """Whether this system has such priorities, with or without the right to use them."""
     return hasattr(os, "SCHED_FIFO") and _TASKS.is_dir()
 
 

@@ -177,7 +177,7 @@ class Agent(Protocol):
         """Go back to the initial state."""
 
     def observe(self, observation: Observation | None, price: float | None) -> None:
-        """Take what is known of the step; None = it did not arrive, go on with what is known.
+        """Take what is known of the step; None = it did not arrive, continue with what is known.
 
         Args:
             observation: Local state. The environment's own agents get it as a ``LocalState`` in

@@ -1,4 +1,4 @@
-"""How long each phase of a step may take before it goes on without those who are late."""
+"""How long each phase of a step may take before it continues without those who are late."""
 
 from __future__ import annotations
 

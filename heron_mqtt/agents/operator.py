@@ -354,7 +354,7 @@ class SystemOperator:
         return self._plans
 
     def _none_missing(self, heard: Mapping[str, object]) -> bool:
-        """Whether everyone has spoken who is there; asked at every message, so most are told by number."""
+        """Whether every agent present has sent; checked at every message, so most checks only count."""
         if len(heard) == len(self.subordinates):
             return True
         if len(heard) + len(self._offline) < len(self.subordinates):

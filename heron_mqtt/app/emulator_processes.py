@@ -21,7 +21,7 @@ from heron_mqtt.own_program import module_command, module_environment
 log = logging.getLogger("heron_mqtt.run")
 
 LINE_BYTES = 1 << 20
-END_S = 0.7  # a device says goodbye to its broker in a few ms; a run must end within 2 s
+END_S = 0.7  # a device disconnects from its broker in a few ms; a run must end within 2 s
 LOOK_S = 0.02  # between two looks at devices without a parent
 SHARED = "devices"  # the process of all devices that have none of their own
 
@@ -64,7 +64,7 @@ class DeviceProcesses:
         self._ending = False
 
     async def open(self) -> None:
-        """Start the program; it imports what devices need while we go on."""
+        """Start the program; it imports what devices need while we continue."""
         self._lost = asyncio.get_running_loop().create_future()
         if self._forked is None:
             self._process = await self._started_program()

@@ -1,6 +1,6 @@
 """The files that the code of a policy opens by itself while it is made: weights, tables, code loaded by path.
 
-No key of the scenario names them, and no module stands for them. Python tells of each file that is opened (an
+No key of the scenario names them, and no module stands for them. Python reports each file that is opened (an
 audit event), whoever opens it. Only files that are read, and that are beside the scenario or in the working
 directory, count. Other files (caches, settings of libraries) belong to the machine and may change at any
 time.
@@ -81,7 +81,7 @@ _installed = threading.Event()
 
 
 def _install() -> None:
-    """Have Python tell of each event; that cannot be undone, and costs nothing while nobody watches."""
+    """Let Python report each event; this cannot be undone, and costs nothing while it is not used."""
     if not _installed.is_set():
         _installed.set()
         sys.addaudithook(_on_event)

@@ -58,7 +58,7 @@ THE_ENVIRONMENT = SoleName("run", "")
 class HeldNames:
     """Names that a process holds while it starts, so that another one can displace it there, too.
 
-    Whoever stands for a name later takes it anew, with a boot of its own: it is released to that.
+    A later holder takes the name again, with a boot of its own: it is released for that.
 
     Args:
         broker: Carries the messages.
@@ -143,11 +143,11 @@ class Infrastructure:
         broker: None in centralized mode.
         url: Where others reach the same broker; None = nowhere.
         while_starting: Each raises once the run cannot begin any more.
-        throughout: Each raises once the run cannot go on.
+        throughout: Each raises once the run cannot continue.
         adapters: Of the vendors' devices; None = there are none.
         successions: Earlier starts of the gateways here, by agent; empty = none are to be known.
         expect_end: Called once the run ends: what ends from then on has not ended by itself.
-        names: Held while the run starts; None = nobody else could hold them.
+        names: Held while the run starts; None = no other program could hold them.
         groups: Ids of the process groups of programs that were started for it: a step waits for each.
     """
 
@@ -213,8 +213,8 @@ async def mqtt_infrastructure(
         names: What there must be one of each: nothing is started while another process holds one. The
             broker is tried out below the first.
         take_over: Displace another process that holds one.
-        accept_broker_limits: Go on with a broker that does not do what safety depends on.
-        resume: The record of an interrupted run that goes on: emulated devices are where they were in it.
+        accept_broker_limits: Continue with a broker that does not do what safety depends on.
+        resume: The record of an interrupted run that continues: emulated devices are where they were in it.
         state: Folder that tells a later start which leases were ours; None = it waits until they are over.
         forks: Programs that were forked already.
 
@@ -275,7 +275,7 @@ async def mqtt_infrastructure(
             note(f"network: {impairment.name or 'impaired'}")
         throughout.append(partial(until_away, mqtt, scenario.deadlines.ready_s))
         if emulated:
-            stack.push_async_callback(processes.close)  # before the broker: they say goodbye to it
+            stack.push_async_callback(processes.close)  # before the broker: they disconnect from it
             programs = _programs(loaded, emulated, url, take_over=take_over, resume=resume)
             processes.start(programs, mqtt.options.login_environment())
             note(f"devices: {len(emulated)} emulated, {_where(programs)}")

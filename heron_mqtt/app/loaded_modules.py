@@ -36,7 +36,7 @@ class LoadedModules:
         recorded: What a record has of them, by module: the SHA-256, hex; empty where no run is resumed.
         event: Takes what is new: kind, subject, text and data of an event of a record; None = there is none.
         resumed: For messages: the record that is resumed.
-        read: Files that were read while policies were made; None = nobody has watched.
+        read: Files that were read while policies were made; None = not watched.
     """
 
     def __init__(

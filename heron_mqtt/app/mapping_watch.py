@@ -1,4 +1,4 @@
-"""Mappings that are edited while a run goes on: validated, and put in force between steps.
+"""Mappings that are edited during a run: validated, and put in force between steps.
 
 A changed file is used only if two reads give the same bytes. So a file that is still being written, or that
 an editor is replacing, is not used. A wrong mapping changes nothing: the old one stays in force, and the
@@ -28,7 +28,7 @@ log = logging.getLogger("heron_mqtt.mapping")
 LOOK_EVERY_S = 0.5
 AGAIN_EVERY_S = 5.0  # a device that refuses its release is driven in between, by its old mapping
 RESCALED = 3.0
-"""A number that is so many times what it was, or of another sign, is told of: kW for W, charging for not."""
+"""A number that changed by this factor, or in its sign, is reported: kW for W, charging for discharging."""
 Digests = dict[Path, str | None]
 """File -> hash of what is in it; None = it cannot be read."""
 
@@ -101,7 +101,7 @@ class MappingWatch:
             if (newest == in_force and not is_due) or newest != before:
                 continue  # nothing new, or still being written
             if any(self._adapters.is_stopped(key) for key in self._adapters.mappings):
-                if not is_waiting:  # an adapter that holds its device at 0 goes on until the stop is over
+                if not is_waiting:  # an adapter that holds its device at 0 continues until the stop is over
                     self._note("a changed mapping waits for the end of the emergency stop")
                 is_waiting = True
                 continue
@@ -175,7 +175,7 @@ class MappingWatch:
             self._event("mapping", label, what, data | ({"rescaled": rescaled} if rescaled else {}))
 
     def _wait(self, key: tuple[str, str], why: str) -> None:
-        """Try again later; said once. Only the old adapter can tell the device to let go of its setpoint."""
+        """Try again later; reported once. Only the old adapter can release the device from its setpoint."""
         self._again_at = asyncio.get_running_loop().time() + AGAIN_EVERY_S
         if key in self._waiting:
             return
@@ -208,7 +208,7 @@ class MappingWatch:
 
 
 def rescaling(old: DeviceMapping, new: DeviceMapping, power_range_mw: tuple[float, float]) -> str:
-    """Return how much else a device is told by a new mapping, at its nameplate; empty: about the same.
+    """Return how much a new mapping changes the values that are sent, at the nameplate; empty: hardly.
 
     Only numbers that both mappings make of the power alone can be compared, by their names.
     """

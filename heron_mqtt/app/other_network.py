@@ -31,7 +31,7 @@ class OtherNetwork:
         self._drawn: dict[tuple[At, str, str, int], float | None] = {}
 
     def told(self, at: At, agent: str, channel: str, kind: str) -> bool:
-        """Whether an agent has what it is told of a step in time, or the environment an agent's action."""
+        """Whether the messages of a step reach the agent in time, or the agent's action the environment."""
         limit_s = self._deadlines.action_s if kind == "action" else self._deadlines.upstream_s
         return self._is_in_time(self._delay_s(at, channel, kind, 0, ("out", "in")), limit_s)
 

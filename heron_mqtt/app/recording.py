@@ -109,7 +109,7 @@ def open_record(
 
     Returns:
         None where records are switched off, or where this file was not asked for and cannot be made; the
-        run goes on without.
+        run continues without.
 
     Raises:
         ConfigError: The file that was asked for cannot be made.
@@ -144,7 +144,7 @@ def open_record(
 
 
 def _reopen(resumed: Resumption, facts: RunFacts, note: Callable[[str], None]) -> RunRecorder:
-    """Go on with the record of a run that was interrupted."""
+    """Continue with the record of a run that was interrupted."""
     from heron_mqtt.record.recorder import RunRecorder
 
     try:

@@ -75,7 +75,7 @@ async def serve_proxies(
 ) -> None:
     """Serve one run after another, each agent by itself, until cancelled.
 
-    An agent that is displaced by another process stops and says so; the others go on.
+    An agent that is displaced by another process stops and says so; the others continue.
 
     Args:
         loaded: The scenario that the environment runs too.
@@ -85,7 +85,7 @@ async def serve_proxies(
         devices: For devices whose authority the scenario leaves open; emulated ones are started here.
         note: Takes a line for the user.
         take_over: Displace other proxies of these agents.
-        accept_broker_limits: Go on with a broker that does not do what safety depends on.
+        accept_broker_limits: Continue with a broker that does not do what safety depends on.
         record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
         watch: Read mappings anew that are changed meanwhile.
         state: Folder that tells a later start which leases were ours; None = it waits until they are over.
@@ -95,7 +95,7 @@ async def serve_proxies(
         ConfigError: There is no mapping to watch, or the system does not allow the priority.
         NameTaken: Another proxy of one of them lives, or may: nothing was begun. A line for each.
         Displaced: Every one was taken over, also while this process started; then a line for each.
-        NotHandedBack: At the end a device in a fault did not show that it was let go.
+        NotHandedBack: At the end a device in a fault did not show its release.
         BrokerError: The broker is not there, or refuses.
     """
     scenario = loaded.scenario

@@ -108,7 +108,7 @@ class ReplayEnv(MultiAgentMicrogrids):
         raise TypeError("a recorded day cannot be copied, pickled or set back: make another ReplayEnv of it")
 
     def reached(self) -> EnvState:
-        """Return where the steps that were taken have led, for an environment that goes on from there."""
+        """Return where the steps that were taken have led, for an environment that continues from there."""
         return super().get_state()
 
     def put_as_recorded(self, number: int) -> None:

@@ -52,7 +52,7 @@ WRITER_S = 5.0
 
 
 def plan_resumed(run: Path, scenario: str | None, options: RunOptions) -> RunPlan:
-    """Decide how an interrupted run goes on.
+    """Decide how an interrupted run continues.
 
     Args:
         run: Its record; no other process can write to it from here on.
@@ -125,7 +125,7 @@ def _locked(run: Path) -> LockedFile:
     """Keep other processes from writing to a record, once its writer has ended.
 
     Raises:
-        DataError: There is none, it cannot be written to, or its run goes on.
+        DataError: There is none, it cannot be written to, or its run continues.
     """
     if not is_file(run):
         raise DataError(f"{run}: {why_no_file(run)}")

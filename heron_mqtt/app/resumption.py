@@ -20,7 +20,7 @@ class Resumption:
 
     Attributes:
         path: Its record.
-        record: Where that goes on.
+        record: The file in which it continues.
         keeps_messages: Whether it has the messages.
         state: After the last finished step; None = there is none.
         observations: What the agents saw before each finished step, for a policy that remembers.

@@ -44,7 +44,7 @@ class RunOptions:
         days: Length of the run, simulated days; in place of ``steps``.
         start: Simulated time of the first step, ISO 8601; None = the scenario's ``profiles.start_row``.
         until: Simulated time at which the run ends, ISO 8601; in place of ``steps``.
-        watch: Read mappings anew that are changed while it goes on.
+        watch: Read mappings again that are changed during the run.
         priority: Real-time priority while it takes steps, of the programs that it starts for them, too (see
             ``real_time_priority``); None = none.
     """
@@ -148,7 +148,7 @@ class RunPlan:
     """A run with everything decided and nothing started.
 
     Attributes:
-        resumed: Where an interrupted run stands that it goes on with; None = it is a new one.
+        resumed: The position of an interrupted run that it continues; None = it is a new one.
     """
 
     loaded: LoadedScenario

@@ -69,7 +69,7 @@ class Summary:
     """The same run without faults and network, where there were any: rewards, cost, vm_pu, loading."""
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     unreturned: dict[str, Unreturned] = field(default_factory=dict)
-    """Devices that were driven and do not show that they were let go, by AGENT/DEVICE."""
+    """Devices that were driven and do not show their release, by AGENT/DEVICE."""
     estop: dict[str, Any] | None = None
     """The emergency stop that was in force, if one was: who, why, first and last step, still active."""
     diverged: str | None = None

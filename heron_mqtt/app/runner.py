@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Shows a run while it goes on."""
+    """Shows a run while it lasts."""
 
     def note(self, text: str) -> None:
         """Say something once."""

@@ -1,4 +1,4 @@
-"""A run on the terminal: live while it goes on, a table at its end."""
+"""A run on the terminal: live while it lasts, a table at its end."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def faults(
             )
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    except NotReady:  # of what the trials need; what was tried before is told all the same
+    except NotReady:  # of what the trials need; earlier results are still printed
         if as_json:
             _tell_json(outcome)
         raise

@@ -1,4 +1,4 @@
-"""``heron-mqtt home-assistant``: what other programs are told of a scenario."""
+"""``heron-mqtt home-assistant``: what other programs get about a scenario."""
 
 from __future__ import annotations
 

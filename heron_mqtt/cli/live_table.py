@@ -1,4 +1,4 @@
-"""What a run shows on a terminal while it goes on: a table that fits, sparklines, newest events, the stop."""
+"""What a run shows on a terminal while it lasts: a table that fits, sparklines, newest events, the stop."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _show_plan(plan: TrialPlan, send: str, for_: str, device: str) -> None:
 
 
 async def _consent() -> bool:
-    """Ask at the terminal; listening goes on meanwhile."""
+    """Ask at the terminal; listening continues meanwhile."""
     typer.echo(f"The device will follow this setpoint. Type {CONSENT} to send: ", nl=False, err=True)
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()

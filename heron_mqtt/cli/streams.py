@@ -1,4 +1,4 @@
-"""Standard output and error that may be full, closed or without a reader: a run goes on without them.
+"""Standard output and error that may be full, closed or without a reader: a run continues without them.
 
 A run drives devices, so a full disk for a log, or a closed pipe, must not end it with a traceback. But it
 must not be hidden: lost output is reported at the end, on standard error and by the exit code.

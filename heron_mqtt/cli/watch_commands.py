@@ -1,4 +1,4 @@
-"""``heron-mqtt dashboard``, ``top``, ``tail``: what goes on at a broker, in a browser or a terminal."""
+"""``heron-mqtt dashboard``, ``top``, ``tail``: what happens at a broker, in a browser or a terminal."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def dashboard(
     ] = None,
     ends_with_input: Annotated[bool, typer.Option("--ends-with-input", hidden=True)] = False,
 ) -> None:
-    """Serve a page of what goes on at a broker, or of what happened in a recorded run. Ctrl-C ends it.
+    """Serve a page of what happens at a broker, or of what happened in a recorded run. Ctrl-C ends it.
 
     It reads and never publishes, unless --control lets people log in.
     """

@@ -1,1 +1,1 @@
-"""The live page: what goes on at a broker, in a browser. It reads and never publishes."""
+"""The live page: what happens at a broker, in a browser. It reads and never publishes."""

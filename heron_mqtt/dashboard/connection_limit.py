@@ -56,7 +56,7 @@ class ConnectionLimit:
         self._inside.pop(connection, None)
 
     def close(self) -> None:
-        """Abort every handshake that goes on."""
+        """Abort every handshake in progress."""
         for task in self._handshakes:
             task.cancel()
 

@@ -32,7 +32,7 @@ TAIL = 200  # messages in one part of the tail at most
 
 
 class LiveSource:
-    """What goes on at a broker, for every browser the same.
+    """What happens at a broker, for every browser the same.
 
     Args:
         view: Entered.

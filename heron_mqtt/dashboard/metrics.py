@@ -1,4 +1,4 @@
-"""What goes on at a broker as Prometheus metrics: labels by environment and agent, not by device.
+"""What happens at a broker as Prometheus metrics: labels by environment and agent, not by device.
 
 What an outbox holds has the label of its client: few have one.
 """

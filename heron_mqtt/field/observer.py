@@ -1,4 +1,4 @@
-"""GatewayObserver: who is told, step by step, what the gateway does with its devices; for a record.
+"""GatewayObserver: gets, step by step, what the gateway does with its devices; for a record.
 
 The calls are made between the messages of a step, so they must return at once and must not raise. What is
 sent, lease by lease, is seen at the broker (``MessageBroker.observe``) and not told here a second time.
@@ -65,7 +65,7 @@ class AgentReport(Protocol):
 
 
 class GatewayObserver(Protocol):
-    """Is told of each step of one agent and its devices; see the module."""
+    """Called for each step of one agent and its devices; see the module."""
 
     def on_bounded(
         self, agent: str, wanted: Mapping[str, SetpointRequest], allowed: Mapping[str, SetpointRequest]
@@ -92,7 +92,7 @@ class GatewayObserver(Protocol):
         """
 
     def on_report(self, agent: str, episode: int, step: int, report: AgentReport) -> None:
-        """Take what the agent says of the step, when it has said it."""
+        """Take the agent's report of the step, when there is one."""
 
 
 class _NoObserver:

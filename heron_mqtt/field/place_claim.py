@@ -85,7 +85,7 @@ class PlaceClaim:
         own_device: str = "",
     ) -> None:
         self._broker, self._env_id = broker, env_id
-        # Those of the environment first: who is refused by another environment is told of that.
+        # Those of the environment first: a refusal by another environment is reported as such.
         self._places = (
             *((place, device) for place in places),
             *((place, own_device) for place in own_places),

@@ -95,7 +95,7 @@ class LoopBoundBroker(MessageBroker):
         await self._end(None, None, None)
 
     async def __aexit__(self, *exc: object) -> None:
-        """Close; when left by an exception, without goodbye: wills are sent."""
+        """Close; when left by an exception, without DISCONNECT: wills are sent."""
         await self._end(*exc)
 
     async def _end(self, *exc: object) -> None:

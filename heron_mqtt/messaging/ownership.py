@@ -236,7 +236,7 @@ class NameOwnership:
             self._rival = owner  # it asked first
 
     def _on_rival(self, owner: Owner) -> None:
-        """Another one says that it holds the name too: the one that took it later goes on."""
+        """Another one says that it holds the name too: the one that took it later continues."""
         if (owner.term or 0, owner.boot or "") > (self._term, self._stamper.boot):
             self._lose(owner)
         elif (now := asyncio.get_running_loop().time()) - self._insisted_at > INSIST_EVERY_S:

@@ -1,4 +1,4 @@
-"""MessageTap: who is told of every message that a broker object publishes or receives.
+"""MessageTap: gets every message that a broker object publishes or receives.
 
 For a record of what crossed the broker; see ``MessageBroker.observe``. The calls are made where the message
 is handled, so they must return at once and must not raise. Messages are not copied: a tap must not write to
@@ -16,7 +16,7 @@ heard it). ``late``: it is new, but waited for a connection, its sender's or our
 
 
 class MessageTap(Protocol):
-    """Is told of messages, in the thread that handles them."""
+    """Called with messages, in the thread that handles them."""
 
     def published(
         self, channel: str, message: Mapping[str, Any], payload: bytes | None, retain: bool

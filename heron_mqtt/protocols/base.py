@@ -122,7 +122,7 @@ class HorizontalSession(Protocol):
 
     @property
     def dispatch_value(self) -> float | None:
-        """What a MWh is worth by agreement, $/MWh, to dispatch by; None = the price goes on to say that."""
+        """What a MWh is worth by agreement, $/MWh, to dispatch by; None = the price continues to say that."""
         return None
 
 
@@ -194,7 +194,7 @@ def run_lossy_sessions(
 ) -> dict[str, tuple[int, float]]:
     """Carry the sessions of a step through every round, when messages may be lost.
 
-    As over a broker: an agent that waits for no message goes on at once, the others at their deadlines,
+    As over a broker: an agent that waits for no message continues at once, the others at their deadlines,
     counted from when each began. Messages that arrive take no time.
 
     Args:

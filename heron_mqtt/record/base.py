@@ -1,4 +1,4 @@
-"""Recorder: who is told of every step of an environment."""
+"""Recorder: gets every step of an environment."""
 
 from __future__ import annotations
 

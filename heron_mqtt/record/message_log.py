@@ -97,7 +97,7 @@ class MessageLog:
         if self._keeps_messages:
             self._sink.crossed(self._elapsed_s(), stream, channel, message, what, delay_s)
 
-    # -- what is told besides ----------------------------------------------------------------------------
+    # -- further calls -----------------------------------------------------------------------------------
 
     def _event(self, channel: str, message: Mapping[str, Any]) -> None:
         kind = str(message["type"])

@@ -147,7 +147,7 @@ class RecordFile:
             raise DataError(f"{self.path}: its table of files cannot be read") from None
 
     def summary(self) -> dict[str, Any] | None:
-        """Return what the run said of itself at its end; None where it was killed before, or goes on.
+        """Return what the run said of itself at its end; None where it was killed before, or continues.
 
         Of a run that was resumed it is what the last part said; ``lost_rows`` are those of all parts.
 

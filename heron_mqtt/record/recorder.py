@@ -1,7 +1,7 @@
 """RunRecorder: the one object that everything in a run tells what happened.
 
 It is handed to the environment (or to a remote proxy), which has it attached to the broker and to the
-gateways. Whatever goes wrong with the file, the run goes on: see ``writer``.
+gateways. Whatever goes wrong with the file, the run continues: see ``writer``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RunRecorder(Recorder):
         limits: Of the disk.
         report: Told, once a trouble, what is wrong with the file; may be called from another thread.
         own_process: Write in a process of its own, for where devices are answered; else in a thread.
-        resumed: The file is there: where its run goes on. None = a new one.
+        resumed: The file is there: where its run continues. None = a new one.
         elapsed: Clock of the record, s; only differences count.
         now: Time of day, UTC, for the beginning.
 

@@ -42,10 +42,10 @@ class RunPart:
 
 @dataclass(frozen=True, slots=True)
 class ResumedRecord:
-    """Where the run of a record goes on.
+    """Where the run of a record continues.
 
     Attributes:
-        first: Episode and step that it goes on with.
+        first: Episode and step that it continues with.
         rows: By table, how many rows stand in it.
         head: Its hash (hex).
         begun_at: When the record began.

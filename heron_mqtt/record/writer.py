@@ -231,7 +231,7 @@ class RecordWriter:
 
     @property
     def lost_before(self) -> int:
-        """See ``RecordSink``: what is lost here is told of by the event ``lost``."""
+        """See ``RecordSink``: the event ``lost`` reports lost rows."""
         return 0
 
     @property

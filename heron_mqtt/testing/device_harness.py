@@ -105,7 +105,7 @@ class DeviceHarness:
         name: The device's name.
         within_s: How long the device may take for anything, wall-clock s; for a machine under load.
         dt_s: Simulated time of each setpoint, s, for an emulated device that ramps in it; None = none.
-        settle_s: How long the output may go on moving after the answer to a setpoint, s.
+        settle_s: How long the output may continue moving after the answer to a setpoint, s.
         least_mw: The smallest power beside 0 that it can hold, MW, >= 0; less is not asked for.
         tolerance: How far its power may be from the setpoint, as a part of its nameplate.
         bound_mw: Largest power that may be asked for, MW, > 0; None = the nameplate of its birth.
@@ -325,7 +325,7 @@ class DeviceHarness:
     def is_safe(self, telemetry: Json) -> bool:
         """Whether telemetry says the safe state: 0 MW; of what only consumes also ``safe`` alone.
 
-        A load goes on with what it cannot shed.
+        A load continues with what it cannot shed.
         """
         return self.is_at(0.0, telemetry) or (self.full_mw < 0.0 and telemetry.get("safe") is True)
 
@@ -426,7 +426,7 @@ class DeviceHarness:
         self.publish(self.estop_topic, {"type": "estop", "active": False, **fields}, retain=retain)
 
     def send_by_hand(self, p_mw: float, *, lease_s: float = USUAL_LEASE_S, **fields: Any) -> None:
-        """Publish a setpoint as a person would: power and lease, and no word of who, when, and to what."""
+        """Publish a setpoint as a person would: power and lease, without sender, time and device."""
         self.must_be_within_bounds(p_mw, lease_s)
         by_hand: Json = {"p_mw": p_mw, "lease_s": lease_s}
         by_hand |= {} if self.dt_s is None else {"dt_s": self.dt_s}

@@ -127,7 +127,7 @@ class AgentPolicy(ABC):
         """Begin an episode in some copies of a batch, which asks one policy for all (``decides_for_copies``).
 
         Args:
-            copies: (k,) their indices, of ``context.n``; the others go on.
+            copies: (k,) their indices, of ``context.n``; the others continue.
             episodes: (k,) the numbers of their episodes.
             seeds: (k,) as ``seed`` of ``reset``.
         """

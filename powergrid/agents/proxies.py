@@ -42,7 +42,7 @@ def make_proxy(
         env_id: The environment.
         devices: For devices whose authority the scenario leaves open.
         take_over: Displace another proxy of this agent.
-        succession: Its earlier starts, whose leases it goes on with; not closed here.
+        succession: Its earlier starts, whose leases it continues with; not closed here.
 
     Raises:
         UnsupportedFeature: Devices are not simulated, and the broker keeps no retained messages.

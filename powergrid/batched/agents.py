@@ -133,7 +133,7 @@ class AgentArray:
             p_available_mw: (n,) MW of each PV device and of each load, as in ``Outlook``.
             command: (n,) setpoints ``p_<device>`` MW and ``q_<device>`` Mvar; a device that is not named
                 follows the policy in all copies.
-            told: What else a policy of the scenario is told, by name in ``PolicyView``.
+            told: What else a policy of the scenario gets, by name in ``PolicyView``.
             informed: (n,) copies whose policy is asked at all; None = all.
             arrived: (n,) copies in which the command has arrived; the others follow the policy. None = all.
         """

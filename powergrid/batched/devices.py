@@ -70,7 +70,7 @@ class DeviceArray(ABC):
 
     @abstractmethod
     def put_back(self, state: Any, copies: NDArray[np.bool_]) -> None:
-        """Put some copies back, (n,) of a mask; the others go on from where they are."""
+        """Put some copies back, (n,) of a mask; the others continue from where they are."""
 
     @abstractmethod
     def project(self, p_mw: Array, dt_s: float, p_available_mw: Array | None = None) -> Array:

@@ -108,7 +108,7 @@ class Fleet:
             p_load_mw: (n, n_agents) MW, negative = consuming.
             p_available_mw: (n, n_profiled) MW.
             commands: By agent, (n,) setpoints by name, as ``AgentArray.decide`` takes them.
-            told: What an agent with a policy of the scenario is told besides.
+            told: What else an agent with a policy of the scenario gets.
             arrivals: Who hears what; None = everyone everything.
             check: Clears the plans; None = there is no clearance.
             active: (n,) copies that take part, as ``arrivals`` says already; what is returned of the others

@@ -68,7 +68,7 @@ class DeviceSpecBase(DeferredModel):
             catch up.
         is_any_kind: It may stand for a device of any kind, which says another one in its birth.
         controls_q: Its reactive power can be set.
-        rests_when_safe: Its safe state is no power; else it goes on as it is, without commands.
+        rests_when_safe: Its safe state is no power; else it continues as it is, without commands.
         runs_foreign_code: A step may take long, or end its process: its emulator has one of its own.
     """
 
@@ -141,7 +141,7 @@ class DeviceSpecBase(DeferredModel):
         return clip(p_available_mw, low, min(high, self.rated_s_mva))
 
     def part_mw(self, planned_mw: float, factor: float) -> float:
-        """Return what the device does, MW, when it is told a part of what was planned.
+        """Return what the device does, MW, when its setpoint is a part of the planned power.
 
         Args:
             planned_mw: MW, positive = injected.

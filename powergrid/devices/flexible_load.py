@@ -28,7 +28,7 @@ class FlexibleLoadSpec(ConsumerSpecBase):
     has_soc: ClassVar[bool] = True
     profile_says: ClassVar[str | None] = "its demand"
     profile_bounds: ClassVar[bool] = False
-    rests_when_safe: ClassVar[bool] = False  # consumption goes on without a setpoint
+    rests_when_safe: ClassVar[bool] = False  # consumption continues without a setpoint
 
     kind: Literal["flexible_load"] = Field(default="flexible_load", description="Kind of device")
     max_p_mw: PositivePowerMw = Field(

@@ -78,7 +78,7 @@ class Fmu(Device):
         _FIRST[spec.model_dump_json()] = self.state.soc
 
     def __copy__(self) -> Fmu:
-        """Return a twin with the same state; the instances are shared, each goes on by itself."""
+        """Return a twin with the same state; the instances are shared, each continues by itself."""
         twin = object.__new__(type(self))
         twin.spec, twin._units, twin.state = self.spec, self._units, self.state
         return twin

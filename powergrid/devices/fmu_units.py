@@ -82,7 +82,7 @@ class FmuUnits:
         weakref.finalize(self, _close, self._instances)
 
     def at(self, history: FmuHistory) -> FmuInstance:
-        """Return an instance that has been given just that; it is taken out of the list of those at hand.
+        """Return an instance with exactly this history; it is removed from the list of free ones.
 
         Raises:
             ModelFailed: The unit could not be brought there.

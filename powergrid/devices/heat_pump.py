@@ -30,7 +30,7 @@ class HeatPumpSpec(ConsumerSpecBase):
     has_cost: ClassVar[bool] = True
     profile_says: ClassVar[str | None] = "its heat demand, per unit of max_heat_mw"
     profile_bounds: ClassVar[bool] = False
-    rests_when_safe: ClassVar[bool] = False  # its own controller goes on heating
+    rests_when_safe: ClassVar[bool] = False  # its own controller continues heating
 
     kind: Literal["heat_pump"] = Field(default="heat_pump", description="Kind of device")
     max_p_mw: PositivePowerMw = Field(description="Largest electric power, MW, magnitude (p_mw >= -this)")

@@ -20,7 +20,7 @@ class LoadSpec(ConsumerSpecBase):
     """Nameplate of a load."""
 
     profile_says: ClassVar[str | None] = "its demand"
-    rests_when_safe: ClassVar[bool] = False  # consumption goes on without a setpoint
+    rests_when_safe: ClassVar[bool] = False  # consumption continues without a setpoint
 
     kind: Literal["load"] = Field(default="load", description="Kind of device")
     max_shed_fraction: Fraction = Field(

@@ -7,9 +7,9 @@ Standard input says in one line which devices::
     {"environment": {...}, "devices": [
         {"name": "MG1/ess", "script": "battery", "process": "devices", "arguments": [...]}, ...]}
 
-and then stays open: when it ends, every device ends (each is told ``--supervised``). Standard output
+and then stays open: when it ends, every device ends (each has the option ``--supervised``). Standard output
 tells what became of them, one object a line: ``{"name": "MG1/ess", "pid": 4711}`` when it has started,
-``{"name": "MG1/ess", "exit_code": 0, "why": ""}`` when it has ended (``why``: where it could not go on).
+``{"name": "MG1/ess", "exit_code": 0, "why": ""}`` when it has ended (``why``: where it could not continue).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Emulator(FieldDevice):
         table: What differs from the model.
         faults: Those planned on the command line.
         randomisation: What an episode's seed makes of it; None = nothing.
-        history: What it went through in an interrupted run that goes on; None = nothing.
+        history: What it went through in an interrupted run that continues; None = nothing.
     """
 
     follows_episodes = True
@@ -66,7 +66,7 @@ class Emulator(FieldDevice):
         self._table = table
         self._faults = faults
         self._history = history
-        self._is_asked_where = False  # a run goes on: it is waited for, whatever its fault is
+        self._is_asked_where = False  # a run continues: it is waited for, whatever its fault is
         self._model_spec = spec.derated(table.efficiency_factor)
         self._model = make_device(self._model_spec)
         varies = randomisation is not None and (randomisation.varies_devices or randomisation.varies_delays)
@@ -114,7 +114,7 @@ class Emulator(FieldDevice):
         return self._telemetry
 
     def go_safe(self, reason: str) -> None:
-        """Rest, or go on as it is, as its kind says; time does not move: how much of it passed is unknown."""
+        """Rest, or continue as it is, by its kind; time does not move: the elapsed time is unknown."""
         if not self._nameplate.rests_when_safe:
             return
         self._imperfect.p_mw = 0.0

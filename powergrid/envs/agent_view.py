@@ -78,7 +78,7 @@ class AgentView:
         return {peer: now[at] for peer, at in self._traded}
 
     def told(self, now: NDArray[np.float64], n: int) -> dict[str, Any]:
-        """Return what a policy is told besides price, load, sun and its devices, by name in ``PolicyView``.
+        """Return what a policy gets besides price, load, sun and its devices, by name in ``PolicyView``.
 
         Each is an (n,) array.
         """
@@ -94,7 +94,7 @@ class AgentView:
         }
 
     def local_state(self, now: Sequence[float], dt_s: float, clock_s: float, commanded: bool) -> LocalState:
-        """Return what the agent is told of the coming step: its own part of the grid and no more."""
+        """Return what the agent receives of the coming step: its own part of the grid and no more."""
         available = {name: now[at] for name, at in self._available}
         forecast = {name: now[part] for name, part in self._ahead.items()} if self._ahead else None
         vm_min_pu = now[self._vm_min]

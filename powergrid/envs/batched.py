@@ -414,7 +414,7 @@ class BatchedMicrogrids(CopiedByState):
         return diverged, kept
 
     def _told(self, agent: str) -> dict[str, Any]:
-        """Return what an agent's policy is told besides price, load and sun."""
+        """Return what an agent's policy gets besides price, load and sun."""
         told = self._state.views[agent].told(self._state.snapshot(), self.num_envs)
         if agent in self._observing:
             told["observation"] = self._state.own(agent)

@@ -144,7 +144,7 @@ class CopiedByState:
         self._made_here = frozenset((set(self.__dict__) | {"_made_here"}) - before)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return an environment of its own that goes on from the same state; not over a broker."""
+        """Return an environment of its own that continues from the same state; not over a broker."""
         state, series = self.get_state(), self.simulation.series
         recipe = _Recipe(_without_recorder(self.config), self.loaded, series.prices)
         made: Self = _from(type(self), recipe, self.simulation.blueprint)

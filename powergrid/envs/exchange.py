@@ -285,12 +285,12 @@ class BrokerExchange:
     async def resume(
         self, episode: int, seed: int | None, clock: datetime, agents: Mapping[str, Any]
     ) -> None:
-        """Go on within an episode, as ``reset`` begins one; devices that are real are asked where they are.
+        """Continue within an episode, as ``reset`` begins one; real devices are asked for their state.
 
         Args:
             episode: Which.
             seed: Of the episode.
-            clock: The simulated time at which it goes on, UTC.
+            clock: The simulated time at which it continues, UTC.
             agents: Their states, as ``DirectExchange`` gives them.
 
         Raises:
@@ -305,7 +305,7 @@ class BrokerExchange:
         """Publish the step and gather the actions that came before the deadline.
 
         Args:
-            given: What the agents are told.
+            given: What the agents receive.
             clock: The simulated time at which the step begins, UTC; or as a text.
         """
         if self.loop is None or self.loop is not running_loop():

@@ -323,7 +323,7 @@ _of_one_hour = functools.lru_cache(maxsize=1024)(_hour)  # the same times come e
 
 
 def check_length(simulation: GridSimulation, n_steps: int, what: str) -> None:
-    """Refuse an episode that goes on past the end of the time series.
+    """Refuse an episode that continues past the end of the time series.
 
     Raises:
         ConfigError: It does; says how many steps there are.

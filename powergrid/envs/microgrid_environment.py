@@ -226,12 +226,12 @@ class MicrogridEnvironment(CopiedByState):
 
     @property
     def let_go_s(self) -> float:
-        """How long ``close`` may wait for devices to show that they were let go, s."""
+        """How long ``close`` may wait for devices to show their release, s."""
         proxies = self._exchange.proxies if self._exchange is not None else ()
         return max((proxy.let_go_s for proxy in proxies), default=0.0)
 
     def unreturned(self) -> dict[str, Unreturned]:
-        """Return, after ``close``, which devices do not show that they were let go, by AGENT/DEVICE."""
+        """Return, after ``close``, which devices do not show their release, by AGENT/DEVICE."""
         proxies = self._exchange.proxies if self._exchange is not None else ()
         return {
             f"{proxy.agent.agent_id}/{name}": left
@@ -294,7 +294,7 @@ class MicrogridEnvironment(CopiedByState):
             self._exchange.operator.remember_stops(heard)
 
     async def resume_async(self, state: EnvState) -> Observations:
-        """Go on from a state, over a broker too: agents here are put there, devices of theirs are asked.
+        """Continue from a state, also over a broker: agents here get this state, their devices are asked.
 
         Args:
             state: Of an environment of the same scenario in centralized mode, in which agents are to act.

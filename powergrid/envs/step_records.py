@@ -1,4 +1,4 @@
-"""Between reports and the state's arrays: reports in; what agents are told, infos and text out."""
+"""Between reports and the state's arrays: reports in; what agents receive, infos and text out."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class StepRecords:
         state.account()
 
     def _safe(self, agent: str) -> StepReport:
-        """Return what devices do in their safe state: nothing, but for consumers, which go on."""
+        """Return what devices do in their safe state: nothing, but for consumers, which continue."""
         plants = zip(self._plants, self._state.p_available_mw.tolist(), strict=True)
         return StepReport(p_mw={d.name: d.spec.safe_p_mw(p) for d, p in plants if d.agent == agent})
 
     def local_states(self, commanded: Container[str], clock_s: float) -> dict[str, LocalState]:
-        """Return what each agent is told of the coming step: its own part of the grid and no more.
+        """Return what each agent receives of the coming step: its own part of the grid and no more.
 
         Args:
             commanded: The agents to which a command is on its way.

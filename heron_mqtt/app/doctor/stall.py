@@ -25,7 +25,7 @@ CHANGE = (
 
 
 async def examine_stall(broker: MqttBroker) -> BrokerFinding:
-    """Stop a reader, publish, let it go on, and count what arrives.
+    """Stop a reader, publish, let it continue, and count what arrives.
 
     Args:
         broker: Connected; its settings and login are handed to the reader.

@@ -1,4 +1,4 @@
-"""What Home Assistant is told of a scenario: a configuration a topic, as its MQTT discovery wants it.
+"""What Home Assistant gets about a scenario: one configuration for each topic, for its MQTT discovery.
 
 Source: Home Assistant's documentation, "MQTT" (discovery topic, options), "MQTT Sensor", "MQTT binary
 sensor", "MQTT Switch", and its lists of device classes with their units.

@@ -1,4 +1,4 @@
-"""What goes on at a broker, kept up to date from its messages: for a page, a terminal, a metrics endpoint."""
+"""What happens at a broker, kept up to date from its messages: for a page, a terminal, a metrics endpoint."""
 
 from heron_mqtt.app.live_view.events import EVENTS
 from heron_mqtt.app.live_view.microgrids import SILENT_S

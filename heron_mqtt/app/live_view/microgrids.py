@@ -70,7 +70,7 @@ class DeviceLive:
     lease_s: float | None = None
     sender: str | None = None
     lease: LeaseState | None = None
-    """Whose setpoints it follows, by its own word; None = it has not said."""
+    """Whose setpoints it follows, as it reports; None = not reported."""
     setpoints: int = 0
     fallbacks: int = 0
     why: str | None = None

@@ -15,7 +15,7 @@ from heron_mqtt.messaging import topics
 from heron_mqtt.units import KW_PER_MW
 
 LOOK_EVERY_S = 0.05
-LONGEST_WAIT_S = 60.0  # a device that says that its measurements are hours old keeps nobody waiting
+LONGEST_WAIT_S = 60.0  # a longer wait is not useful if a device reports measurements that are hours old
 
 
 async def ask_authority(

@@ -229,7 +229,7 @@ class Observer:
         self._on_message(Heard(topics.unescape(level), channel, None, why, False, now_s))
 
     def on_connected(self, again: bool) -> None:
-        """Go on."""
+        """Continue."""
 
 
 class PublishingObserver(Observer):

@@ -16,7 +16,7 @@ from heron_mqtt.app.probe.meaning import guess
 
 _PLACE = re.compile(r"\{(\w+)\}|\+")
 _OURS = {"agent", "device"}
-LONG = 8  # characters of a key that is told from others by itself
+LONG = 8  # characters of a key that distinguishes it from others by itself
 
 
 @dataclass(slots=True)

@@ -167,7 +167,7 @@ class OwnMessages:
     Args:
         raw: The connection.
         mapping: Names the command topics.
-        watch: Is told of the others.
+        watch: Called with messages of others.
     """
 
     def __init__(self, raw: RawMqtt, mapping: DeviceMapping, watch: RivalWatch) -> None:

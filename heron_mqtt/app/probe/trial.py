@@ -132,7 +132,7 @@ class SetpointTrial:
         label: AGENT/DEVICE: as whom it is driven.
         env_id: In which environment.
         order: What to try.
-        say: Told what goes on, a line each.
+        say: Called with a line about each thing that happens.
         modbus: Where the device is, if its mapping is one of registers.
 
     Raises:
@@ -206,7 +206,7 @@ class SetpointTrial:
         """Listen, ask, send, watch, release.
 
         Args:
-            confirm: Asked before anything is sent; the trial goes on if it returns True.
+            confirm: Asked before anything is sent; the trial continues if it returns True.
 
         Returns:
             What came of it; None = it was not confirmed.
@@ -387,7 +387,7 @@ class SetpointTrial:
         )
 
     async def _asked(self, confirm: Callable[[TrialPlan], Awaitable[bool]], plan: TrialPlan) -> bool:
-        """Ask, and go on listening meanwhile."""
+        """Ask, and continue listening meanwhile."""
         asking = asyncio.ensure_future(confirm(plan))
         try:
             while not asking.done():

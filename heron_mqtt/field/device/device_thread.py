@@ -26,11 +26,11 @@ class DeviceThread:
         self._name = name
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._left: Future[Any] | None = None  # what goes on although it was broken off
+        self._left: Future[Any] | None = None  # what continues although it was broken off
 
     @property
     def goes_on(self) -> bool:
-        """Whether work goes on that was broken off."""
+        """Whether work continues that was broken off."""
         return self._left is not None and not self._left.done()
 
     def has_gone_on(self) -> bool:

@@ -9,13 +9,13 @@ from enum import Enum
 from heron_mqtt.field.emergency_stop import is_at_rest, is_reactive_at_rest
 from heron_mqtt.units import KW_PER_MW
 
-LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told to rest, before it is told again
+LEAVES_POWER_S = 5.0  # how long hardware may take to 0 after it was told to rest, before this is repeated
 FALLS_TO = 0.9  # of the power that it had a moment before: it is on its way to 0
-INSIST_S = 60.0  # the longest time between two tellings of hardware that does not go to 0
+INSIST_S = 60.0  # the longest time between two attempts for hardware that does not go to 0
 
 
 class GrowingPause:
-    """The time between two tellings of hardware that does not do what it is told: longer each time.
+    """The time between two attempts for hardware that does not follow: longer each time.
 
     Each write may wear its memory, and the first ones are the most likely to help.
     """
@@ -47,7 +47,7 @@ class HardwareRest:
 
     Three things are kept apart: whether it took the safe state that it was told of last (``is_taken``), what
     its power shows since (``seen``), and what was reported. One whose power is not 0 some time after it was
-    told is told again, at longer and longer intervals. What is wrong is reported once, until it is at rest.
+    told is told again, at growing intervals. What is wrong is reported once, until it is at rest.
 
     If hardware was at 0 after the end of a lease and has power much later, something else has set it, for
     example a person. Then it is not changed. During a stop nothing may set it.
@@ -92,7 +92,7 @@ class HardwareRest:
     # -- what happens ------------------------------------------------------------------------------
 
     def note_told(self) -> None:
-        """Take note that it is told to rest now: what was measured is of before."""
+        """Note that it is told to rest now: what was measured is of before."""
         had_power = self.keeps_power
         self.told_at = self._monotonic()
         self._has_rested = self.is_set_elsewhere = False

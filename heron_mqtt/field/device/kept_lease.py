@@ -68,7 +68,7 @@ def _written(left: dict[str, _Left]) -> bytes:
 class KeptLease:
     """What a device says of its lease, kept for the next program of its name on this machine.
 
-    The file is locked while a program uses it. What a program that lives has written counts for nobody else.
+    The file is locked while a program uses it. The entry of a program that is alive counts for no other.
 
     It is named after the device and not after its broker. A program that starts again may find its device at
     another one, as a site's broker has a new address. Hardware that it took for another device's would be
@@ -108,7 +108,7 @@ class KeptLease:
             return None
 
     def save(self, holder: Holder | None) -> None:
-        """Keep whose setpoint the hardware has; None = no one's. Where that fails, it is told once.
+        """Keep whose setpoint the hardware has; None = nobody's. A failure is reported once.
 
         It is there for the next program at once. A thread forces it to the disk, for a power cut. This takes
         some milliseconds. If the disk hangs, no lease and no stop waits for it.

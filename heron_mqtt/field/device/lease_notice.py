@@ -61,7 +61,7 @@ class LeaseNotice:
         self.is_told = False
 
     def take_over(self, holder: Holder) -> None:
-        """Go on from what an earlier program has said."""
+        """Continue from what an earlier program has said."""
         if self._kept is not None:
             self._kept.save(holder)
         self._holder, self.is_told = holder, False
@@ -88,7 +88,7 @@ class LeaseNotice:
         self._broker.publish(self._channel, self._stamper.stamp(self._channel, state), **retain)
 
     def tell_at_the_end(self, holder: Holder | None, lease_s: float | None) -> None:
-        """As ``tell``, if anything was said; where that fails the goodbye must still be said."""
+        """As ``tell``, if anything was published; if it fails, ``offline`` must still be published."""
         if not self.is_told:
             return
         try:

@@ -24,7 +24,7 @@ MOST_UNSAID = 16  # statuses that wait for the broker; of more the oldest is dro
 
 @asynccontextmanager
 async def leaving_others_alone(broker: MessageBroker) -> AsyncIterator[MessageBroker]:
-    """Connect a broker whose will is a device's, and leave with a goodbye where the name is another's.
+    """Connect a broker whose will is a device's; disconnect without the will if the name is another's.
 
     A connection that ends without a DISCONNECT leaves its will. The will of a device that was refused, or
     displaced, would report the other device of this name as offline. A device that is cancelled has said so

@@ -70,7 +70,7 @@ class AuthorityManager:
         bounds: Returns what bounds a device's setpoint whatever its state, and the band in force.
         why_no_manual_control: Why manual control cannot begin now (a stop, no live environment); else None.
         may_have_waited: Whether what is read now may have waited as long as this process stood still.
-        hand_back_s: How long a device that was let go may take to show that, s; None = it need not.
+        hand_back_s: How long a released device may take to show its release, s; None = it need not.
     """
 
     def __init__(

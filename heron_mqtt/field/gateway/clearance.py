@@ -26,7 +26,7 @@ def make_plan(allowed: Mapping[str, SetpointRequest]) -> SetpointPlan:
 def expected_p_mw(wanted: SetpointRequest) -> float:
     """Return the power that a setpoint leads to, MW: PV gives no more than there is, a load draws no more.
 
-    A consumer that can draw more than its present demand, into a store or to catch up, does what it is told.
+    A consumer that can draw more than its present demand, into a store or to catch up, follows its setpoint.
     """
     if wanted.reach_mw is None:
         return wanted.p_mw

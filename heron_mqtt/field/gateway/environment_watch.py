@@ -153,7 +153,7 @@ class EnvironmentWatch:
         now_s = pause.trusted_s()
         if now_s is None:
             return False
-        # the clock that goes on while the machine sleeps is slow to read: not twice for one message
+        # the clock that continues while the machine sleeps is slow to read: not twice for one message
         self._heard_at = now_s if self._shares_clock else self._monotonic()
         return True
 

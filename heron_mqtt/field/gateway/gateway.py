@@ -181,12 +181,12 @@ class FieldGateway:
             self._let_go_of = self._not_handed_back()
 
     def release_again(self) -> None:
-        """Release the devices once more that do not show that they were let go: the first may be lost."""
+        """Release the devices again that do not show their release: the first message may be lost."""
         for name in self._not_handed_back():
             self.links[name].release_again(self._stamper)
 
     def is_handed_back(self) -> bool:
-        """Whether every device that was driven shows that it was let go; those with an adapter aside.
+        """Whether every device that was driven shows its release; without those that have an adapter.
 
         Asked at every message of a device, so one that is awaited is looked at first.
         """
@@ -202,7 +202,7 @@ class FieldGateway:
         return self.links[name].is_to_be_handed_back and not self._settings[name].has_adapter
 
     def shows_within_s(self) -> float:
-        """Return how long devices that were let go may take to show it, as they have measured so far, s.
+        """Return how long released devices may take to show their release, by their measurements so far, s.
 
         Of those that do not show it yet, and are there and in no fault: those measure nothing that shows it.
         """
@@ -214,7 +214,7 @@ class FieldGateway:
         return SHOWS_S + max(there, default=0.0)
 
     def _hand_back_s(self, names: Sequence[str]) -> float:
-        """Return how long devices have to show that they were let go while this gateway goes on, s."""
+        """Return how long devices have to show their release while this gateway continues, s."""
         return max(HAND_BACK_S, self._shows_within_s(names))
 
     async def hear_leases(self) -> None:
@@ -601,7 +601,7 @@ class FieldGateway:
         self._notify()
 
     def _let_go(self, names: Sequence[str]) -> None:
-        """Release devices while this gateway goes on, and report those that do not show it in time."""
+        """Release devices while this gateway continues, and report those that do not show it in time."""
         for name in names:
             self.links[name].release(self._stamper)
         self._watch_hand_back(names, self._hand_back_s(self._due(names)))

@@ -1,4 +1,4 @@
-"""HandBack: whether a device that was driven shows that it was let go, and else what is wrong."""
+"""HandBack: whether a device that was driven shows its release, and otherwise what is wrong."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from heron_mqtt.field.emergency_stop import is_at_rest
 from heron_mqtt.messages import Telemetry
 from heron_mqtt.units import KW_PER_MW
 
-HAND_BACK_S = 5.0  # for a device to show that it was let go, while its gateway goes on
+HAND_BACK_S = 5.0  # for a device to show its release, while its gateway continues
 SHOWS_S = 0.5  # for what a device has measured to be sent, beside the time that it takes to measure again
 SPEAKS = 2  # messages without an answer, until one is taken to be of after the setpoint that it does not name
 
 
 class Unreturned(NamedTuple):
-    """A device that was driven and does not show that it was let go.
+    """A device that was driven and does not show its release.
 
     Attributes:
         why: What is known of it, for people.
-        is_fault: Whether it says itself that it is in a fault: it may go on with its last setpoint. Else it
+        is_fault: Whether it reports a fault: it may continue with its last setpoint. Otherwise it
             is silent, still on its way to its safe state, or follows another one.
     """
 
@@ -50,13 +50,13 @@ class HandBack:
 
     def __init__(self, nameplate_mw: tuple[float, float]) -> None:
         self.is_due = False
-        """Whether it was sent a setpoint, and has not shown since that it was let go."""
+        """Whether it was sent a setpoint, and has not shown its release since."""
         self._nameplate_mw = nameplate_mw
         self._is_let_go = False
         self._setpoint = ("", -1)  # the newest
-        self._was_followed = False  # any of ours, since it showed last that it was let go
+        self._was_followed = False  # any of ours, since it last showed its release
         self._releases: set[tuple[str, int]] = set()
-        self._newest: Telemetry | None = None  # since it was let go
+        self._newest: Telemetry | None = None  # since it was released
         self._rejected: str | None = None
         self._was_acknowledged = False
         # Messages that acknowledge nothing, since it is driven; None = one of them is of after the newest
@@ -64,7 +64,7 @@ class HandBack:
         self._unanswered: int | None = 0
 
     def note_setpoint(self, setpoint: tuple[str, int]) -> None:
-        """It is sent a setpoint of this boot and number: it is driven from here on."""
+        """A setpoint of this boot and number is sent: the device is driven from here on."""
         if not self.is_due or self._unanswered is None:
             self._unanswered = 0
         self.is_due, self._is_let_go, self._was_acknowledged = True, False, False
@@ -73,23 +73,23 @@ class HandBack:
         self._releases.clear()
 
     def forget(self) -> None:
-        """It is another gateway's from here on."""
+        """The device belongs to another gateway from here on."""
         self.is_due = False
 
     def note_restart(self) -> None:
-        """It has started again: it does not know of the setpoints before, whatever it acknowledges."""
+        """The device has started again: it does not know the earlier setpoints, whatever it acknowledges."""
         self._unanswered = None
 
     def note_end(self, release: tuple[str, int] | None = None) -> None:
-        """It is let go: by a release of this boot and number, or by no renewal from here on."""
+        """It is released: by a release of this boot and number, or because renewals end here."""
         if release is not None:
             self._releases.add(release)
         self._is_let_go = True
 
     def note_telemetry(self, telemetry: Telemetry) -> None:
-        """Take what it says; only what comes once it was let go counts.
+        """Take telemetry; only telemetry after the release counts.
 
-        What was on its way before the device took the newest setpoint says nothing of that: one that
+        Telemetry from before the device took the newest setpoint does not count: telemetry that
         acknowledges has to acknowledge that setpoint, or a release. Telemetry that acknowledges nothing
         counts in two cases: it comes after such an answer, or it is not the first one since the device is
         driven. The first one may have left before the first setpoint arrived.
@@ -131,7 +131,7 @@ class HandBack:
         return is_of_now
 
     def unreturned(self, state: str | None, reason: str | None) -> Unreturned | None:
-        """Return what is wrong; None = nothing: it was never driven, or shows that it was let go.
+        """Return what is wrong; None = nothing: it was never driven, or shows its release.
 
         Args:
             state: Of its newest status; None = it sent none.

@@ -1,4 +1,4 @@
-"""Says when a device does the opposite of what it is told, or a thousandth or thousandfold of it."""
+"""Reports when a device does the opposite of its setpoint, or a thousandth or thousandfold of it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class PauseDetector:
     """Ticks in the event loop, and looks whether the ticks come. ``of_running_loop`` returns the shared one.
 
     Args:
-        monotonic: A clock that goes on while the process does not, s.
+        monotonic: A clock that continues while the process does not, s.
     """
 
     def __init__(self, monotonic: Callable[[], float] = steady_s) -> None:

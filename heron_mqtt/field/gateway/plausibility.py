@@ -14,7 +14,7 @@ LATE = 1  # messages of an earlier boot that are only late: one may have been on
 
 
 class Plausibility:
-    """Checks of one device; each oddity is told once.
+    """Checks of one device; each oddity is reported once.
 
     Args:
         name: ``AGENT/DEVICE``.

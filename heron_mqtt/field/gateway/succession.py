@@ -1,4 +1,4 @@
-"""Succession: a gateway that was killed and started again goes on with its dead predecessor's leases.
+"""Succession: a gateway that was killed and started again continues with its dead predecessor's leases.
 
 For a device, a restarted gateway is another sender. The gateway would have to wait until the lease of the
 dead one is over, and the device would be in its safe state until then. A gateway may take that lease if it

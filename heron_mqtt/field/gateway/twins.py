@@ -46,7 +46,7 @@ def clamp_setpoints(
         twins: The devices' models.
         wanted: By device.
         bands: By device, where authority is limited.
-        explained: Devices of which also those bounds are told that the agent has kept by itself.
+        explained: Devices for which the bounds that the agent has kept by itself are also reported.
     """
     allowed, reasons = {}, {}
     for name, want in wanted.items():

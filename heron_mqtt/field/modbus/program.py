@@ -254,7 +254,7 @@ class UnitsOnline:
     Args:
         agent: Whose they are.
         units: What the program serves.
-        tell: Is told so.
+        tell: Called with this.
     """
 
     def __init__(
@@ -334,15 +334,15 @@ async def _handed_back(device: D, hand_back: Callable[[D, float], Awaitable[None
                 await asyncio.sleep(GOODBYE_PAUSE_S)
     in_stop = "it is not known to be at 0 in the emergency stop"
     what = in_stop if device.stopped else "it could not be handed back"
-    # Not in place of what has ended the device: that it was displaced is told, too, and counts for the code.
+    # Not in place of the error that ended the device: a displacement is also reported, and sets the code.
     raise NotHandedBack(f"{device.label}: {what}: {why}")
 
 
 async def serve_all(serving: Sequence[Coroutine[Any, Any, None]], *, supervised: bool) -> None:
-    """Serve devices until all have ended, or one of them cannot go on.
+    """Serve devices until all have ended, or one of them cannot continue.
 
     Raises:
-        HeronError: Of the first that could not go on; the others have cleaned up.
+        HeronError: Of the first that could not continue; the others have cleaned up.
     """
     # Made here, not in a task that may be cancelled before it begins: each of them is awaited, and cleans up.
     tasks = [asyncio.create_task(each, name=f"unit {i}") for i, each in enumerate(serving)]

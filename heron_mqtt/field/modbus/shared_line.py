@@ -51,7 +51,7 @@ class Turn:
 
 
 class SharedLine:
-    """Requests wait for each other here; it is told what became of them.
+    """Requests wait for each other here; their results are reported to it.
 
     - Writes go before reads, and units that answer before units that were silent.
     - After a request without an answer, the next request to this unit ends after 0.25 s if a write waits, and

@@ -72,7 +72,7 @@ class Control(abc.ABC):
     Args:
         registers: Of the inverter.
         place: Where ``model`` stands in them.
-        ramp: Of increases of active power, where the inverter is told the time of it; None = as it is.
+        ramp: Of increases of active power, if the inverter needs their time; None = unchanged.
     """
 
     model: ClassVar[int]
@@ -83,7 +83,7 @@ class Control(abc.ABC):
     switches: ClassVar[tuple[str, ...]]
     """The points that switch it on."""
     whole: ClassVar[tuple[int, str] | None] = None
-    """Model and point that say what 100 % of its power is; None = it is told W."""
+    """Model and point that say what 100 % of its power is; None = its setpoint is in W."""
     takes_q: ClassVar[bool] = False
     """Whether it controls reactive power too."""
     ramp_time: ClassVar[str] = ""

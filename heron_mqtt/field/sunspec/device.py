@@ -307,7 +307,7 @@ class SunSpecDevice(FieldDevice):
         except ModbusFault as exc:
             self.rest_lost()
             if self._inverter.is_dark(exc):
-                return  # it has no power, and is told when it answers again
+                return  # it has no power, and is written when it answers again
             raise
         if wanted == self._wanted:  # else there is another one to be told by now
             self._owes = False

@@ -238,7 +238,7 @@ class Inverter:
 
         Args:
             p_mw: MW.
-            q_mvar: Mvar; only model 704 is told.
+            q_mvar: Mvar; written to model 704 only.
             revert_s: After this time the inverter goes back by itself.
 
         Raises:
@@ -317,7 +317,7 @@ class Inverter:
         return (-math.inf, math.inf) if control is None or own is None else control.allowed_w(own)
 
     def _clipped(self, p_w: float, q_var: float) -> tuple[float, float]:
-        """Return the nearest power that nameplate and installation allow; the first of several is told.
+        """Return the nearest power that nameplate and installation allow; the first of several is reported.
 
         Raises:
             NotControllable: The nameplate gives no bound, and it is too much for any.
@@ -349,7 +349,7 @@ class Inverter:
     async def heartbeat(self) -> None:
         """Tell it that its controller lives, where it wants to know (model 715).
 
-        One that it does not take harms nothing, and is told.
+        One that it does not accept harms nothing, and is reported.
 
         Raises:
             SunSpecError, ModbusFault: It has not taken any for some time: it may revert by itself.
@@ -373,7 +373,7 @@ class Inverter:
         """Hold zero power until told otherwise; by what is known of its layout, reading as little as can be.
 
         Raises:
-            SunSpecError: Another inverter answers, which is told nothing.
+            SunSpecError: Another inverter answers; nothing is written to it.
             ModbusFault: It could not be told.
         """
         await self._make_sure_it_is_the_same()
@@ -604,7 +604,7 @@ class Inverter:
             await self._after_reconnection()
 
     async def _is_in_place(self) -> bool:
-        """Whether the model that it is told by stands where it was found, asked now."""
+        """Whether the model that controls it is still at the address where it was found; read now."""
         if self._control is None:
             return True
         model, place = self._control.model, self._models[self._control.model]

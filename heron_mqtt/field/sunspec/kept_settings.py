@@ -65,7 +65,7 @@ class KeptSettings:
         return OwnSettings(raw, exponents)
 
     def save(self, identity: Sequence[str], control: Control, own: OwnSettings) -> None:
-        """Keep what an inverter is set to; where that fails, it is told once."""
+        """Keep what an inverter is set to; a failure is reported once."""
         file = self._file(identity)
         if file is None:
             return

@@ -28,7 +28,7 @@ class _Way:
 
 
 class IncreaseRamp:
-    """Finds the time of each increase, for inverters that are told a time and not a rate.
+    """Finds the time of each increase, for inverters that need a time and not a rate.
 
     A register tells where the inverter is going, not where it is. Where a ramp is under way its place is
     estimated by the clock, so that a new setpoint does not make it jump or hurry.
@@ -44,7 +44,7 @@ class IncreaseRamp:
         self._ways: list[_Way] = []  # newest first
 
     def time_to(self, held: float | None, wanted: float) -> int | None:
-        """Return the time to the share that is wanted, s; None = it is the same again, the ramp goes on.
+        """Return the time to the share that is wanted, s; None = it is the same again, the ramp continues.
 
         Less power is not delayed.
 

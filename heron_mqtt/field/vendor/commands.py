@@ -1,4 +1,4 @@
-"""When a device is told something, and when not: on change only, not too often, within a daily budget."""
+"""When a message is sent to a device: on change only, not too often, within a daily budget."""
 
 from __future__ import annotations
 

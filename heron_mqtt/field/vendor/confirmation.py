@@ -20,7 +20,7 @@ class Confirmation:
 
     Args:
         mapping: How the device speaks.
-        count_problem: Is told the topic of an answer that cannot be read, and what is wrong.
+        count_problem: Called with the topic of an answer that cannot be read, and what is wrong.
     """
 
     def __init__(self, mapping: DeviceMapping, count_problem: Callable[[str, str], None]) -> None:

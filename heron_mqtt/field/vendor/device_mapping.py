@@ -187,7 +187,7 @@ class DeviceMapping:
         return tuple(dict.fromkeys(p.filter for patterns in found for p in patterns))
 
     def command_filters(self) -> tuple[str, ...]:
-        """Return the topics on which the device is told something, as filters; keepalives left out."""
+        """Return the topics on which commands are sent to the device, as filters; without keepalives."""
         return tuple(dict.fromkeys(TopicPattern(topic).filter for topic in self._command_topics()))
 
     def written_filters(self) -> tuple[str, ...]:
@@ -204,7 +204,7 @@ class DeviceMapping:
         return tuple(dict.fromkeys(found))
 
     def power_places(self) -> tuple[str, ...]:
-        """Return where the device is told its power, for a claim: two names must not set one of these.
+        """Return where the device's power is set, for a claim: two names must not set the same place.
 
         For registers, a place is area and address. For topics, it is the topic with the member of the payload
         that has the power, and the constants beside it. Several devices may share a topic and differ in these
@@ -269,7 +269,7 @@ class DeviceMapping:
 
     @property
     def bounds_power(self) -> bool:
-        """Whether the mapping bounds the power that the device is told, by ``min`` and ``max``."""
+        """Whether the mapping bounds the power that is sent to the device, by ``min`` and ``max``."""
         return self._writer is None or self._writer.values.bounds_power(self._writer.made_of)
 
     def encode(self, setpoint: Setpoint, context: MessageContext | None = None) -> list[DeviceCommand]:

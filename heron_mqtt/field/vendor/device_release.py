@@ -1,4 +1,4 @@
-"""What a vendor's device may hold of ours, and how it is told that this is over: its release, or a stop."""
+"""Whether a vendor's device may hold our setpoint, and how this is ended: by its release, or a stop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DeviceRelease:
     Args:
         label: The device, for people.
         mapping: How it speaks.
-        commander: Sends what it is told.
+        commander: Sends the messages.
         state: What is known of it.
         condition: Whether it is there.
         stop_proof: Looks at what it says to a stop or a release.
@@ -50,7 +50,7 @@ class DeviceRelease:
         monotonic: The clock, s.
         context: Returns what messages need.
         is_power_known: Whether its power is known now.
-        is_ours: Whether it is told anything, or will be without being asked.
+        is_ours: Whether anything is sent to it, or will be without a request.
         count_problem: Told of a problem: where, and what.
     """
 
@@ -243,7 +243,7 @@ class DeviceRelease:
         return self._doubt.is_due(p_mw, at_s)
 
     async def send_once_more(self) -> None:
-        """Send its release again to a device that goes on as before; another's is left alone."""
+        """Send its release again to a device that continues as before; another's is left alone."""
         if self._is_ours() and not (self._stop.is_active or self.is_driven or self.is_owed):
             log.warning("%s: its power is that of its last setpoint: its release is sent again", self._label)
             with suppress(HeronError):

@@ -40,7 +40,7 @@ class MissingValue:
     """There is no value in a payload.
 
     Attributes:
-        keeps: The last one goes on counting; else it is no longer known.
+        keeps: The last value stays valid; otherwise it is no longer known.
         why: What was looked for.
     """
 

@@ -1,4 +1,4 @@
-"""Messages that make a device go on talking, or believe that it is still controlled, each at its period."""
+"""Messages that keep a device publishing, or show it that it is still controlled, each at its period."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from heron_mqtt.field.vendor.tables import KeepaliveTable, Payload
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """A message that makes a device go on talking.
+    """A message that keeps a device publishing.
 
     Attributes:
         table: Topic and payloads, or registers, and the period.

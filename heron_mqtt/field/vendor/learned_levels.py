@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 RELEARN_AFTER_S = 30.0
-MOST_NOTED = 20  # other instances that are told of: anyone may publish on topics that they are learned from
+MOST_NOTED = 20  # other instances that are reported: anyone may publish on these topics
 
 
 class LevelNote(NamedTuple):

@@ -227,7 +227,7 @@ class MappedDevice(FieldDevice):
     # -- presence ----------------------------------------------------------------------------------
 
     async def _appear(self) -> None:
-        """Be born as the device says it is; what it says meanwhile is told right after."""
+        """Publish the birth as the device describes itself; its messages from meanwhile follow at once."""
         self._trouble = self._condition.trouble(self._monotonic())
         await super()._appear()
         self._is_born = True

@@ -217,7 +217,7 @@ async def _serve_one(
         options: What the program was told.
         env_id: The environment.
         connection: To all units.
-        online: Is told when it is online.
+        online: Called when it is online.
         unreached: Gets a line, if it has not said its power in all that time: then nothing was done.
     """
     made: list[VendorDevice] = []

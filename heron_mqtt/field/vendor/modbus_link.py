@@ -1,4 +1,4 @@
-"""A vendor's device by its registers: they are read in turn, and written when it is told something."""
+"""A vendor's device by its registers: they are read in turn, and written for setpoints and releases."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _SEPARATORS = {" ": " \u00a0\u202f\u2009", "'": "'\u2019"}
 
 
 _BEGINS_SUFFIX = '%\u2030\u00b0([{<"|;*$\u20ac\u00a3\u00a5'
-"""What a suffix may begin with, beside letters; nothing with which a number could go on."""
+"""What a suffix may begin with, beside letters; nothing with which a number could continue."""
 _GOES_ON = re.compile(
     r"[eE][+\-\u2212]?\d*$"  # an exponent that was cut off, or stands apart
     r"|(?<=0)[xXbBoO][0-9a-fA-F]+$"  # another base

@@ -36,7 +36,7 @@ class RegisterCommand:
     """Registers of a device to write, ready to be sent.
 
     Attributes:
-        writes: The requests, in their order; one that is refused ends it, unless it goes on.
+        writes: The requests, in their order; one that is refused ends it, unless it continues.
         read_back: Read the registers afterwards, and take other words for a refusal.
         releases: It hands the device back: what a setpoint has written must not stand there afterwards.
         undoes: What every setpoint writes, as area, address and word: it must not stand there either, also

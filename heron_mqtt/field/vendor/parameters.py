@@ -58,7 +58,7 @@ def gather(
             ``default``, or with ``learn = true``.
         given: ``parameters`` of the scenario: values, or a table with ``learn = true``.
         used: Names of all placeholders; what a profile declares for a part that is replaced is not needed.
-        problems: Is told of values that are missing or no scalars.
+        problems: Called with values that are missing or no scalars.
 
     Returns:
         Values by name; of those to be learned, after how many s of silence another instance may follow.
@@ -132,7 +132,7 @@ def check_use(
         built_in: Names that are always there.
         values: Names of the setpoint's values; they may stand in messages only.
         learned: Parameters that are learned from topics; they may stand in topics and messages only.
-        problems: Is told.
+        problems: Called with each problem.
     """
     parameters = declared | given
     for name in sorted(parameters & (built_in | NAMES)):

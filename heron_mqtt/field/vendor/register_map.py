@@ -148,7 +148,7 @@ class RegisterMap:
     Args:
         registers: By name.
         modbus: How they are asked for.
-        problems: Is told of mistakes.
+        problems: Called with mistakes.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ log = logging.getLogger("heron_mqtt.vendor")
 
 
 class ReleasableDevice(MappedDevice, abc.ABC):
-    """A device that is told by a mapping of stops and of the end of its setpoints.
+    """A device to which a mapping sends stops and the end of its setpoints.
 
     ``DeviceRelease`` knows what it holds and what is owed to it, ``ReleaseAtEnd`` what is left at the end of
     the program. What it does between is up to ``VendorDevice``, which has the arguments.
@@ -105,7 +105,7 @@ class ReleasableDevice(MappedDevice, abc.ABC):
     @property
     @abc.abstractmethod
     def _is_ours(self) -> bool:
-        """Whether it is told anything, or will be without being asked: no other one is to drive it."""
+        """Whether anything is sent to it, or will be without a request: no other program may drive it."""
 
     async def go_safe(self, reason: str) -> None:
         """Set the device to 0 in an emergency stop; else hand it back, if it is driven.
@@ -159,7 +159,7 @@ class ReleasableDevice(MappedDevice, abc.ABC):
             self._end.tell_in_stop()
 
     async def give_up(self) -> str | None:
-        """Hand the device back although its program goes on; it serves the next setpoint as ever.
+        """Hand the device back although its program continues; it serves the next setpoint as ever.
 
         Returns:
             Why it may still hold its last setpoint, for people: its release is owed, and told again. None =

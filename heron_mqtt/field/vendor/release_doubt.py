@@ -12,7 +12,7 @@ class ReleaseDoubt:
     """Finds releases that are to be sent once more.
 
     A broker acknowledges also what no one receives. A device that was away for a moment, and begins a new
-    session each time, goes on with its setpoint. One whose own control wants the same power is told twice,
+    session each time, continues with its setpoint. One whose own control wants the same power is told twice,
     which changes nothing.
     """
 
@@ -30,7 +30,7 @@ class ReleaseDoubt:
         self._looks_at = [now_s + after_s for after_s in LOOKS_S]
 
     def end(self) -> None:
-        """Look no more: it is told something else."""
+        """Stop watching: it gets another message."""
         self._looks_at.clear()
 
     def is_due(self, p_mw: float, now_s: float) -> bool:

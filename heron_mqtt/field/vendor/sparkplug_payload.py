@@ -39,7 +39,7 @@ class Metric:
     """One metric of a payload.
 
     Attributes:
-        name: Empty where it is told by its alias alone.
+        name: Empty if only its alias is sent.
         alias: Its number since the birth; None = it has none.
         datatype: A number of ``DATATYPES``; 0 = as at the birth.
         value: None = null.

@@ -29,7 +29,7 @@ class StopProof:
         state: What is known of it.
         commander: What it was told.
         rest: Watches its power.
-        count_problem: Is told the topic of an answer that cannot be read, and what is wrong.
+        count_problem: Called with the topic of an answer that cannot be read, and what is wrong.
         stale_after_s: So long its last power counts.
         answer_within_s: So long an answer may take.
     """

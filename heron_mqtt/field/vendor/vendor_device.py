@@ -341,13 +341,13 @@ class VendorDevice(ReleasableDevice):
 
     @property
     def is_settable(self) -> bool:
-        """Whether the device is told anything from here; not one to be read only, nor one in ``shadow``."""
+        """Whether anything is sent to the device; not to one that is only read, nor to one in ``shadow``."""
         is_watched = self._level is not None and self._level not in SENDS and not self.is_driven
         return bool(self._mapping.sets) and not is_watched
 
     @property
     def _is_ours(self) -> bool:
-        """Whether it is told anything, or will be without being asked: no other one is to drive it."""
+        """Whether anything is sent to it, or will be without a request: no other program may drive it."""
         return self.is_settable or self._rises
 
     def _own_channels(self) -> list[tuple[str, Callback]]:

@@ -264,7 +264,7 @@ class Subscription:
         """Do what was begun on a channel, then what waits.
 
         Of what a plain callback returns only a coroutine is awaited, as nothing else would run it: a task, a
-        future or a delivery goes on by itself.
+        future or a delivery continues by itself.
         """
         result: object = begun
         while True:

@@ -236,7 +236,7 @@ class Network:
             self._timer = self._timers.call_at(self._timer_s, self._deliver_due)
 
     def close(self, *, deliver: bool) -> None:
-        """Empty the network: what was published goes on at once, the rest is abandoned.
+        """Empty the network: what was published continues at once, the rest is abandoned.
 
         Args:
             deliver: False = there is no receiver any more.

@@ -65,7 +65,7 @@ class KafkaSettings:
 
 @dataclass(slots=True)
 class ReadState:
-    """What outlives a connection: where reading goes on, and which topics there were."""
+    """What outlives a connection: where reading continues, and which topics there were."""
 
     known: set[str] = field(default_factory=set)
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ loop. It may then be used from any thread and loop; calls are handed to the home
 be able to watch sockets, as every loop on Linux and macOS is (on Windows: a selector event loop).
 
 While disconnected: ``publish`` queues (bounded; the oldest is dropped, its delivery fails with
-``BrokerOverflow``), subscriptions are restored, reconnecting goes on with growing, jittered delays until
+``BrokerOverflow``), subscriptions are restored, reconnecting continues with growing, jittered delays until
 ``close``. Only the very first connection may fail: then everything that waits raises the same error, and
 the next use tries again.
 """

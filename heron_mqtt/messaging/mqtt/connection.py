@@ -220,7 +220,7 @@ class Connection:
         self._end(why)
 
     def disconnect(self) -> None:
-        """Say goodbye (no will is sent) and close, after what was sent before."""
+        """Send DISCONNECT (no will is sent) and close, after what was sent before."""
         if self._client is not None and not self.lost.done():
             self._client.acknowledge_taken()
             self._client.disconnect()
@@ -228,7 +228,7 @@ class Connection:
         self._end("closed")
 
     def abort(self) -> None:
-        """Close without goodbye, after what was sent before: the broker sends the will."""
+        """Close without DISCONNECT, after what was sent before: the broker sends the will."""
         if not self.lost.done():
             self._flush()
         self._end("aborted")

@@ -14,10 +14,10 @@ from heron_mqtt.messaging.codec import encode
 from heron_mqtt.messaging.outbox import Outbox
 
 LOOK_S = 1.0
-"""While anything waits it is told so often: a look of two seconds (``heron-mqtt status``) hears it."""
+"""While messages wait, reports are this frequent: ``heron-mqtt status``, which listens for 2 s, gets one."""
 REPEAT_EMPTY_S = 10.0
 LOSS_TOLD_S = 60.0
-"""For so long after something was given up, or the disk failed, it is told as often."""
+"""For so long after messages were dropped, or the disk failed, reports are equally frequent."""
 
 PublishReport = Callable[[bytes], bool]
 

@@ -172,7 +172,7 @@ class Client(paho.Client):
         self.want_flush()
 
     def take_oversized(self, skipped: Oversized) -> None:
-        """Acknowledge a message that was skipped, so that the broker goes on, and tell of it."""
+        """Acknowledge a message that was skipped, so that the broker continues, and tell of it."""
         qos = skipped.first >> 1 & 3
         topic = skipped.head[2 : -2 if qos else None]
         self.refused_too_large(topic, skipped.size)

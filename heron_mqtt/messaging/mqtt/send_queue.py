@@ -406,7 +406,7 @@ class SendQueue:
             set_exception(done, MessageExpired(f"{topic}: not sent to {self._address}: {why}"))
 
     def _set_alarm(self, when_s: float) -> None:
-        """Wake up when the next of those that wait expires: its publisher is told then."""
+        """Wake up when the next waiting message expires, to report this to its publisher."""
         self._cancel_alarm()
         self._alarm = asyncio.get_running_loop().call_at(when_s, self._on_alarm, when_s)
 

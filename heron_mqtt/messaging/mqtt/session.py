@@ -67,10 +67,10 @@ class AnyConnection(Transmitter, SubscribingConnection, Protocol):
         """End the connection because the broker does not do its part."""
 
     def disconnect(self) -> None:
-        """Say goodbye and close, after what was sent before."""
+        """Send DISCONNECT and close, after what was sent before."""
 
     def abort(self) -> None:
-        """Close without goodbye."""
+        """Close without DISCONNECT."""
 
 
 MakeConnection = Callable[[MqttOptions, Events, LastWill | None], AnyConnection]
@@ -199,7 +199,7 @@ class MqttSession:
             not_after: See ``SendQueue.publish``.
             away: What becomes of it while there is no connection.
             stop: It goes before everything else.
-            counted: It is a message of a channel, which a tap is told of, and not a vendor's or one for the
+            counted: It is a message of a channel, which a tap gets, and not a vendor's or one for the
                 broker alone: a record compares the two.
         """
         self._stats.published += counted
@@ -371,7 +371,7 @@ class MqttSession:
     # -- end ---------------------------------------------------------------------------------------
 
     async def close(self, wait_s: float = CLOSE_S) -> None:
-        """Wait for what is outstanding, at most ``wait_s``; say goodbye, and end. Idempotent."""
+        """Wait for outstanding messages, at most ``wait_s``; send DISCONNECT, and end. Idempotent."""
         outstanding = self._send_queue.outstanding() if self._started is not None else []
         if outstanding:
             await asyncio.wait(outstanding, timeout=wait_s)
@@ -380,7 +380,7 @@ class MqttSession:
         await self.abort()
 
     def part(self) -> None:
-        """Say goodbye at once, whatever is outstanding, and end: the broker sends no will. Idempotent."""
+        """Send DISCONNECT at once, whatever is outstanding, and end: the broker sends no will. Idempotent."""
         if self._connection is not None:
             self._connection.disconnect()
         self.drop()
@@ -389,7 +389,7 @@ class MqttSession:
             self._task.cancel()
 
     async def abort(self) -> None:
-        """End without goodbye: the broker sends the will. Idempotent."""
+        """End without DISCONNECT: the broker sends the will. Idempotent."""
         self.drop()
         task, self._task = self._task, None
         if task is not None:

@@ -117,9 +117,9 @@ class SessionBroker(LoopBoundBroker):
         self._dispatcher.clear()
 
     async def _shut(self, *exc: object) -> None:
-        """Wait up to a second for outstanding messages, say goodbye, disconnect.
+        """Wait up to a second for outstanding messages, then disconnect.
 
-        When left by an exception: without goodbye, so that wills are sent.
+        When left by an exception: without DISCONNECT, so that wills are sent.
         """
         sessions = self._sessions()
         for session in sessions:

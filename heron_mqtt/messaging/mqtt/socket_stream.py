@@ -31,7 +31,7 @@ class HandshakeFailed(ConnectionError):
 
 
 class Oversized(NamedTuple):
-    """A message beyond ``MAX_PACKET_BYTES``: its bytes are skipped, the connection goes on."""
+    """A message beyond ``MAX_PACKET_BYTES``: its bytes are skipped, the connection continues."""
 
     first: int
     head: bytes

@@ -137,7 +137,7 @@ class FramedSocket:
         return self._sock.fileno()
 
     def close(self) -> None:
-        """Say goodbye to the WebSocket, as far as that goes at once, and close."""
+        """Send the WebSocket's close frame, if this is possible at once, and close."""
         with contextlib.suppress(Exception):
             self._protocol.send_close(1000)
             self._collect()

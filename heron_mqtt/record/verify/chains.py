@@ -63,7 +63,7 @@ def check_chains(record: RecordFile, head: str | None = None) -> Finding:
 
 
 def _check_resumption(record: RecordFile, part: RunPart, found: Finding) -> None:
-    """See that a run could go on where a part says that it did: a run that is finished is not resumed.
+    """See that a run could continue where a part says that it did: a run that is finished is not resumed.
 
     Otherwise a record could be lengthened behind its end, and the head of that end would still hold.
     """

@@ -1,4 +1,4 @@
-"""Leases and authority: no device is told by two at once, for longer than was said, or without the right."""
+"""Leases and authority: no setpoints of two senders at once, beyond the lease, or without the right."""
 
 from __future__ import annotations
 

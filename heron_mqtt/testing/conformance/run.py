@@ -39,7 +39,7 @@ def examine_device(
         only: Names of promises; by default all. What they require is examined, too.
         tell: Called with each result as it comes.
         facts: Beside what the device says of itself.
-        result: Filled as it goes on, so that an examination that is broken off has left something.
+        result: Filled during the examination, so that an interrupted one has left something.
 
     Raises:
         CheckFailed: The device is not there.

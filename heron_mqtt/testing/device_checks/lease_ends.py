@@ -181,7 +181,7 @@ def check_no_reactive_power_stays(device: DeviceHarness) -> None:
 
 
 def _is_at_rest(device: DeviceHarness, telemetry: Json) -> bool:
-    """Whether telemetry says neither active nor reactive power; a load goes on with what it cannot shed."""
+    """Whether telemetry says neither active nor reactive power; a load continues with what it cannot shed."""
     if device.full_mw < 0.0:
         return device.is_safe(telemetry)
     q_mvar = telemetry.get("q_mvar", 0.0)

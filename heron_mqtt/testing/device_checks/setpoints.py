@@ -239,7 +239,7 @@ def check_large_message(device: DeviceHarness) -> None:
 
 
 def check_flood(device: DeviceHarness) -> None:
-    """Hundreds of messages at once, all of them refused: it goes on, and a stop after them is obeyed."""
+    """Hundreds of messages at once, all of them refused: it continues, and a stop after them is obeyed."""
     device.make_free()
     p_mw = device.part_mw(0.4)
     sender = device.sender()

@@ -148,7 +148,7 @@ def pause_broker(site: TrialSite, rng: random.Random) -> None:
 
 
 def pause_device(site: TrialSite, rng: random.Random) -> None:
-    """SIGSTOP and SIGCONT the program of a battery: it wakes up with a lease that is over, or goes on."""
+    """SIGSTOP and SIGCONT the program of a battery: it wakes up with a lease that is over, or continues."""
     time.sleep(rng.uniform(0.0, 0.5))
     assert site.battery is not None
     site.goes_blind()
@@ -251,7 +251,7 @@ def second_plain_device(site: TrialSite, rng: random.Random) -> None:
         if driven:
             site.tally.second_owner += len(driven)
             site.note(f"{len(driven)} setpoints while {twin.boot} and {site.ess.boot} spoke in turn")
-    site.ess.reborn(soc=0.5)  # one that goes on with its former boot counts as the second one
+    site.ess.reborn(soc=0.5)  # one that continues with its former boot counts as the second one
 
 
 def _second(site: TrialSite, arguments: list[str], rng: random.Random) -> None:

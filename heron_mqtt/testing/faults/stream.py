@@ -110,7 +110,7 @@ class NumberedStream:
         self.wait("the publisher", lambda: len([one for one in self.got if one[0] == boot]) > FLOWS)
 
     def pause(self, shortest_s: float, longest_s: float) -> None:
-        """Let time pass, in which messages go on."""
+        """Let time pass, in which messages continue."""
         time.sleep(self.rng.uniform(shortest_s, longest_s))
 
     def is_over(self) -> None:

@@ -46,7 +46,7 @@ ENDS_WELL = (0, 130)
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """A time in which something holds; ``end`` is infinite while it goes on."""
+    """A time in which something holds; ``end`` is infinite while it continues."""
 
     begin: float
     end: float

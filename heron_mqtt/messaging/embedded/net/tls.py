@@ -107,7 +107,7 @@ class TlsAcceptor:
         task.add_done_callback(lambda done: self._waiting.pop(done, None))
 
     def close(self) -> None:
-        """Abort every handshake that goes on."""
+        """Abort every handshake in progress."""
         for task, transport in list(self._waiting.items()):
             task.cancel()
             transport.abort()

@@ -39,7 +39,7 @@ def main() -> int:
     name_process("embedded-broker")
     for number in END_SIGNALS:  # the parent decides when this process ends
         signal.signal(number, signal.SIG_IGN)
-    with importing():  # while the parent goes on
+    with importing():  # while the parent continues
         import heron_mqtt.messaging.embedded.server.server  # noqa: F401
     # Unbuffered: what comes after the first line is for the event loop.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as requests:

@@ -37,7 +37,7 @@ _MAX_LINE_BYTES = 256 * 1024
 def forked_child() -> contextlib.AbstractContextManager[ForkedProgram | None]:
     """Fork a broker's child process, for the `Supervisor` to come; None = not possible here.
 
-    For the beginning of a program: see `fork_program`. It imports what it needs while its parent goes on.
+    For the beginning of a program: see `fork_program`. It imports what it needs while its parent continues.
     """
     from heron_mqtt.messaging.embedded.process.child import main
 

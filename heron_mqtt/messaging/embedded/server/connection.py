@@ -243,7 +243,7 @@ class ClientConnection(WriteBuffer):
         self.send(packets.ack(packets.PUBREC, packet_id))
 
     def _accept(self, session: ClientSession, message: BrokerMessage, *, retain: bool) -> bool:
-        """Take a message, or end the connection if that is how a missing right is told."""
+        """Take a message, or end the connection if this is how a missing right is reported."""
         if self._router.accept(session, message, retain=retain) or not self._ends_denied:
             return True
         self.end("denied", will=True, detail=f"no right to publish on {message.topic}")

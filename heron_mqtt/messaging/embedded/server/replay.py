@@ -49,7 +49,7 @@ class Replays:
         self._schedule()
 
     def resume(self, session: ClientSession) -> None:
-        """Go on with a session that takes messages again, when its turn comes."""
+        """Continue with a session that takes messages again, when its turn comes."""
         if session in self._found or session.replays:
             self._ready[session] = None
             self._schedule()

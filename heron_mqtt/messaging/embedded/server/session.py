@@ -262,7 +262,7 @@ class ClientSession:
             self.go_on()
 
     def forget(self) -> None:
-        """Let go of everything that waits or is in flight."""
+        """Drop everything that waits or is in flight."""
         self._stats.queued -= len(self.queue)
         self._release(self.held_bytes)
         self.queue.clear()

@@ -96,7 +96,7 @@ class WriteBuffer:
             self._watch_stall(self.transport.unsent())
 
     def writing_resumed(self) -> None:
-        """Go on sending."""
+        """Continue sending."""
         if self.ended:
             return
         self.stop_watching()
