@@ -158,7 +158,7 @@ def _reopen(resumed: Resumption, facts: RunFacts, note: Callable[[str], None]) -
         )
     except (OSError, sqlite3.Error) as exc:
         raise ConfigError(f"--resume {resumed.path}: cannot be written: {exc}") from None
-    note(f"record: {resumed.path}, which goes on")
+    note(f"record: {resumed.path}, which continues")
     return recorder
 
 

@@ -214,7 +214,7 @@ async def start_each(
     if len(gone) == len(proxies):
         raise Displaced("\n".join(map(str, gone.values())))
     for agent, error in gone.items():
-        note(f"{error}; the others go on")
+        note(f"{error}; the others continue")
         await _leave(proxies.pop(agent), successions)
 
 
@@ -248,7 +248,7 @@ async def _run_each(
                 except Displaced as exc:
                     if not going:
                         raise
-                    note(f"{exc}; the others go on")
+                    note(f"{exc}; the others continue")
                     await _leave(proxy, successions)
     finally:
         await end_tasks(going)

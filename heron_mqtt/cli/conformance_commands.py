@@ -166,7 +166,7 @@ def _confirm(bench: ConformanceBench) -> None:
     sys.stderr.flush()
     if not sys.stdin.isatty():
         raise ConfigError("--yes: needed, because there is no terminal to confirm on")
-    answer = typer.prompt(f"Type {harness.label} to go on", default="", show_default=False, err=True)
+    answer = typer.prompt(f"Type {harness.label} to continue", default="", show_default=False, err=True)
     if answer.strip() != harness.label:
         raise NotReady("not confirmed: nothing was sent")
 

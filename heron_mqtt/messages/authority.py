@@ -38,12 +38,12 @@ class AuthorityState(Message):
     hand_back_s: float | None = Field(
         None,
         ge=0,
-        description="After a demotion of a device that was driven: how long it may take to show that it was "
-        "let go, as it measures, s.",
+        description="After a demotion of a device that was driven: how long it may take to show its "
+        "release, by its measurements so far, s.",
     )
-    manual_by: Identifier | None = Field(None, description="Who has the device in hand.")
+    manual_by: Identifier | None = Field(None, description="Who controls the device manually.")
     manual_p_mw: float | None = Field(
-        None, description="The power that this person has asked for, which the device can hold, MW."
+        None, description="The power that this person has requested, and that the device can hold, MW."
     )
     manual_s: float | None = Field(None, ge=0, description="For how long from now, s.")
 

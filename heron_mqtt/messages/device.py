@@ -42,7 +42,7 @@ class Telemetry(Message):
     soc: float | None = Field(None, ge=0, le=1, description="State of charge, fraction of max_e_mwh.")
     vm_pu: float | None = Field(None, ge=0, description="Terminal voltage, pu.")
     age_s: float | None = Field(
-        None, ge=0, description="How old the measurement is, wall-clock s; left out: it is of now."
+        None, ge=0, description="How old the measurement is, wall-clock s; left out: it is new."
     )
     running: bool | None = Field(None, description="Whether a generator runs.")
     safe: bool | None = Field(None, description="Whether it is in its safe state.")

@@ -33,7 +33,9 @@ class NetworkModel(Message):
     trafo: list[str] = Field([], description="Names of transformers.")
     trafo_hv: list[Position] = Field([], description="Positions in bus.")
     trafo_lv: list[Position] = Field([], description="Positions in bus.")
-    link_from: list[Position] = Field([], description="Of what connects buses and has no loading.")
+    link_from: list[Position] = Field(
+        [], description="Connections of buses that have no loading: positions in bus."
+    )
     link_to: list[Position] = Field([], description="Positions in bus.")
     supply: list[Position] = Field([], description="Positions in bus: where the external grid is.")
     device: list[str] = Field([], description="AGENT/DEVICE.")

@@ -22,10 +22,12 @@ class Message(BaseModel):
         None, description="Who published this: an agent, device or operator id."
     )
     env_id: Identifier | None = Field(None, description="The environment it belongs to.")
-    episode: int | None = Field(None, ge=0, description="Counts resets; a new number means: start afresh.")
+    episode: int | None = Field(
+        None, ge=0, description="Counts resets; a new number means that a new episode begins."
+    )
     step: int | None = Field(None, ge=0, description="Step of the episode, from 0.")
     seq: int | None = Field(None, ge=0, le=MAX_INTEGER, description="Rises by one per sender and channel.")
-    boot: Identifier | None = Field(None, description="Chosen anew each time the sender starts.")
+    boot: Identifier | None = Field(None, description="New at each start of the sender.")
     sent_at: AwareDatetime | None = Field(None, strict=False, description="UTC, RFC 3339.")
     held_s: float | None = Field(
         None,

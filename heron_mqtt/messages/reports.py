@@ -33,12 +33,14 @@ class OutboxReport(Message):
     """What waits in an outbox. Information only: no part of the contract, no program acts on it."""
 
     type: Literal["outbox"] = "outbox"
-    client: Identifier = Field(description="Whose: its client id at the broker.")
-    messages: int = Field(ge=0, le=MAX_INTEGER, description="How many wait, those on their way included.")
-    size_bytes: int = Field(ge=0, le=MAX_INTEGER, description="What they count for.")
-    max_bytes: int = Field(ge=1, le=MAX_INTEGER, description="What it may hold; then the oldest goes.")
+    client: Identifier = Field(description="Client id of the sender at the broker.")
+    messages: int = Field(
+        ge=0, le=MAX_INTEGER, description="Waiting messages, also those that are being sent."
+    )
+    size_bytes: int = Field(ge=0, le=MAX_INTEGER, description="Their size.")
+    max_bytes: int = Field(ge=1, le=MAX_INTEGER, description="Largest size; beyond it the oldest is dropped.")
     age_s: float | None = Field(None, ge=0, description="For how long the oldest has waited, s.")
-    dropped: int = Field(ge=0, le=MAX_INTEGER, description="Given up since the program began.")
+    dropped: int = Field(ge=0, le=MAX_INTEGER, description="Dropped since the start of the program.")
     disk_errors: int = Field(ge=0, le=MAX_INTEGER, description="Failures of its disk since then.")
     kinds: Annotated[dict[Identifier, OutboxKindReport], Field(max_length=20)] = Field(
         default_factory=dict, description="The same by kind of channel."

@@ -35,5 +35,8 @@ class Owner(Message):
     who: str | None = Field(None, max_length=200, description="user@host and process, for people.")
     since: AwareDatetime | None = Field(None, strict=False, description="Held since, UTC.")
     term: int | None = Field(
-        None, ge=0, le=MAX_INTEGER, description="How many have held the name so far; of two the later one."
+        None,
+        ge=0,
+        le=MAX_INTEGER,
+        description="Number of holders of the name so far; the later of two has the higher one.",
     )

@@ -163,7 +163,7 @@ class Emulator(FieldDevice):
             last = past if past.p_mw is not None else last
         if last is not None and not self._shows(last):
             log.warning(
-                "%s: does not come to what it showed in step %d; it goes on from there",
+                "%s: does not reach its recorded state of step %d; it continues from there",
                 self.label,
                 last.number,
             )

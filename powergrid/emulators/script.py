@@ -217,7 +217,7 @@ def _parser(device: type[Device], script: str) -> ProgramArguments:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="the record of an interrupted run that goes on: be where this device was in it",
+        help="the record of an interrupted run that continues: begin in the recorded state of this device",
     )
     parser.add_argument("--take-over", action="store_true", help="displace another device of this name")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")

@@ -64,7 +64,7 @@ class EnvConfig(_EpisodeConfig):
     take_over: bool = Field(False, description="Displace an environment of this env_id that runs elsewhere.")
     successions: dict[str, InstanceOf[Succession]] = Field(
         {},
-        description="Earlier starts of the agents' gateways, whose leases they go on with; not closed here.",
+        description="Earlier starts of the agents' gateways, whose leases they continue; not closed here.",
     )
     publish_grid: bool = Field(
         False, description="Publish the network and each step's power flow (run/network, run/grid)."
@@ -82,8 +82,8 @@ class BatchConfig(_EpisodeConfig):
     )
     start_rows: Literal["random", "scenario"] | None = Field(
         None,
-        description="Where a copy's episode begins: at any row, drawn anew, or where the scenario says; None "
-        "= at any row, unless the scenario's [randomisation] draws the day.",
+        description="Where a copy's episode begins: at any row, drawn for each episode, or where the "
+        "scenario says; None = at any row, unless the scenario's [randomisation] draws the day.",
     )
 
 

@@ -165,7 +165,7 @@ def _read(file: Path) -> CompiledGrid | None:
     except FileNotFoundError:
         return None
     except _DAMAGED as exc:
-        logger.info("%s: not used, it will be made anew: %s", file, exc)
+        logger.info("%s: not used, it will be made again: %s", file, exc)
         return None
 
 

@@ -54,5 +54,5 @@ def test_its_release_is_not_known_to_be_taken_and_the_run_does_not_end_well(
             box.leave()
         done = program.wait()
     assert done.code == (1 if is_gone else 0), done.err
-    assert ("it is not known whether it accepted its release: it has said nothing for" in done.err) is is_gone
+    assert ("it is not known whether it accepted its release: it has sent nothing for" in done.err) is is_gone
     assert box.is_released is not is_gone

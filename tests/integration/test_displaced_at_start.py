@@ -109,7 +109,7 @@ async def test_an_agent_that_is_taken_over_while_it_starts_leaves_the_others_of_
         }
         await start_each(proxies, {"MG1": lost[MG1]}, {}, told.append)
         assert list(proxies) == ["MG2"]
-        assert told == [f"{lost[MG1]}; the others go on"]
+        assert told == [f"{lost[MG1]}; the others continue"]
         late = {"MG2": make_proxy(scenario, "MG2", second.broker, env_id=env_id, devices="simulated")}
         with pytest.raises(Displaced, match="it has taken the name while this one started"):
             await start_each(late, {}, {}, told.append)

@@ -121,7 +121,7 @@ async def test_a_run_whose_device_does_not_take_its_release_names_it_and_fails(
     assert ended.code == 1
     why = "it is in a fault: go_safe failed: RuntimeError: the contactor is stuck; it measures 2 kW"
     assert json.loads(ended.out)["not_handed_back"] == {"MG1/ess": why}
-    assert ended.errors[-1] == f"heron-mqtt: MG1/ess: let go, and does not show it: {why}"
+    assert ended.errors[-1] == f"heron-mqtt: MG1/ess: released, and does not show it: {why}"
 
 
 @pytest.mark.slow

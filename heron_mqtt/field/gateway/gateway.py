@@ -34,7 +34,7 @@ from heron_mqtt.messaging.stamping import MessageStamper, utc_now
 log = logging.getLogger("heron_mqtt.gateway")
 
 ESTOP = "emergency stop"
-NOT_HANDED_BACK = "let go, and does not show it"
+NOT_HANDED_BACK = "released, and does not show it"
 REAL_AFTER_ALL = "a real device answers where an emulator is expected: set external = true"
 
 

@@ -146,7 +146,7 @@ class HandBack:
         if state == "offline":
             return Unreturned("it is offline, and has not said before that it is in its safe state", False)
         if newest is None:
-            return Unreturned("it has said nothing since", False)
+            return Unreturned("it has sent nothing since", False)
         if self._rejected is not None:
             return Unreturned(f"it refuses its release: {self._rejected}{power}", False)
         what = "acknowledges its release and" if self._was_acknowledged else "acknowledges no release and"

@@ -48,7 +48,7 @@ class CounterRate:
             before = kept[-1][1]
             kept.clear()
             kept.append((at_s, reading))
-            raise MessageError(f"the counter went from {before:g} back to {reading:g}: it is measured anew")
+            raise MessageError(f"the counter went from {before:g} back to {reading:g}: the rate starts again")
         if kept and at_s - kept[-1][0] > GAP * self._over_s:
             kept.clear()
         while len(kept) > 1 and at_s - kept[1][0] >= self._over_s:

@@ -309,7 +309,7 @@ class DeviceRelease:
         if now_s < heard.late_at:
             return None
         silent_s = now_s - heard.last_at
-        return f"it has said nothing for {silent_s:.1f} s, and was silent for {heard.longest_s:.2g} s at most"
+        return f"it has sent nothing for {silent_s:.1f} s, and was silent for {heard.longest_s:.2g} s at most"
 
     def owe_unproven(self) -> None:
         """Owe a release to a device that was sent it, and may have been gone by then."""

@@ -183,15 +183,15 @@ class ReleasableDevice(MappedDevice, abc.ABC):
             await self._release.send_once_more()
 
     def _catch_up_soon(self) -> None:
-        """Tell a device that is there of a stop or an end that did not reach it, or that it refused."""
+        """Send a reachable device a stop or a release that did not reach it, or that it refused."""
         if self._release.is_due():
             self._spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
         async with self._busy:
             if self._release.is_owed and self.is_safe:
-                log.warning("%s: it is reachable again and must be told", self.label)
-                await self._tell_to_rest("it is reachable again and must be told")
+                log.warning("%s: it is reachable again and gets its last stop or release", self.label)
+                await self._tell_to_rest("it is reachable again and gets its last stop or release")
                 self._release.note_tried()
         if self.stopped:
             self._confirm_stop()

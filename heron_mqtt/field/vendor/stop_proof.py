@@ -213,7 +213,7 @@ class StopProof:
         """Whether the device is to be told of the stop again, by what was looked at."""
         if self.is_taken():
             why = "" if self._rest.has_power else self._state.why("p_mw", now_s)
-            why = why or "it has said none since the stop"
+            why = why or "it has sent none since the stop"
             return self._rest.must_be_told_again(in_stop=True, why_unknown=why)
         answer = self._reply.answer
         if answer is None and now_s < self._rest.told_at + self._within_s:

@@ -432,7 +432,7 @@ class AvailabilityTable(Table):
         "fault", description="Meaning of a word that is not listed."
     )
     timeout_s: float | None = Field(
-        None, gt=0.0, le=86_400.0, description="Offline if the topic says nothing for so long, s."
+        None, gt=0.0, le=86_400.0, description="Offline if no message arrives on the topic for this time, s."
     )
 
     @model_validator(mode="after")

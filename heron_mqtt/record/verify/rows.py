@@ -38,7 +38,7 @@ def check_rows(record: RecordFile, head: str | None = None) -> Finding:
         (row,) = record.query("SELECT count(*) AS n FROM step_row")
         planned = record.options.get("steps")
         found.note = (
-            "not known: the run has not come to its end here (it was killed, goes on, or its disk was full); "
+            "not known: the run has no end here (it was killed, still runs, or its disk was full); "
             f"{row['n']} steps{'' if planned is None else f' of {planned}'} are in it"
         )
     return found

@@ -143,7 +143,7 @@ def check_numbers_of_several_senders(device: DeviceHarness) -> None:
     need(device.is_at(device.part_mw(0.4), answer), "a copy moved it after messages of others")
     need(
         (answer.get("ack_boot"), answer.get("ack_seq")) == (sender.boot, first),
-        f"it must go on to acknowledge what it does, not what it refused: {answer}",
+        f"it must still acknowledge what it does, not what it refused: {answer}",
     )
     sender.next_seq = first + 1
     sender.release()

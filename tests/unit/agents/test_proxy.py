@@ -649,14 +649,14 @@ def test_at_its_end_a_proxy_waits_for_its_devices_and_releases_them_again(
         elif ends == "unanswered":
             assert took_s == pytest.approx(LET_GO_S)
             assert len(released) == 1 + RELEASES
-            assert left["ess"].why == "it has said nothing since"
-            assert "MG1/ess: let go, and does not show it: it has said nothing since" in caplog.text
+            assert left["ess"].why == "it has sent nothing since"
+            assert "MG1/ess: released, and does not show it: it has sent nothing since" in caplog.text
         elif ends == "seldom":
             assert (len(released), left) == (1 + RELEASES, {})
             assert took_s == pytest.approx(4.0)
         elif ends == "too seldom":
             assert took_s == pytest.approx(SELDOM_S)
-            assert left["ess"].why == "it has said nothing since"
+            assert left["ess"].why == "it has sent nothing since"
         else:
             assert (len(released), took_s) == (1, 0.0), "the devices are its successor's"
 

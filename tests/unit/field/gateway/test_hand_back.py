@@ -66,7 +66,7 @@ def test_only_what_it_says_once_it_was_let_go_counts() -> None:
     found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
     assert found.is_due
     found.note_end(RELEASE)
-    assert found.unreturned("online", None) == ("it has said nothing since", False)
+    assert found.unreturned("online", None) == ("it has sent nothing since", False)
     found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
     assert not found.is_due
     found.note_setpoint(SETPOINT)
@@ -94,7 +94,7 @@ def test_a_message_of_before_the_first_setpoint_shows_no_release() -> None:
     found.note_setpoint(SETPOINT)
     found.note_end(RELEASE)
     found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
-    assert found.unreturned("online", None) == ("it has said nothing since", False)
+    assert found.unreturned("online", None) == ("it has sent nothing since", False)
     found.note_telemetry(Telemetry(p_mw=0.003, safe=False, ack_boot="b1", ack_seq=6))
     assert found.is_due
     found.note_telemetry(Telemetry(p_mw=0.0, safe=True))
@@ -167,7 +167,7 @@ async def test_in_every_way_a_gateway_lets_a_device_go_it_asks_whether_that_is_s
     assert left["ess"].is_fault
     await asyncio.sleep(0.01)
     if way in {"demotion", "environment lost"}:  # the gateway goes on, and nobody asks it
-        assert any("let go, and does not show it: it is in a fault" in told for told in rig.reports)
+        assert any("released, and does not show it: it is in a fault" in told for told in rig.reports)
     rig.measure(safe=True)
     assert rig.gateway.unreturned() == {}
     assert rig.gateway.is_handed_back()

@@ -2305,7 +2305,7 @@ async def test_a_box_that_is_late_at_the_end_is_not_known_to_have_taken_its_rele
     left = site.device.left_undone
     assert left is not None
     assert left.startswith(
-        f"{NOT_HANDED_BACK}: it is not known whether it accepted its release: it has said nothing for 0."
+        f"{NOT_HANDED_BACK}: it is not known whether it accepted its release: it has sent nothing for 0."
     )
     assert site.leases[-1]["state"] == "held"
 
@@ -2395,7 +2395,7 @@ async def test_a_box_that_is_late_when_its_adapter_is_replaced_is_not_given_up(
     await site.answered(site.send(0.001))
     why = await site.device.give_up()
     assert why is not None
-    assert why.startswith("it is not known whether it accepted its release: it has said nothing for 0.")
+    assert why.startswith("it is not known whether it accepted its release: it has sent nothing for 0.")
     await until(lambda: site.leases[-1]["state"] == "held", "a lease that says so")
     await speaks(site)
     await until(lambda: site.wire.sent.count(("box/mode", "auto")) == 2, "its release once more")

@@ -527,7 +527,7 @@ def test_a_counter_of_energy_gives_power() -> None:
     update = take(device, "m", '{"wh": 510}', 10.0)
     assert update.fields == {"p_mw": pytest.approx(-0.0036)}
     update = take(device, "m", '{"wh": 3}', 20.0)
-    assert update.problems == ("m: p_mw: the counter went from -510 back to -3: it is measured anew",)
+    assert update.problems == ("m: p_mw: the counter went from -510 back to -3: the rate starts again",)
     assert device.age_s("p_mw", 20.0) == 10.0, "the last power stays and gets older"
 
 

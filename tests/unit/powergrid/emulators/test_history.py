@@ -84,7 +84,7 @@ def test_one_that_does_not_come_there_goes_on_from_what_it_showed(
     moved = replace(whole.steps[0], p_mw=0.004, soc=0.61)
     device = emulator("ess", replace(whole, steps=(moved,)))
     assert (device.measure().p_mw, device.measure().soc) == (0.004, 0.61)
-    assert "does not come to what it showed in step 0" in caplog.text
+    assert "does not reach its recorded state of step 0" in caplog.text
 
 
 async def test_a_silent_one_says_where_it_is_until_the_run_goes_on(path: Path) -> None:
