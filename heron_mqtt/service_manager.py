@@ -1,4 +1,4 @@
-"""What a program of ours tells systemd, or another supervisor that speaks its protocol (sd_notify).
+"""What a program of ours reports to systemd, or another supervisor with its protocol (sd_notify).
 
 ``READY=1`` when it works, ``STATUS=`` with its progress, ``STOPPING=1`` when it was asked to end.
 ``WATCHDOG=1`` is sent twice in each ``WATCHDOG_USEC`` while its event loop runs. Where ``NOTIFY_SOCKET`` is

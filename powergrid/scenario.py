@@ -418,7 +418,7 @@ class DeviceTable(Table):
 
     @property
     def is_real(self) -> bool:
-        """Whether a real device is at the other end: it speaks for itself, or by its vendor's topics."""
+        """Whether a real device is at the other end, with our topics or its vendor's."""
         return self.external or self.mapping is not None
 
     def settings(self, default: Level) -> DeviceSettings:
@@ -613,7 +613,7 @@ class Scenario(Table):
 
     @property
     def mapped_devices(self) -> tuple[tuple[str, str], ...]:
-        """(agent, device) of each device that speaks as its vendor has it."""
+        """(agent, device) of each device with its vendor's topics or registers."""
         return tuple(
             (agent, name)
             for agent, microgrid in self.microgrids.items()

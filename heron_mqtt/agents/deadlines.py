@@ -12,7 +12,7 @@ class Deadlines(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
-    # Shorter than peer_s: an agent that waits in vain for a command is still in time for the offers.
+    # Shorter than peer_s: an agent that waits so long for a command is still in time for the offers.
     upstream_s: float = Field(1.0, gt=0, description="Agent: observation, price and command of the step.")
     peer_s: float = Field(2.0, gt=0, description="Agent: one round of the horizontal protocol.")
     device_s: float = Field(2.0, gt=0, description="Agent: telemetry that answers the setpoints.")

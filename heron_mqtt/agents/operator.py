@@ -45,7 +45,7 @@ class SystemOperator:
 
     Args:
         operator_id: Its id in the price channel.
-        subordinates: Agents it speaks to and whose actions it gathers.
+        subordinates: Agents that it sends messages to and whose actions it gathers.
         broker: Carries the messages; not closed here.
         env_id: The environment.
         scenario: Its name, for ``run/state``.
@@ -82,7 +82,7 @@ class SystemOperator:
         self._presence: Announcement | None = None
         self._now = (0, -1)
         self._statuses: dict[str, Status] = {}
-        self._offline: set[str] = set()  # subordinates that have said so, or whose wills have
+        self._offline: set[str] = set()  # subordinates that have published it, or whose wills have
         self._reports: dict[str, StepReport] = {}
         self._plans: dict[str, SetpointPlan] = {}
         self._wakeup = Wakeup()

@@ -111,7 +111,7 @@ class HeldNames:
         """Give the names to those of this process that stand for them from now on.
 
         Returns:
-            The names that other processes have taken meanwhile, each with what says so: those are theirs.
+            The names that other processes have taken meanwhile, each with the message that shows it.
 
         Raises:
             Displaced: They have taken all of them; a line each.

@@ -75,7 +75,7 @@ async def serve_proxies(
 ) -> None:
     """Serve one run after another, each agent by itself, until cancelled.
 
-    An agent that is displaced by another process stops and says so; the others continue.
+    An agent that is displaced by another process stops and reports it; the others continue.
 
     Args:
         loaded: The scenario that the environment runs too.
@@ -196,7 +196,7 @@ async def start_each(
 
     Args:
         proxies: By agent.
-        theirs: Agents that others have taken over while this process started, each with what says so.
+        theirs: Agents that others have taken over while this process started, each with the reason.
         successions: What each agent knew of its earlier starts.
         note: Takes a line for the user.
 

@@ -114,7 +114,7 @@ def _mapping_watch(
 
 
 def new_summary(plan: RunPlan) -> Summary:
-    """Return the summary of a run: empty, but for the finished steps of one that is resumed."""
+    """Return the summary of a run: empty, or with the finished steps of a resumed one."""
     scenario = plan.loaded.scenario
     summary = Summary(
         scenario=scenario.name,

@@ -107,7 +107,7 @@ def _voltages(loaded: LoadedScenario, simulation: GridSimulation) -> Iterator[st
     try:
         row, _ = rows_of_least_and_most_load(simulation, rows)
         lowest, highest = idle_voltages(simulation, row)
-    except (IndexError, PowerFlowDiverged):  # the run says so, with the row
+    except (IndexError, PowerFlowDiverged):  # the run reports it, with the row
         return
     for one, is_outside, side in (
         (highest, highest.vm_pu > reward.vm_max_pu, f"above reward.vm_max_pu = {reward.vm_max_pu:g}"),

@@ -1,4 +1,4 @@
-"""The devices of a scenario that speak otherwise than we do: a ``VendorDevice`` each, beside the gateway."""
+"""The vendors' devices of a scenario: a ``VendorDevice`` each, beside the gateway."""
 
 from __future__ import annotations
 

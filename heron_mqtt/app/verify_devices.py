@@ -192,7 +192,7 @@ class _Agent:
         """Let the model take the step, and compare.
 
         Where the agent's action has not ``arrived``, the grid stands elsewhere than the agent's models: the
-        device is in it as in its safe state. The models continue all the same.
+        device is in it as in its safe state. The models still continue.
         """
         if not arrived:
             due = self._tables[name].spec.safe_p_mw(row["p_available_mw"])

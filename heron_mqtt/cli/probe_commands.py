@@ -1,4 +1,4 @@
-"""``heron-mqtt probe``: what speaks at a broker, and what a mapping makes of it."""
+"""``heron-mqtt probe``: the devices at a broker, and the values that a mapping reads from them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Serve = Callable[[ServerConnection, str], Coroutine[Any, Any, None]]
 
 
 async def until_closed_or(connection: ServerConnection, duration_s: float) -> bool:
-    """Wait a while; return whether the connection has ended: a browser that speaks is cut off.
+    """Wait a while; return whether the connection has ended: a browser that sends data is disconnected.
 
     Raises:
         ConnectionClosed: It has gone.

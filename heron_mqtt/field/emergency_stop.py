@@ -169,7 +169,7 @@ def _as_stop(message: Received) -> EmergencyStop:
 
 
 def _sent_at(message: Received) -> datetime | None:
-    """Return when a message says that it was sent, for people; None where it does not say so readably."""
+    """Return the send time in a message, for people; None if it has none that can be read."""
     text = message.get("sent_at")
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -23,7 +23,7 @@ class PresenceGuard:
     Args:
         broker: Carries the messages; callbacks run in the loop that called ``watch``.
         channel: Of the presence.
-        boot: Of who speaks on it: what names another one is of another.
+        boot: Of the holder: a status with another boot is of another program.
     """
 
     def __init__(self, broker: MessageBroker, channel: str, boot: str) -> None:

@@ -211,7 +211,7 @@ def device(agent_id: str, device_name: str, leaf: str) -> str:
 
 
 def session(user: str | None, client_id: str, leaf: str) -> str:
-    """Channel on which a client speaks of its own session; another user may not speak there in its name.
+    """Channel on which a client reports on its own session; no other user may publish there.
 
     Args:
         user: As which it has logged in; None = without a login.

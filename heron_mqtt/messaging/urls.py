@@ -47,7 +47,7 @@ class UrlKind:
 
     Attributes:
         broker: The class that connects to them, for messages.
-        protocol: What is spoken there, for messages.
+        protocol: The protocol there, for messages.
         ports: Schemes, and the port of each where the URL names none.
         expected: What such a URL looks like, for messages.
     """

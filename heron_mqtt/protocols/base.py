@@ -1,4 +1,4 @@
-"""What the horizontal protocols have in common: rounds in which a participant speaks at most once a peer.
+"""What the horizontal protocols have in common: rounds with at most one message from each agent to each peer.
 
 A protocol begins a session for each agent and step. A session is that agent's part, a state machine without
 I/O. A driver (the proxy over a broker, or ``run_sessions`` if all agents are in one process) publishes
@@ -113,7 +113,7 @@ class HorizontalSession(Protocol):
         """Return the peers whose message in this round is expected and has not come."""
 
     def advance(self) -> bool:
-        """End the round, without those who have not spoken; False once there is no further round."""
+        """End the round, without those who have not sent; False if there is no further round."""
 
     @property
     def trades(self) -> Mapping[str, Trade]:
@@ -198,7 +198,7 @@ def run_lossy_sessions(
     counted from when each began. Messages that arrive take no time.
 
     Args:
-        sessions: By agent; one without a session says nothing, though others speak to it.
+        sessions: By agent; one without a session sends nothing, although others send to it.
         carry: Whether a message from one agent to another arrives; asked once a message.
         begin_s: When each begins, s.
         round_s: How long a round may take, s.

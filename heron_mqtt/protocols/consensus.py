@@ -76,7 +76,7 @@ class ConsensusSession(HorizontalSession):
         return True
 
     def waiting_for(self) -> set[str]:
-        """Return the neighbours that have not spoken in this round."""
+        """Return the neighbours that have not sent in this round."""
         if self._round >= self._rounds:
             return set()
         return set(self._weights).difference(self._heard.get(self._round, ()))

@@ -154,7 +154,7 @@ class OrderBookSession(HorizontalSession):
         return {self.keeper} if self._round == FILLING and self._fill is None else set()
 
     def advance(self) -> bool:
-        """End the round; False if there is no further one in which this agent speaks or waits."""
+        """End the round; False if there is no further one in which this agent sends or waits."""
         if self._round == ORDERING:
             self._round = FILLING
             if self._keeps_the_book:

@@ -147,7 +147,7 @@ class P2PSession(HorizontalSession):
         return self._owed
 
     def advance(self) -> bool:
-        """End the round and begin the next in which this agent speaks or waits; False if there is none."""
+        """End the round and begin the next in which this agent sends or waits; False if there is none."""
         while True:
             self.round += 1
             if self.round == 1:

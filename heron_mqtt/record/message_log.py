@@ -41,7 +41,7 @@ class MessageLog:
         self.setpoints: dict[tuple[str, str], tuple[float, Mapping[str, Any]]] = {}
         """By agent and device, the newest setpoint (no renewal) that was published, and when."""
         self.holders: dict[tuple[str, str], str | None] = {}
-        """By agent and device, who holds its lease, where the device says so."""
+        """By agent and device, who holds its lease, if the device publishes it."""
         self.run: str | None = None
         """boot of the newest ``run/state``: names the run."""
         self._sink = sink

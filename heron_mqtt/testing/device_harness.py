@@ -1,4 +1,4 @@
-"""One device on a broker, watched and spoken to with plain paho: no part of the gateway takes part.
+"""One device on a broker, watched and driven with plain paho: no part of the gateway takes part.
 
 The checks of ``heron_mqtt.testing.device_checks`` use it. It knows topics and JSON, and nothing else.
 """
@@ -441,7 +441,7 @@ class DeviceHarness:
         self.wait_for_power(p_mw, f"{p_mw:g} MW by hand", mark)
 
     def refused_by_hand(self, p_mw: float, **fields: Any) -> Json:
-        """Publish a setpoint by hand that must be refused; returns the telemetry that says so."""
+        """Publish a setpoint by hand that must be refused; returns the telemetry with the refusal."""
         before_mw = self.newest["p_mw"]
         mark = self.now
         self.send_by_hand(p_mw, **fields)

@@ -34,7 +34,7 @@ class MessageArrivals:
     missed: NDArray[np.int64]
 
     def clear_copies(self, pairs: Sequence[tuple[int, int]], n_messages: int) -> Flags:
-        """Return the (n,) copies in which all speak, and up to ``n_messages`` of each pair arrive.
+        """Return the (n,) copies in which all send, and up to ``n_messages`` of each pair arrive.
 
         Args:
             pairs: Numbers of sender and receiver; the same ones in every step.

@@ -58,7 +58,7 @@ class StepRecords:
         state.account()
 
     def _safe(self, agent: str) -> StepReport:
-        """Return what devices do in their safe state: nothing, but for consumers, which continue."""
+        """Return what devices do in their safe state: nothing, except consumers, which continue."""
         plants = zip(self._plants, self._state.p_available_mw.tolist(), strict=True)
         return StepReport(p_mw={d.name: d.spec.safe_p_mw(p) for d, p in plants if d.agent == agent})
 

@@ -3,8 +3,9 @@
 Centralized environments and batches have no messages. If their configuration names ``networks``, each message
 that the distributed run would send is impaired in the same way, by the sampler of ``ImpairedBroker`` from
 (seed, channel, direction, n). With the seed of the episode, exactly the same messages are lost. A message
-that is later than the deadline of its phase counts as lost; who has waited in vain says what it has to say
-later by that. Like there, a message between two agents crosses the network twice, to the broker and from it.
+that is later than the deadline of its phase counts as lost. An agent that has waited for it sends its own
+messages later by this time. As there, a message between two agents crosses the network twice, to the broker
+and from it.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Examination:
 
     @property
     def is_go(self) -> bool:
-        """Whether nothing speaks against a start."""
+        """Whether there is no reason against a start."""
         return bool(self.findings) and all(f.verdict != "no-go" for f in self.findings)
 
     def has(self, check: str, change: str) -> bool:

@@ -14,7 +14,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 CHECK = "kept session"
 CHANNEL = topics.device("doctor-agent", "doctor-device", "telemetry")
 MISSED = 1_500
-"""More than mosquitto keeps with its defaults: a device that speaks once a second, away for 25 minutes."""
+"""More than mosquitto keeps with its defaults: a device that publishes once a second, away for 25 minutes."""
 EXPIRY_S = 60
 ANSWER_S = 10.0
 CHANGE = (

@@ -15,7 +15,7 @@ from heron_mqtt.messaging.mqtt import MqttBroker
 from heron_mqtt.own_program import module_command, module_environment
 
 MESSAGES = 3_000
-"""A minute of ten agents with five devices each, which speak once a second."""
+"""A minute of ten agents with five devices each, which publish once a second."""
 FILLING = "x" * 400
 START_S, SENT_S, COLLECT_S = 20.0, 20.0, 20.0
 CHANGE = (

@@ -1,6 +1,6 @@
 """A reader in a process of its own, to be stopped with SIGSTOP: ``python -m`` with its arguments.
 
-It subscribes, says so on standard output, and prints how many messages have come whenever a line comes
+It subscribes, reports this on standard output, and prints the number of received messages when a line comes
 on standard input. Its settings and login are in its environment, as those of every child of ours.
 """
 

@@ -88,7 +88,7 @@ class DeviceLive:
     """Why it would not do what it was told last."""
 
     def note_telemetry(self, told: Mapping[str, Any], at_s: float) -> str | None:
-        """Note that it speaks; return why it rejects what it was told, where that is new.
+        """Note its message; return why it rejects its setpoint, if this is new.
 
         Args:
             told: Fields of ``Telemetry``.
@@ -113,7 +113,7 @@ class DeviceLive:
 
     @property
     def silent_after_s(self) -> float:
-        """After how long without telemetry it is silent: one that speaks seldom may."""
+        """After how long without telemetry it counts as silent; longer if it publishes seldom."""
         return max(SILENT_S, SEVERAL * max(self.gaps_s, default=0.0))
 
     def note_setpoint(self, fields: Mapping[str, Any], at_s: float) -> None:
@@ -220,7 +220,7 @@ class MicrogridsLive:
                 pass
 
     def _note_run(self, run: RunState, at_s: float) -> None:
-        """Take where the run stands; an operator says so several times within a step."""
+        """Take the position of the run; an operator publishes it several times within a step."""
         before, step = self._stands, run.step
         if before is not None and (before.boot, before.episode) == (run.boot, run.episode):
             if (before.state, before.step) == (run.state, step):

@@ -259,7 +259,7 @@ class EnvironmentSeen:
                 report = _read(OutboxReport, heard)
                 if report is not None and report.client != client:
                     raise MessageError(f"is of another client, {shortened(report.client)}")
-                # The broker sees to it that a user speaks for itself: clients of two users are two.
+                # The broker ensures that a user publishes for itself only: clients of two users are two.
                 whose = None if user == topics.NO_USER else user, client
                 if report is None:
                     return

@@ -1,4 +1,4 @@
-"""What speaks at a broker: every topic with its rate, what it holds, and what that may mean."""
+"""The topics of a broker: each with its rate, its contents, and what these may mean."""
 
 from __future__ import annotations
 

@@ -402,7 +402,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
             shown = self._stamper.stamp(self._channel, shown, episode=episode, step=step)
             self._lease.published(self._stamper.boot, shown["seq"])
         if self._broker.keeps(self._channel):
-            self._broker.publish(self._channel, shown)  # it comes late, and says so
+            self._broker.publish(self._channel, shown)  # it is late, and is marked as such
         else:  # what is measured now says nothing of later: it waits for no connection
             not_after = (running_loop() or asyncio.get_running_loop()).time() + TELEMETRY_LIFE_S
             self._broker.publish(self._channel, shown, not_after=not_after)
@@ -512,7 +512,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
             raise SetpointRejected(str(exc)) from None
 
     async def _awaited(self, asked: Awaitable[T]) -> T:
-        """Return what ``measure`` or ``renew`` comes to; a device that says so is broken off meanwhile.
+        """Return the result of ``measure`` or ``renew``; with ``breaks_off_measuring`` it can be cancelled.
 
         Raises:
             BrokenOff: It was.

@@ -96,7 +96,7 @@ class PresentDevice:
         self._has_name = True
 
     def _on_displaced(self, error: Displaced) -> None:
-        """Leave the status channel to the other device at once: the will, too, would speak for it."""
+        """Leave the status channel to the other device at once: the will would also count as its status."""
         self._taken_by = error
         self._guard.close()
         if self._presence is not None:

@@ -22,7 +22,7 @@ class DeviceStats:
     """Telemetry of the past, kept by the device's outbox or in our session at the broker; not used."""
     late: int = 0
     rejected: int = 0
-    """Setpoints that the device said it will not do, but for those of a stop."""
+    """Setpoints that the device rejected, without those of a stop."""
     rejected_in_stop: int = 0
     """Setpoints of 0 that it rejected because it knows of an emergency stop: as it should."""
     unacknowledged: int = 0

@@ -194,7 +194,7 @@ class EnvironmentWatch:
         if retained or not self.heard(boot, (topics.RUN_STATE, said["seq"])):
             return
         if self._end is not None and self._owner in {None, self.served}:
-            self._end = None  # its will was sent although it lives: it says so itself
+            self._end = None  # its will was sent although it lives: it publishes its own status
 
     def _ends(self, why: str, level: int = logging.WARNING) -> None:
         if self._end is None:

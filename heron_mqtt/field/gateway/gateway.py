@@ -544,7 +544,7 @@ class FieldGateway:
     # -- what comes from outside the step ------------------------------------------------------------
 
     def _heard(self, name: str) -> None:
-        """A device has spoken."""
+        """A message of a device has arrived."""
         link = self.links[name]
         if link.says_stopped:
             self._stop.hear_from(link.name)

@@ -169,7 +169,7 @@ class Plausibility:
 
     @property
     def is_contested(self) -> bool:
-        """Whether two devices have spoken under this name of late."""
+        """Whether two devices have recently published under this name."""
         if not self._from_past:  # asked dozens of times a step
             return False
         now = self._monotonic()

@@ -52,7 +52,7 @@ class StepOutcome:
     def follow(
         self, name: str, link: DeviceLink, telemetry: Telemetry, setpoint: SetpointRequest, step: int
     ) -> None:
-        """Let the model follow the device, and say so where the device did not follow the setpoint."""
+        """Let the model follow the device, and report if the device did not follow the setpoint."""
         stats = link.stats
         residual = self._twins.measured(name, telemetry, setpoint=setpoint)
         if absent := stats.followed():

@@ -134,7 +134,7 @@ class Succession:
     def begin(self, boot: str) -> None:
         """Let later starts know of this one; called before it sends anything.
 
-        Where that fails (a full disk) the gateway works all the same: its successor then waits for the lease.
+        If that fails (a full disk), the gateway still works: its successor then waits for the lease.
         """
         self._boots = [*(old for old in self._boots if old != boot), boot][-REMEMBERED_BOOTS:]
         if self._machine is None or not CAN_LOCK:

@@ -1,4 +1,4 @@
-"""Where Modbus is spoken: a TCP address, or a serial line."""
+"""The place of a Modbus device: a TCP address, or a serial line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Parity = Literal["none", "even", "odd"]
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """An address that speaks Modbus TCP, or passes RTU frames on.
+    """An address with Modbus TCP, or of a gateway that passes RTU frames on.
 
     Attributes:
         host: Name or address.

@@ -407,7 +407,7 @@ def require(place: ModbusPlace | None = None) -> None:
     """Make sure that what Modbus needs is there.
 
     Args:
-        place: Where it is spoken; a serial line needs more.
+        place: The address or serial line; a serial line needs more.
 
     Raises:
         ConfigError: It is not installed.

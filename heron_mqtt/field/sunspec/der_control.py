@@ -52,7 +52,7 @@ class DerControl:
 
 
 def entry_problem(block: Block) -> str | None:
-    """Return why a DER will not come into service (model 703); None if nothing speaks against it."""
+    """Return why a DER will not come into service (model 703); None if there is no reason against it."""
     if block.raw("ES") == DISABLED:
         return (
             "it may not enter service (model 703 ES is disabled): it follows no setpoint until it is enabled"

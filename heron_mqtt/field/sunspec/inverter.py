@@ -539,7 +539,7 @@ class Inverter:
 
     @contextmanager
     def _noticing_moves(self) -> Iterator[None]:
-        """Take note where its registers are not what they were, whatever connection says so."""
+        """Note that its registers have moved, whichever connection has found it."""
         try:
             yield
         except ModelMoved:
@@ -553,7 +553,7 @@ class Inverter:
         """Look around again if what 100 % of a setpoint is was set anew, at the inverter itself.
 
         Returns:
-            The models that say so, as they were read.
+            The models that show it, as they were read.
 
         Raises:
             SunSpecError, ModbusFault: It does not say.

@@ -11,7 +11,7 @@ class DeviceCondition:
     """What availability topics, power and silence of one device come to.
 
     Args:
-        mapping: How it speaks.
+        mapping: Of the device.
         state: What is known of it.
         kind: What it is: battery, generator, pv, load.
     """

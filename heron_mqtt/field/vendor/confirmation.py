@@ -16,10 +16,10 @@ from heron_mqtt.field.vendor.payload_filling import RenderedValue
 class Confirmation:
     """Waits for what confirms the newest setpoint, by ``DeviceMapping.confirmed_by``.
 
-    Where nothing but sending does, the next power is waited for all the same, so that telemetry tells of it.
+    If sending alone confirms, the next power is still awaited, so that telemetry contains it.
 
     Args:
-        mapping: How the device speaks.
+        mapping: Of the device.
         count_problem: Called with the topic of an answer that cannot be read, and what is wrong.
     """
 

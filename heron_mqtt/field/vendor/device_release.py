@@ -37,7 +37,7 @@ class DeviceRelease:
 
     Args:
         label: The device, for people.
-        mapping: How it speaks.
+        mapping: Of the device.
         commander: Sends the messages.
         state: What is known of it.
         condition: Whether it is there.
@@ -285,7 +285,7 @@ class DeviceRelease:
     def is_unshown(self) -> bool:
         """Whether its broker sent it its release just now, and it has neither accepted it nor said anything.
 
-        A broker acknowledges also what no one receives. After ``stale_after_s`` its silence says so.
+        A broker also acknowledges messages that no client gets. After ``stale_after_s``, silence shows it.
         """
         if self._mapping.registers is not None or self._stop_proof.is_accepted:
             return False

@@ -138,7 +138,7 @@ class MqttLink:
         )
 
     def look_now(self) -> None:
-        """Nothing: it speaks when it wants to."""
+        """Nothing: it publishes by itself."""
 
     def listen(
         self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll

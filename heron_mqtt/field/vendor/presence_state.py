@@ -30,7 +30,7 @@ class PresenceState:
     def __init__(self, readers: Sequence[AvailabilityReader]) -> None:
         self._timeouts_s = {reader.topic: reader.timeout_s for reader in readers}
         self._said: dict[str, _Said] = {}
-        self._confirmed: set[str] = set()  # sources that have spoken since the connection was made
+        self._confirmed: set[str] = set()  # sources with a message since the connection was made
 
     def take(
         self, reader: AvailabilityReader, topic: str, payload: bytes, now_s: float, *, retained: bool = False
@@ -62,7 +62,7 @@ class PresenceState:
             said.is_live = False
 
     def is_surely_online(self, now_s: float) -> bool:
-        """Whether every topic says so that ever spoke, and has said it since the connection was made."""
+        """Whether every topic that ever had a message says so, in a message since the connection was made."""
         status = self.status(now_s)
         return status is not None and status.state == "online" and self._confirmed >= self._said.keys()
 

@@ -28,15 +28,15 @@ class ReleaseAtEnd:
 
     Args:
         label: The device, for people.
-        mapping: How it speaks.
-        link: What leads to it.
-        release: What it holds, and is told.
+        mapping: Of the device.
+        link: The connection to it.
+        release: What it holds, and what is sent to it.
         rest: Watches its power.
         stop: The emergency stop.
         monotonic: The clock, s.
-        go_safe: Tells it of a stop, or of its end; given a reason for people.
+        go_safe: Sends it a stop, or its release; given a reason for people.
         context: Returns what messages need.
-        report: Told in words for people what is wrong.
+        report: Called with what is wrong, for people.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class ReleaseAtEnd:
     async def _wait_for_rest(self) -> None:
         """Wait whether the device shows the 0 that it was told; power that falls is on its way there.
 
-        It has the time that it takes to get there and to say so. One that had power and says no more has it
+        It has the time to get there and to report it. One that had power and reports no more has it
         still, and its lease stays held.
         """
 

@@ -14,7 +14,7 @@ class SilenceWatch:
     """Watches one device.
 
     Args:
-        mapping: How the device speaks.
+        mapping: Of the device.
         state: What is known of it.
         stale_after_s: How long its last power counts, s.
         monotonic: Our clock, s.

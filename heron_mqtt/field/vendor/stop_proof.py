@@ -25,7 +25,7 @@ class StopProof:
     Times are by the clock of the device's program, s.
 
     Args:
-        mapping: How the device speaks.
+        mapping: Of the device.
         state: What is known of it.
         commander: What it was told.
         rest: Watches its power.
@@ -142,7 +142,7 @@ class StopProof:
 
     @property
     def shows_within_s(self) -> float:
-        """How long it may take to show a power that it was told, s: to get there, and to say so."""
+        """How long it may take to show a requested power, s: to get there, and to report it."""
         return self._settle_s + SAYS_LATER * self._measured.longest_so_far_s
 
     # -- what is known -----------------------------------------------------------------------------

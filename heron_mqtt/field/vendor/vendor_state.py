@@ -75,7 +75,7 @@ class VendorState:
     Times are of any one clock that does not go back, s.
 
     Args:
-        mapping: How the device speaks.
+        mapping: Of the device.
         utc_s: The time of day, s since 1970, to which timestamps in payloads are compared.
         keeps_instance: Whether an instance that was learned has still to be told something.
     """
@@ -398,7 +398,7 @@ class VendorState:
     # -- presence ----------------------------------------------------------------------------------
 
     def status(self, now_s: float | None = None) -> Status | None:
-        """Return the worst that any availability topic last said, or its silence; None if none has spoken.
+        """Return the worst last state of any availability topic, or its silence; None if none has published.
 
         Args:
             now_s: None = silence is not looked at.

@@ -2,7 +2,7 @@
 
 PettingZoo's ``reset`` and ``step`` are synchronous, and may be called from inside a running event loop
 (a notebook, an async test). The connections behind them still have to be served between two calls:
-acknowledgements, keepalive, devices that speak on their own. So synchronous callers share one loop on
+acknowledgements, keepalive, devices that publish by themselves. So synchronous callers share one loop on
 one daemon thread a process. That is the reason for the thread; asynchronous callers never touch it.
 """
 

@@ -35,7 +35,7 @@ class SequenceStream:
     missing: dict[int, bool] = field(default_factory=dict)
 
     def is_next(self, seq: object) -> bool:
-        """Take note of the next message, and say so; False = it is another one: ``observe`` says which."""
+        """Note the next message and return True; False = it is another one: ``observe`` says which."""
         if seq != self.expected:
             return False
         self.expected += 1

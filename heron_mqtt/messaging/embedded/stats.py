@@ -1,4 +1,4 @@
-"""What the broker counts, and the topics under which it says so."""
+"""What the broker counts, and the topics on which it publishes this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of Kafka, and of servers that speak its protocol (extra ``kafka``)."""
+"""A client of Kafka, and of servers with its protocol (extra ``kafka``)."""
 
 from heron_mqtt.messaging.kafka.broker import KafkaBroker
 

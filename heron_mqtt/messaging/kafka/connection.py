@@ -204,7 +204,7 @@ class KafkaConnection:
                 self._learn(await self._admin.list_topics(), is_new=True)
 
     def give_up(self, why: str) -> None:
-        """End the connection because the server does not do its part; ``lost`` says so."""
+        """End the connection because the server does not do its part; ``lost`` contains this reason."""
         self._end(why)
 
     def disconnect(self) -> None:

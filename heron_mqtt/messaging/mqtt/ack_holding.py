@@ -13,7 +13,7 @@ MAX_HOLD_S = 0.02
 MAX_HELD = 5
 """Acknowledgements that may wait; brokers send at least 20 messages before they wait for them."""
 IN_VAIN_S = 1.0
-"""How long none waits after one has waited in vain."""
+"""How long none waits after one has waited and no message went with it."""
 
 
 class AckHolding:

@@ -216,7 +216,7 @@ class Connection:
         self._running().acknowledge_withheld()
 
     def give_up(self, why: str) -> None:
-        """End the connection because the broker does not do its part; ``lost`` says so."""
+        """End the connection because the broker does not do its part; ``lost`` contains this reason."""
         self._end(why)
 
     def disconnect(self) -> None:

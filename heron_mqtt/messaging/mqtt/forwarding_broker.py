@@ -18,7 +18,7 @@ __all__ = ["ForwardingBroker"]
 
 
 class ForwardingBroker(SessionBroker):
-    """A server without retained messages and wills: what safety depends on is missing, and said so.
+    """A server without retained messages and wills: safety depends on these, so it is reported.
 
     Args:
         options: Where it is and how to log in.

@@ -1,4 +1,4 @@
-"""SessionBroker: what brokers share that keep a lasting link to a server, whatever is spoken on it."""
+"""SessionBroker: what brokers share that keep a lasting link to a server, with any protocol."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class PacketTooLarge(ConnectionError):
 
 
 class HandshakeFailed(ConnectionError):
-    """What answers speaks another protocol than the URL says; says what."""
+    """The server uses another protocol than the URL says; the text names it."""
 
 
 class Oversized(NamedTuple):

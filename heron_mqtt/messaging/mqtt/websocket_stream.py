@@ -65,7 +65,7 @@ class FramedSocket:
         self._is_closed = False
 
     async def handshake(self) -> None:
-        """Ask to speak MQTT over WebSocket.
+        """Request MQTT over WebSocket.
 
         Raises:
             HandshakeFailed: The answer is no, or no WebSocket's.

@@ -183,7 +183,7 @@ class NatsConnection:
         self._end(str(why).removeprefix("nats: ") if why is not None else "the server has ended it")
 
     def give_up(self, why: str) -> None:
-        """End the connection because the server does not do its part; ``lost`` says so."""
+        """End the connection because the server does not do its part; ``lost`` contains this reason."""
         self._end(why)
 
     def disconnect(self) -> None:

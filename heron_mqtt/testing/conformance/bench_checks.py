@@ -155,7 +155,7 @@ def check_without_its_broker(bench: ConformanceBench) -> None:
 
 
 def check_reconnect(bench: ConformanceBench) -> None:
-    """Back after a lost connection it is born again with the same ``boot``, speaks, and follows.
+    """After a lost connection it publishes its birth again with the same ``boot``, measures, and follows.
 
     A lease continues, and ends when it would have ended. It is a longer one where the connection was back too
     late for the shorter one.

@@ -1,4 +1,4 @@
-"""A lease has an owner, says so, and nothing that is refused or foreign extends it."""
+"""A lease has an owner, which is published, and nothing that is refused or foreign extends it."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def second_device(site: TrialSite, rng: random.Random) -> None:
 
 
 def second_plain_device(site: TrialSite, rng: random.Random) -> None:
-    """Let a second battery of another maker speak under the same name: neither may be driven."""
+    """Let a second battery of another maker publish under the same name: neither may be driven."""
     time.sleep(rng.uniform(0.0, 0.3))
     with PlainDevice(site.broker.url, ENV, "MG1/ess", follows=False) as twin:
         begun = time.monotonic()

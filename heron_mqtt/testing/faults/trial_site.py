@@ -259,7 +259,7 @@ class TrialSite:
     def mend(self) -> None:
         """Start what is not there, and wait until both batteries are driven.
 
-        What was not ended by the trial and is not there all the same breaks a promise.
+        A program that was not ended by the trial but is gone breaks a promise.
 
         Raises:
             NotReady: They are not driven.
@@ -319,7 +319,7 @@ class TrialSite:
         return "; ".join(parts)
 
     def start_run(self, *more: str) -> None:
-        """Start a run; the device in shadow speaks from the moment it is listened to."""
+        """Start a run; the device in shadow publishes from the moment when the observer listens."""
         self.shadow.is_speaking = False
         self.is_over()
         begun = time.monotonic()

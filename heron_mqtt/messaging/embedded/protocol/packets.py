@@ -40,7 +40,7 @@ class MalformedPacket(Exception):
 
 
 class UnsupportedProtocol(MalformedPacket):
-    """The client speaks another version of MQTT.
+    """The client uses another version of MQTT.
 
     Args:
         level: The protocol level it announced (5 for MQTT 5).
