@@ -1,8 +1,8 @@
-"""A cancel that is never lost, whatever the code of others makes of it.
+"""A cancel that is never lost, even if other code swallows it.
 
 ``asyncio.wait_for`` of Python 3.11 swallows a cancel that arrives together with its result. So does other
 library code that uses it, or that turns a cancel into its own error. A task that is cancelled once, because
-its program shall end, would continue for ever.
+its program should end, would then run for ever.
 """
 
 from __future__ import annotations

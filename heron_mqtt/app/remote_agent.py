@@ -87,7 +87,7 @@ async def serve_proxies(
         take_over: Displace other proxies of these agents.
         accept_broker_limits: Continue with a broker that does not do what safety depends on.
         record: The file that this side is recorded in; ``auto`` = a new one in the default directory.
-        watch: Read mappings anew that are changed meanwhile.
+        watch: Read mappings again that are changed meanwhile.
         state: Folder that tells a later start which leases were ours; None = it waits until they are over.
         priority: Real-time priority once the agents are online, of their emulated devices, too; None = none.
 

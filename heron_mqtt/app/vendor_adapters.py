@@ -314,7 +314,7 @@ class VendorAdapters:
             await self._hand_back(device)
         await self.prepare(key, mapping)
         await end_tasks([old])
-        if device.is_driven and (left := device.left_undone) is not None:  # it was driven anew in between
+        if device.is_driven and (left := device.left_undone) is not None:  # it was driven again in between
             self._left[device.label] = left
         await self._links.retire(former)
         claim.close()

@@ -101,7 +101,7 @@ def what_if(
 
 
 def price_change(text: str) -> Callable[[float], float]:
-    """Return what a text makes of a price; see ``what_if``.
+    """Return the function of a price that a text describes; see ``what_if``.
 
     Raises:
         ConfigError: It is none of these.

@@ -241,7 +241,7 @@ class DeviceHarness:
         limit_s = self.within_s if within_s is None else within_s
         end_s = time.monotonic() + limit_s
         with self._changed:
-            # Looked at anew with each message, and in between: a program may end without one.
+            # Looked at again with each message, and in between: a program may end without one.
             while not (is_true := condition()) and (left_s := end_s - time.monotonic()) > 0.0:
                 self._changed.wait(min(left_s, LOOK_S))
             if not is_true:

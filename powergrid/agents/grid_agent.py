@@ -109,7 +109,7 @@ class GridAgent:
         policy: Thresholds.
         protocol: How to talk to the peers.
         twins: How devices differ from their models, by name.
-        randomisation: What an episode's seed makes of devices; None = nothing.
+        randomisation: The values that an episode's seed draws for devices; None = nothing.
         decider: Decides instead of the agent's own policy, as far as it likes; None = the policy alone.
     """
 

@@ -253,7 +253,7 @@ class FormulaArray(DeviceArray):
     def _whole(self, values: Any) -> Array:
         """Return one value a copy."""
         if isinstance(values, np.ndarray) and values.shape == self._shape:
-            return values  # made anew by the formulas
+            return values  # made again by the formulas
         return np.array(np.broadcast_to(values, self._shape))
 
 

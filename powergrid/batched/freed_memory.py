@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep 4 MiB that were freed at the end of the heap, for the next step.
 
     A step of many copies makes arrays of a few 100 kB and frees them. Where these happen to lie at the end
-    of the heap, glibc returns them, and takes them anew in the next step: 200 page faults, a tenth of the
+    of the heap, glibc returns them, and takes them again in the next step: 200 page faults, a tenth of the
     step's time, more in a virtual machine, and worst where two processes step at once. What it keeps
     adapts to the largest block that was ever freed (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD), so
     one block that is never written to does it. Arrays above 2 MiB stay blocks of their own, which go back to

@@ -1,4 +1,4 @@
-"""What chance makes of a device at the beginning of an episode; the same in every mode and process.
+"""Random values of a device at the beginning of an episode; the same in every mode and process.
 
 It depends only on the episode's seed and the device's name, and uses the standard library's generator. So
 environment, proxy and emulator, each in its own process, get the same device.
@@ -76,7 +76,7 @@ NOTHING_DRAWN = DeviceDraw()
 
 
 def draw_device(ranges: DeviceRanges, seed: int | None, agent: str, device: str) -> DeviceDraw:
-    """Return what an episode's seed makes of a device; None = no seed, nothing is drawn.
+    """Return the device with the values that an episode's seed draws; None = no seed, nothing is drawn.
 
     Uniform within each range. Both numbers are drawn always, so that one range does not change what the
     other gives.

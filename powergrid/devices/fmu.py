@@ -62,7 +62,7 @@ class Fmu(Device):
     - The state is what the unit was given since it began. A stored state is restored by FMI's own undo if the
       unit has it and it is one step. Otherwise the unit runs again from its beginning. So the unit must be
       deterministic.
-    - Of telemetry only the state of charge can be handed to it, by beginning anew with ``soc.start``.
+    - Of telemetry only the state of charge can be handed to it, by beginning again with ``soc.start``.
     """
 
     spec_type = FmuSpec
@@ -87,7 +87,7 @@ class Fmu(Device):
         return _device, (self.spec, self.state)
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         if hasattr(self, "state"):
             self._units.release(self.state.history)
         self.state = self._begin(self.spec.initial_soc)
@@ -137,7 +137,7 @@ class Fmu(Device):
         running: bool | None = None,
         time_in_state_s: float | None = None,
     ) -> None:
-        """Take telemetry; a state of charge that differs lets the unit begin anew with it, where it can."""
+        """Take telemetry; a state of charge that differs lets the unit begin again with it, where it can."""
         p = finite("p_mw", p_mw)
         state = self.state
         if soc is not None and self.spec.has_soc:

@@ -216,7 +216,7 @@ class Generator(Device):
 
         Without ``running``, more than ``min_p_mw / 2`` means running (a running unit of
         ``min_p_mw`` = 0 may also idle at 0). Measured power is pulled into what the unit can do. Without
-        ``time_in_state_s`` the count continues if the unit is as the model had it, and begins anew if not.
+        ``time_in_state_s`` the count continues if the unit is as the model had it, and begins again if not.
         """
         p = finite("p_mw", p_mw)
         spec = self.spec

@@ -42,7 +42,7 @@ class Emulator(FieldDevice):
         spec: Its nameplate.
         table: What differs from the model.
         faults: Those planned on the command line.
-        randomisation: What an episode's seed makes of it; None = nothing.
+        randomisation: The values that an episode's seed draws for it; None = nothing.
         history: What it went through in an interrupted run that continues; None = nothing.
     """
 

@@ -82,7 +82,7 @@ class Emulated:
 def main_of_several(devices: Sequence[Emulated], ended: Callable[[str, int, str], None]) -> int:
     """Run several emulators in one event loop, each with its own connection, until standard input ends.
 
-    One that ends leaves the others alone. Returns 0, whatever became of them.
+    If one ends, the others continue. Returns 0 in any case.
 
     Args:
         devices: Which.

@@ -204,7 +204,7 @@ class MicrogridEnvironment(CopiedByState):
     def close(self) -> None:
         """Leave the broker; one of the environment's own is closed. Idempotent.
 
-        In every mode the episode is over then: ``step`` asks for ``reset``, which begins anew.
+        In every mode the episode is over then: ``step`` asks for ``reset``, which begins again.
         """
         self.agents = []
         if self._exchange is not None:

@@ -48,7 +48,7 @@ class NetworkSource(ABC):
     def identity(self, source: str | Path) -> str | None:
         """Return a text that is another one whenever the network may be another one.
 
-        None, as here, means unknown: then the network is built anew every time.
+        None, as here, means unknown: then the network is built again every time.
         """
         return None
 

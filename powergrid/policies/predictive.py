@@ -22,7 +22,7 @@ class PredictivePolicy(AgentPolicy):
 
     Args:
         context: Of a scenario with ``[forecast]``.
-        replan_every: Plan anew every so many steps, and follow the plan in between.
+        replan_every: Plan again every so many steps, and follow the plan in between.
 
     Raises:
         ConfigError: The scenario foretells nothing.

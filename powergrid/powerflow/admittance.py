@@ -40,7 +40,7 @@ class AdmittanceMatrix:
         self._shunt = grid.shunt_admittance
 
     def assemble(self, branch_admittance: ComplexArray) -> sp.csc_matrix:
-        """Fill the matrix anew from (4, n_branch) yff, yft, ytf, ytt and the shunts, and return it.
+        """Fill the matrix again from (4, n_branch) yff, yft, ytf, ytt and the shunts, and return it.
 
         Every entry is summed from scratch and in the same order, so that equal admittances give a
         bitwise equal matrix whatever was set before.

@@ -17,7 +17,7 @@ class NodePower:
 
     Args:
         grid: The compiled network.
-        injections: Its set-points, read anew at every call.
+        injections: Its set-points, read again at every call.
     """
 
     def __init__(self, grid: GridArrays, injections: FlatInjections) -> None:

@@ -47,7 +47,7 @@ class VoltageHold:
     ) -> Any:
         """Move reactive powers towards the held magnitudes; return the largest change, (...) pu.
 
-        What rounding of the voltages makes of a change counts as none.
+        A change that is due to rounding of the voltages does not count.
 
         Args:
             s_conj: (..., n_active) conjugate powers; changed.

@@ -1,4 +1,4 @@
-"""What chance makes of an episode: where it begins, and how load, sun and price differ from the series.
+"""Random values of an episode: where it begins, and how load, sun and price differ from the series.
 
 Everything is a function of one number, the episode's seed, so that single, batched and distributed
 environments come to the same episode. Each quantity has a stream of its own: what is asked of one changes
@@ -170,7 +170,7 @@ class Randomiser:
         return Noise(*(None if part[0] is None else np.stack(part) for part in parts))
 
     def outlook(self, series: Outlook, noise: Noise, at: Any) -> Outlook:
-        """Return what holds in a step: the series, and what the noise makes of them.
+        """Return what holds in a step: the series with their noise.
 
         Args:
             series: Of the step's row, or of (n,) rows.

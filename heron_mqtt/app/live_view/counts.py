@@ -1,4 +1,4 @@
-"""How much is said on each kind of channel, and what was lost of it; bounded whatever comes."""
+"""Number of messages on each kind of channel, and of lost ones; bounded for any input."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class GrowingPause:
         self.s = min(INSIST_S, 2.0 * self.s)
 
     def reset(self) -> None:
-        """Begin anew: it did."""
+        """Begin again: it did."""
         self.s = LEAVES_POWER_S
 
 
@@ -68,7 +68,7 @@ class HardwareRest:
         settle_s: float = 0.0,
     ) -> None:
         self.power_range_mw = power_range_mw
-        """Its nameplate, MW; set anew where it is read again."""
+        """Its nameplate, MW; set again where it is read again."""
         self.settle_s = settle_s
         self.is_taken = True
         """Whether it took the last safe state that it was told of, or was told of none."""

@@ -136,7 +136,7 @@ class Authority:
     def resume(self, kept: AuthorityState) -> bool:
         """Take the lower of the scenario's level and what an earlier run left; return if that is lower.
 
-        What an earlier run rose to is not taken: evidence is gathered anew.
+        The level that an earlier run reached is not used: each run collects its own evidence.
         """
         ceiling = kept.ceiling
         if ceiling is None:

@@ -1,6 +1,6 @@
 """Bounds on one setpoint before it leaves: nameplate, state, apparent power, band of the authority.
 
-What comes out is finite and inside every bound, whatever goes in. Not-a-number becomes no power, and
+The result is finite and inside every bound for any input. Not-a-number becomes no power, and
 the record says so.
 """
 

@@ -477,7 +477,7 @@ class FieldGateway:
         """Take the step with telemetry where it answered and with models elsewhere.
 
         A device that takes no setpoints but measures is believed: what it measures is what the
-        grid gets, whatever was asked of it.
+        grid gets, whatever its setpoint was.
 
         Returns:
             1 if a device missed the deadline, else 0.

@@ -130,7 +130,7 @@ class ModbusConnection:
     def connections_of(self, unit: int) -> int:
         """Return how many connections there have been that may lead to a unit that restarted.
 
-        One that we made anew for nothing but the silence of another unit says nothing of this one.
+        A connection that was made again only because another unit was silent says nothing about this unit.
         """
         others = sum(made for other, made in self._made_for.items() if other != unit)
         return self.connections - others

@@ -100,7 +100,7 @@ class SunSpecDevice(FieldDevice):
             raise SetpointRejected(str(exc)) from None
 
     async def renew(self, setpoint: Setpoint) -> None:
-        """Tell the inverter again, so that its own timer begins anew."""
+        """Tell the inverter again, so that its own timer begins again."""
         if not self._inverter.is_controlled:
             return
         try:

@@ -17,7 +17,7 @@ BUSY_PAUSE_S = 0.25  # doubled up to 2 s: a device that starts up is busy for so
 
 
 class ModelMoved(SunSpecError):
-    """A model is not where it was found: the device was changed, and is to be looked at anew."""
+    """A model is not where it was found: the device was changed, and is to be checked again."""
 
 
 @dataclass(frozen=True, slots=True)

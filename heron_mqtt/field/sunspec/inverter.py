@@ -284,7 +284,7 @@ class Inverter:
         return None if block is None or raw is None else (block.at(name), raw)
 
     async def is_set_anew(self) -> bool:
-        """Whether what 100 % of the last setpoint is was set anew since, at the inverter itself.
+        """Whether what 100 % of the last setpoint is was set again since, at the inverter itself.
 
         It reads one register, and no scale factor. Where it cannot be read now, that is found by the next
         setpoint or renewal.
@@ -387,7 +387,7 @@ class Inverter:
         """Whether its registers say, read now, that zero power is held.
 
         Args:
-            just_told: It was told so just now: it is not looked at anew on a new connection.
+            just_told: It was told so just now: it is not checked again on a new connection.
 
         Raises:
             SunSpecError: Another inverter answers.
@@ -550,7 +550,7 @@ class Inverter:
             raise
 
     async def _after_other_settings(self) -> dict[int, Block]:
-        """Look around again if what 100 % of a setpoint is was set anew, at the inverter itself.
+        """Look around again if what 100 % of a setpoint is was set again, at the inverter itself.
 
         Returns:
             The models that show it, as they were read.

@@ -25,7 +25,7 @@ class SettingsBefore:
         self.is_lost = False
         """Whether an earlier controller did not hand it back, and what was set before that is not known."""
         self.has_timer = False
-        """Whether its setpoints end by themselves; set anew where that is found out."""
+        """Whether its setpoints end by themselves; set again where that is found out."""
         self._address = address
         self._kept = kept
         self._lasting: tuple[type[Control], OwnSettings] | None = None  # of the control that read it
@@ -65,7 +65,7 @@ class SettingsBefore:
         """
         if self._from_before is None:
             return own
-        # A bridge whose setpoints have a timer leaves nothing that is switched on without: it is set anew.
+        # A bridge whose setpoints have a timer leaves nothing that is switched on without: it is set again.
         is_newer = self.has_timer and control.found() is None and control.is_on(own)
         return own if is_newer else self._from_before
 
@@ -104,7 +104,7 @@ class SettingsBefore:
     def note_handed_back(self, identity: Sequence[str], control: Control) -> None:
         """Note that it has them back, as far as it shows them.
 
-        They are read anew before the next setpoint: the installation may set them otherwise meanwhile. Where
+        They are read again before the next setpoint: the installation may set them otherwise meanwhile. Where
         they stand there otherwise than they were written, they may be something else: they are remembered.
         """
         if self._kept is not None and (self._is_saved or self._from_before is not None):

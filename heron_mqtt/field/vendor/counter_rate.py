@@ -13,7 +13,7 @@ READINGS_AT_MOST = 1_000
 """Readings that are kept; of a counter that is read more often than that, not every one is."""
 
 GAP = 3.0
-"""After a gap of so many times ``over_s`` the counter is measured anew: the mean of an outage is no power."""
+"""After a gap of so many times ``over_s`` the rate starts again: the mean of an outage is not a power."""
 
 
 class CounterRate:
@@ -39,7 +39,7 @@ class CounterRate:
             at_s: When it was taken, of any one clock, s. One that is not newer than the last tells nothing.
 
         Raises:
-            MessageError: The counter went back: it was reset, and is measured anew from here.
+            MessageError: The counter went back: it was reset, and the rate starts again.
         """
         kept = self._readings
         if kept and at_s <= kept[-1][0]:

@@ -75,7 +75,7 @@ class KeepaliveTimers:
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
-        """Begin anew with the first message of each, as after every connection."""
+        """Begin again with the first message of each, as after every connection."""
         self.end()
         self._tasks = [
             asyncio.create_task(self._repeat(k), name=f"keepalive {self._label}") for k in self._keepalives

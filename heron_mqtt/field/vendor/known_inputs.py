@@ -24,7 +24,7 @@ class KnownInput:
         at: When that came, s; -inf if its age is not known.
         payloads: How many have come for it.
         sample: The beginning of the last of them.
-        why: Why it is not known, or not anew.
+        why: Why it is not known, or not new.
         topics: Where it comes from.
     """
 

@@ -1,4 +1,4 @@
-"""Levels of topics that are learned: the instance of a device, which changes when it starts anew."""
+"""Levels of topics that are learned: the instance of a device, which changes when it starts again."""
 
 from __future__ import annotations
 

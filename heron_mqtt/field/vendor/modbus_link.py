@@ -112,7 +112,7 @@ class ModbusLink:
         return [lambda: self._listeners.remove(polled)]
 
     def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back when it answers again, or over a new connection: it may have been started anew."""
+        """Call back when it answers again, or over a new connection: it may have been started again."""
         self._on_return.append(callback)
         return lambda: self._on_return.remove(callback)
 

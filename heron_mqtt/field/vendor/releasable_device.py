@@ -243,7 +243,7 @@ class ReleasableDevice(MappedDevice, abc.ABC):
     def _returned(self) -> None:
         super()._returned()
         if self._mapping.registers is not None:
-            self._commander.note_absence()  # it may have been started anew, and hold nothing
+            self._commander.note_absence()  # it may have been started again, and hold nothing
         self._release.owe_stop()
         self._release.try_at_once()
 

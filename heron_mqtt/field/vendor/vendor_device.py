@@ -279,7 +279,7 @@ class VendorDevice(ReleasableDevice):
         return await self._take_back(why) if is_of_several else why
 
     async def renew(self, setpoint: Setpoint) -> None:
-        """Send it again, so that a timer in the device begins anew."""
+        """Send it again, so that a timer in the device begins again."""
         self._drop_waiting()
         if self._mapping.sets and self._link.connected and not self._offline():
             try:

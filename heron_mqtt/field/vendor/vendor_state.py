@@ -36,7 +36,7 @@ class StateUpdate:
     """What one payload changed.
 
     Attributes:
-        fields: Field of ``Telemetry`` -> its new value, for those that were measured anew just now.
+        fields: Field of ``Telemetry`` -> its new value, for those that were measured just now.
         problems: What could not be read, one line each, with the topic.
         notes: What people should know of learned levels, each once.
     """
@@ -57,7 +57,7 @@ class ReportLine:
         age_s: Of the value, s; infinite where it is not known.
         payloads: How many have come on its topics.
         sample: The beginning of the last of them.
-        why: Why there is no value, or none anew.
+        why: Why there is no value, or none new.
     """
 
     name: str
@@ -495,7 +495,7 @@ class VendorState:
         return lines
 
     def why(self, quantity: str, now_s: float) -> str:
-        """Return why a quantity has no value, or none anew; empty if it has."""
+        """Return why a quantity has no value, or none new; empty if it has."""
         made_of = self._mapping.quantities[quantity]
         if quantity in self._why:
             return self._why[quantity]

@@ -16,7 +16,7 @@ class BrokerStats:
         failed_logins: Refusals because of a wrong or missing user name, password or certificate.
         malformed: Connections ended because of a packet that breaks the standard or a limit.
         keepalive_timeouts: Connections ended by silence.
-        takeovers: Connections ended because their client identifier connected anew.
+        takeovers: Connections ended because their client identifier connected again.
         slow_readers: Connections ended because their client did not read.
         received: PUBLISH packets taken from clients.
         delivered: PUBLISH packets sent to clients, redeliveries included.

@@ -372,7 +372,7 @@ class KafkaConnection:
             ends = await self._consumer.end_offsets(list(partitions)) if partitions else {}
             begins = await self._consumer.beginning_offsets(list(partitions)) if partitions else {}
             for partition in partitions:
-                if partition not in fresh:  # a log may have been cut off, or begun anew, meanwhile
+                if partition not in fresh:  # a log may have been cut off, or begun again, meanwhile
                     if not begins[partition] <= offsets[partition] <= ends[partition]:
                         offsets[partition] = begins[partition]
                 elif partition.topic in self._from_start:

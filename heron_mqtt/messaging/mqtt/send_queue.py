@@ -81,7 +81,7 @@ class SendQueue:
         stats: Counts and reports what is not delivered.
         max_pending: Messages that may wait; when full, the oldest fails with ``BrokerOverflow``.
         acknowledge_s: A broker that does not acknowledge a message for so long, and yet is there, is
-            connected to anew.
+            connected to again.
         topic_prefix: What stands before each topic at this broker; for messages.
         outbox: Where to keep what may come late; None = nowhere.
     """

@@ -178,7 +178,7 @@ class Outbox:
         return self._store.totals(), self._store.stops(), self._store.next(0, READ_AHEAD)
 
     def _reset(self) -> None:
-        """Be as if made anew: what waits is in the file, from where it is read if this is opened again."""
+        """Be as if made again: what waits is in the file, from where it is read if this is opened again."""
         for some in (self._stops, self._waiting, self._newest, self._taken, self._unwritten, self._writing):
             some.clear()
         self._to_remove.clear()

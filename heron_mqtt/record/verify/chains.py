@@ -28,7 +28,7 @@ def check_chains(record: RecordFile, head: str | None = None) -> Finding:
     files = _check_files(record, found)
     _check_layout(record, found)
     stated = record.heads()
-    resumed = record.parts()[1:] if "merged" not in record.meta else []  # merging numbers rows anew
+    resumed = record.parts()[1:] if "merged" not in record.meta else []  # merging renumbers rows
     chains: dict[str, _Chain] = {}
     for table in TABLES:
         if table.name not in stated:

@@ -13,7 +13,7 @@ from heron_mqtt.testing.device_checks.waiting import is_no_copy_done, is_safe_wi
 from heron_mqtt.testing.device_harness import LONGEST_LEASE_S, DeviceHarness, need
 
 LARGE_BYTES = 200_000  # far beyond any buffer for a setpoint, and below what brokers limit messages to
-SOME_SEQ = 100  # far from 0: what counts anew by mistake may do so from a distance on
+SOME_SEQ = 100  # far from 0: a number that wrongly counts again may do so only beyond a distance
 FLOOD = 400
 """Messages of a flood: more than a gateway ever sends at once, and nothing that a broker would cut off."""
 

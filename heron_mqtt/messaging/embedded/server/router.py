@@ -147,7 +147,7 @@ class Router:
         self.rights_changed()
 
     def rights_changed(self) -> None:
-        """Find subscribers anew from now on."""
+        """Find subscribers again from now on."""
         self._stats.subscriptions = len(self._tree)
         self._routes.clear()
 
