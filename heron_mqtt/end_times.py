@@ -20,7 +20,7 @@ BREAK_OFF_S = 0.3
 TELL_END_S = 1.0
 """After that, for its hardware to be told of the safe state, or of its release."""
 SHOWS_REST_S = 0.6
-"""After that, for hardware that had power to show that it has none."""
+"""After that, for hardware that had power to show 0."""
 SHOWS_SELDOM_S = 4.0
 """The same for a vendor's device that is slow, or says its power seldom, at most."""
 

@@ -89,7 +89,7 @@ class ForkedProgram:
         os.kill(self.pid, signal.SIGKILL)
 
     def abandon(self) -> None:
-        """End it by force, with all that it has started; without an event loop.
+        """Kill the program and all its child processes; without an event loop.
 
         One that ended by itself with exit code 0 has waited for what it started.
         """

@@ -44,8 +44,8 @@ class LockedFile:
     Args:
         path: The file.
         makes: Make it for this user alone, with its folder, and refuse a link in its place. Else it is there.
-        is_inherited: Processes that inherit it have it, too, until each has closed it or ended. Else those
-            that are forked do not.
+        is_inherited: Child processes that inherit the file also hold its lock, until each has closed it or
+            ended. Else those that are forked do not.
 
     Raises:
         BlockingIOError: Another one has it.

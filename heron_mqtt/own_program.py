@@ -24,7 +24,7 @@ def module_environment(environment: Mapping[str, str] | None = None) -> dict[str
     """Return the environment in which the program finds this package.
 
     Args:
-        environment: What it has besides; None = that of this process.
+        environment: Its environment; None = that of this process.
     """
     before = dict(os.environ if environment is None else environment)
     return {**before, "PYTHONPATH": os.pathsep.join(filter(None, (_PACKAGE_ROOT, before.get("PYTHONPATH"))))}

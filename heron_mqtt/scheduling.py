@@ -65,7 +65,7 @@ def require_priority(priority: int | None) -> None:
     """See that this process can have a priority; None = none is wanted.
 
     Raises:
-        ConfigError: It cannot; says what it takes.
+        ConfigError: It cannot; the text names the missing right.
     """
     if priority is not None and (problem := priority_problem(priority)) is not None:
         raise ConfigError(problem)
@@ -84,7 +84,7 @@ def real_time_priority(priority: int | None, groups: Collection[int] = ()) -> It
         groups: Ids of process groups, of programs that this one waits for.
 
     Raises:
-        ConfigError: The system does not allow it; says what it takes.
+        ConfigError: The system does not allow it; the text names the missing right.
     """
     if priority is None:
         yield

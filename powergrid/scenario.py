@@ -630,7 +630,7 @@ class LoadedScenario(Table):
     directory: Path
 
     def path(self, name: str) -> Path:
-        """Return a file that the scenario names: beside it, else among what is shipped."""
+        """Return a file that the scenario names: beside it, otherwise among the shipped files."""
         beside = self.directory / name
         shipped = shipped_config() / name
         return shipped if why_no_file(beside) == NO_SUCH_FILE and shipped.exists() else beside

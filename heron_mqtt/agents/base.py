@@ -208,7 +208,7 @@ class Agent(Protocol):
     ) -> None:
         """Let the device's model take the step; with ``reason`` it stands in for the real one.
 
-        ``setpoint`` is what was allowed, where that differs from what was wanted.
+        ``setpoint`` is the allowed setpoint, if it differs from the requested one.
         """
 
     def measured(

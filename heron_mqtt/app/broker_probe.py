@@ -33,11 +33,11 @@ class _Gone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FeatureProbe:
-    """One thing that was tried, and what came of it.
+    """One trial and its result.
 
     Attributes:
         feature: What was tried.
-        problem: What the broker does not do, and what follows from it; None = it does it.
+        problem: The missing function of the broker, and its consequence; None = the function works.
         is_right: It may well do it: this user lacks the right to publish or read there.
     """
 
@@ -118,7 +118,7 @@ async def require_broker_features(
     accept_limits: bool,
     note: Callable[[str], None],
 ) -> None:
-    """Probe a broker, and refuse it for what it does not do.
+    """Probe a broker, and refuse it if a function is missing.
 
     Raises:
         UnsupportedFeature: Names what it does not do, unless ``accept_limits``.

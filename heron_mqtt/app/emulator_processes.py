@@ -1,4 +1,4 @@
-"""The emulated devices beside a run: processes that end with it, however it ends."""
+"""The emulated devices of a run: processes that always end with it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ AGAIN_EVERY_S = 5.0  # a device that refuses its release is driven in between, b
 RESCALED = 3.0
 """A number that changed by this factor, or in its sign, is reported: kW for W, charging for discharging."""
 Digests = dict[Path, str | None]
-"""File -> hash of what is in it; None = it cannot be read."""
+"""File -> hash of its contents; None = it cannot be read."""
 
 
 class TakeEvent(Protocol):

@@ -57,7 +57,7 @@ class Summary:
     realtime_s: float | None = None
     """Wall-clock length of a step, s; None = as fast as it went."""
     priority: int | None = None
-    """Real-time priority that it had while it took steps; None = none."""
+    """Real-time priority during the steps; None = none."""
     messages: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTS, 0))
     record: dict[str, Any] | None = None
     """The record of the run, where there is one: file, head (its hash), rows, lost."""

@@ -1,4 +1,4 @@
-"""A command as a whole process: how long it takes, what it prints, and the CPU time of all that it starts."""
+"""A command as a whole process: its duration, its output, and the CPU time of all its child processes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ProcessRun:
 
     Attributes:
         wall_s: s.
-        cpu_s: CPU time of it and of all the processes that it started and that have ended, s. Exact only
-            where nothing else was started meanwhile.
+        cpu_s: CPU time of the command and of all its child processes that have ended, s. Exact only where
+            nothing else was started meanwhile.
         out: What it printed on standard output.
     """
 

@@ -1,4 +1,4 @@
-"""Many devices, one gateway: what is lost, how old telemetry is when it has been taken, what it costs."""
+"""Many devices, one gateway: losses, age of telemetry when it was processed, and CPU time."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def broker_place(hosts: Iterable[tuple[str, int]]) -> str:
 
 
 class PlaceClaim:
-    """Places that one environment drives, and of these what one device of it drives.
+    """Places that one environment drives, and those of them that only one of its devices drives.
 
     The same one may claim them again, also in another program.
 

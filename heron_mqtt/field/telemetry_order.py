@@ -35,8 +35,8 @@ class TelemetryOrder:
     def go_back(self, boot: str) -> bool:
         """Go back to an earlier life, which holds the device's name; return whether it was one.
 
-        What was taken for a newer one is of a program that was displaced while it stood still: it may speak
-        once more before it reads that.
+        The boot that counted as newer belongs to a displaced program that was paused. It may publish once
+        more before it reads that it was displaced.
         """
         if boot not in self._past or self.boot is None:
             return False

@@ -15,7 +15,7 @@ from heron_mqtt.messaging.core.stats import MessageStats
 class LoopBoundBroker(MessageBroker):
     """Connects in the running loop, or by itself in the process's background loop; ends once.
 
-    A subclass says what that means for it: the methods ``_begin`` to ``_hold``.
+    A subclass implements this: the methods ``_begin`` to ``_hold``.
 
     Args:
         name: The broker, for messages.

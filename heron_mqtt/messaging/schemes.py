@@ -118,8 +118,8 @@ def open_broker(
         url: ``mqtt://[user:password@]host[:port]``, ``mqtts://``, ``ws://``, ``wss://``, ``memory``,
             ``embedded``, or one of a registered scheme.
         env_id: The environment; second level of the topics.
-        at_address: Refuse what names no broker that others use, too (``memory``, ``embedded``), and what
-            lacks something that safety depends on.
+        at_address: Refuse a broker that other programs cannot use (``memory``, ``embedded``), and one without
+            a function that safety depends on.
         options: What the broker of that kind takes beside, by name (``MqttBroker``: ``ca``, ``will``, ...).
 
     Raises:

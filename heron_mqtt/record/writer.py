@@ -245,7 +245,7 @@ class RecordWriter:
         return chain.whole((name, head.rows, head.value.hex()) for name, head in self._heads.items())
 
     def close(self, within_s: float = 5.0) -> None:
-        """Write what waits, and make one file of it, without a log beside it. Idempotent."""
+        """Write the waiting rows, and leave one file, without a WAL file beside it. Idempotent."""
         if self._closed:
             return
         self._closed = True

@@ -100,7 +100,7 @@ class DeviceProcess:
             self._process.wait()
 
     def end(self) -> None:
-        """Tell it to end, and kill it if it does not."""
+        """Ask the program to end, and kill it if it does not."""
         if self._process is None or self._process.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError):

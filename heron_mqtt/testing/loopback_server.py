@@ -69,7 +69,7 @@ class LoopbackServer(ABC):
         """Start on a free port, or on the port that it had before.
 
         Raises:
-            NotReady: It is not installed, or does not come up; with what it logged.
+            NotReady: It is not installed, or does not start; the text has its log.
         """
         for _ in range(1 if self.port else 5):  # another process may take the free port first
             port = self.port or free_port()

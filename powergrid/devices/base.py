@@ -150,7 +150,7 @@ class DeviceSpecBase(DeferredModel):
         return planned_mw * factor
 
     def located(self, find: Callable[[str], Path]) -> Self:
-        """Return it with the files that it names where they are; itself where it names none.
+        """Return the nameplate with the full paths of its files; itself if it names none.
 
         Args:
             find: Returns the place of a file that is named relative to the scenario.

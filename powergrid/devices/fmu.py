@@ -44,7 +44,7 @@ class FmuState(NamedTuple):
         p_mw: Power of the last step, MW.
         soc: State of charge, fraction; None = it shows none.
         running: Whether it runs; None = it does not say.
-        history: What it was given since it began.
+        history: The inputs since the unit began.
     """
 
     p_mw: float

@@ -200,7 +200,7 @@ class FmuInstance:
         raise ModelFailed(f"{self._name}: {self._file.path.name} {what}: {why}{said}") from exc
 
     def close(self) -> None:
-        """End it and free what it has. Idempotent."""
+        """End the instance and free its memory. Idempotent."""
         unit, self._unit = self._unit, None
         if unit is None:
             return

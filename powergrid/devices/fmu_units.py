@@ -24,10 +24,10 @@ FmuInputs = tuple[float, float, float]
 
 
 class FmuHistory:
-    """What a unit was given since it began; it never changes, so it is the unit's state as a value.
+    """The inputs of a unit since it began; it never changes, so it is the unit's state as a value.
 
     Args:
-        before: What it was given before the last step; None = it has just begun.
+        before: The inputs before the last step; None = it has just begun.
         inputs: Of the last step: setpoint, MW, reactive power, Mvar, and what was available, MW; NaN before.
         dt_s: Length of that step, s; NaN before.
         start_soc: State of charge that it began with, fraction; None = its own.

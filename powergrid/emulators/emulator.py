@@ -43,7 +43,7 @@ class Emulator(FieldDevice):
         table: What differs from the model.
         faults: Those planned on the command line.
         randomisation: The values that an episode's seed draws for it; None = nothing.
-        history: What it went through in an interrupted run that continues; None = nothing.
+        history: Its recorded steps in an interrupted run that continues; None = nothing.
     """
 
     follows_episodes = True

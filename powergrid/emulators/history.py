@@ -29,7 +29,7 @@ class PastStep:
 
     Attributes:
         number: Of the step.
-        faults: On demand, that came before it or in it.
+        faults: Faults on demand, before the step or in it.
         setpoint: That was sent to the device; None = none was.
         is_answered: The device said that it took the setpoint.
         is_safe: The device said at the end that it was in its safe state.

@@ -154,7 +154,7 @@ class CopiedByState:
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what it is made from, its state, and what a class derived from it has added."""
+        """Pickle its arguments, its state, and the attributes of a derived class."""
         state = self.get_state(), self._added()
         recipe = _Recipe(_without_recorder(self.config), self.loaded, self.simulation.series.prices)
         return _from, (type(self), recipe), state

@@ -85,7 +85,7 @@ class DeviceLive:
     """Between its newest telemetry messages."""
 
     rejected: str | None = None
-    """Why it would not do what it was told last."""
+    """Why it rejected its last setpoint."""
 
     def note_telemetry(self, told: Mapping[str, Any], at_s: float) -> str | None:
         """Note its message; return why it rejects its setpoint, if this is new.

@@ -1,4 +1,4 @@
-"""What devices say of themselves: most of what is heard, so what it needs is looked up once a channel."""
+"""Telemetry of devices: it is most of the traffic, so lookups are done once for each channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The newest points of a device's plot: what it was told and what it measured."""
+"""The newest points of a device's plot: setpoints and measurements."""
 
 from __future__ import annotations
 

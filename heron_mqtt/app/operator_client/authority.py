@@ -31,8 +31,8 @@ async def why_not_handed_back(
 ) -> str | None:
     """Return what is wrong with a device whose level sends it nothing any more; None = nothing is known.
 
-    A device that was driven says on ``lease`` when its hardware has taken the release. It has as long for
-    that as its gateway gives it, by how often it measures.
+    A device that was driven says on ``lease`` when its hardware has taken the release. The gateway's answer
+    contains the time for this, by the device's measuring interval.
 
     Args:
         url: Of the broker.

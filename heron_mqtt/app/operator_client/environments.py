@@ -79,7 +79,7 @@ class DeviceSeen(AgentSeen):
         return self.status.state in PRESENT
 
     def take_telemetry(self, told: Json, at_s: float) -> bool:
-        """Take telemetry that was heard live, if it is news; return whether it is.
+        """Take live telemetry, if it is new; return whether it is.
 
         Args:
             told: Its fields, as in ``Telemetry``.
@@ -122,7 +122,7 @@ class DeviceSeen(AgentSeen):
 
     @property
     def is_held(self) -> bool:
-        """Whether a lease of it is held, by what it said last."""
+        """Whether its lease is held, by its last message."""
         return self.lease is not None and self.lease.state == "held"
 
     @property

@@ -35,7 +35,7 @@ class Heard:
     Args:
         env_id: Its environment.
         channel: Within the environment.
-        fields: What it says; None = it could not be decoded, or it is empty.
+        fields: Its contents; None = it could not be decoded, or is empty.
         malformed: Why it could not be decoded.
         retained: Whether the broker had kept it.
         at_s: When it came, by the loop's clock.

@@ -81,7 +81,8 @@ async def ask_gateway(
     """Publish a request for ``AGENT/DEVICE`` and return what its gateway answers.
 
     A take without an answer, or whose answer differs from the request, is withdrawn: it must not act when the
-    gateway or the broker continues later. The withdrawal names it, so that it ends no other person's hold.
+    gateway or the broker continues later. The withdrawal names this take, so that it ends no other person's
+    hold.
 
     Args:
         url: Of the broker.

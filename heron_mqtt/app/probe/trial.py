@@ -209,7 +209,7 @@ class SetpointTrial:
             confirm: Asked before anything is sent; the trial continues if it returns True.
 
         Returns:
-            What came of it; None = it was not confirmed.
+            The result; None = it was not confirmed.
 
         Raises:
             NotSent: Something is in the way; nothing was sent.

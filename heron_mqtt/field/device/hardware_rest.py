@@ -92,7 +92,7 @@ class HardwareRest:
     # -- what happens ------------------------------------------------------------------------------
 
     def note_told(self) -> None:
-        """Note that it is told to rest now: what was measured is of before."""
+        """Note that the device is told to rest now: earlier measurements no longer count."""
         had_power = self.keeps_power
         self.told_at = self._monotonic()
         self._has_rested = self.is_set_elsewhere = False
@@ -100,7 +100,7 @@ class HardwareRest:
         self._had_power = had_power
 
     def assume_power(self) -> None:
-        """Take note that it had power when it was told: it has it until it is measured."""
+        """Note that the device had power when it was told to rest: this counts until it is measured."""
         self._had_power = True
 
     def see(self, p_mw: float, q_mvar: float | None = None) -> None:
@@ -126,7 +126,7 @@ class HardwareRest:
         self._had_power = False
 
     def note_refusal(self, why: str) -> None:
-        """Take note that it has not accepted the stop that it was told."""
+        """Note that the device has not accepted the stop."""
         if None not in self._reported:
             self._reported.add(None)
             self._report(
@@ -191,7 +191,7 @@ class HardwareRest:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it had power when it was measured last, or that failed."""
+        """Whether the last measurement showed power, or failed."""
         return self.seen in {PowerSeen.POWER, PowerSeen.UNKNOWN}
 
     @property

@@ -25,7 +25,7 @@ class LastLook(Enum):
 async def last_look(
     rest: HardwareRest, look: Callable[[], Awaitable[None] | None], within_s: float = SHOWS_REST_S
 ) -> LastLook:
-    """Wait a moment for hardware to show that it does what it was told for the last time.
+    """Wait a moment for hardware to show that it follows its last command.
 
     It is at rest if it stays there, or comes there last and has not risen from a lower power meanwhile. Of
     power that swings the last that was not 0 counts.

@@ -140,7 +140,7 @@ class DeviceLease:
         self.lease_s = setpoint.lease_s
 
     def defer(self) -> None:
-        """Note that the last setpoint waits: the one that replaces it follows on what was done before it."""
+        """Note that the last setpoint waits: the one that replaces it follows the setpoint before both."""
         self._is_deferred = True
 
     def note_done(self) -> None:

@@ -79,7 +79,7 @@ class Evidence:
     plausible: int = 0
     """New telemetry messages in a row with nothing wrong in them."""
     is_born: bool = True
-    """Whether it has said of itself that it is online."""
+    """Whether the device has published that it is online."""
 
 
 @dataclass(frozen=True, slots=True)

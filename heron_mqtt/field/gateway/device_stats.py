@@ -24,9 +24,9 @@ class DeviceStats:
     rejected: int = 0
     """Setpoints that the device rejected, without those of a stop."""
     rejected_in_stop: int = 0
-    """Setpoints of 0 that it rejected because it knows of an emergency stop: as it should."""
+    """Setpoints of 0 that it correctly rejected because of an emergency stop."""
     unacknowledged: int = 0
-    """Steps in which it measured but did not say that it took the setpoint; what it measured was used."""
+    """Steps in which it measured but did not acknowledge the setpoint; its measurement was used."""
     deviations: int = 0
     """Steps in which it did something else than its model by more than the residual of the gate."""
     setpoints: int = 0

@@ -51,7 +51,7 @@ def reactive_room_mvar(s_max_mva: float, p_mw: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ClampedSetpoint:
-    """A setpoint that may leave, and the bounds that changed it."""
+    """A setpoint that may be sent, and the bounds that changed it."""
 
     p_mw: float
     q_mvar: float

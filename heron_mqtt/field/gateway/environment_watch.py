@@ -92,7 +92,7 @@ class EnvironmentWatch:
 
     @property
     def has_just_paused(self) -> bool:
-        """Whether this process has just gone on after it stood still: what it reads may be as old as that."""
+        """Whether this process was just paused: messages that it reads may be as old as the pause."""
         return self._pause is not None and self._pause.is_recent()
 
     async def caught_up(self) -> None:

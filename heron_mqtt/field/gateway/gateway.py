@@ -226,7 +226,7 @@ class FieldGateway:
     def unreturned(self) -> dict[str, Unreturned]:
         """Return what is wrong, by device, with those that were driven and do not show their release.
 
-        A device with an adapter is left out: that one hands it back, and says what came of it.
+        A device with an adapter is left out: the adapter hands it back, and reports the result.
         """
         found = {name: self.links[name].unreturned for name in self._not_handed_back()}
         return {name: one for name, one in found.items() if one is not None}

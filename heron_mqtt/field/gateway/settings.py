@@ -79,7 +79,7 @@ class DeviceSettings(Table):
 
     authority: Level = "emulated"
     kind: str | None = None
-    """What it is, as scenarios name it; None = not known."""
+    """Its kind, as scenarios name it; None = not known."""
     is_real: bool = False
     """Whether a real device is at the other end, not an emulator."""
     has_adapter: bool = False

@@ -56,7 +56,7 @@ class BridgedUnit:
     Attributes:
         name: On the wire.
         unit: Modbus unit id.
-        kind: What it is, where the user says it; None = not said.
+        kind: Its kind, if the user gives it; None = not given.
         options: What the user says of this device alone: option -> text.
     """
 

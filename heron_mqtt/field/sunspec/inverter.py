@@ -347,7 +347,7 @@ class Inverter:
         return self._settings.dark_is_zero and fault.code is None
 
     async def heartbeat(self) -> None:
-        """Tell it that its controller lives, where it wants to know (model 715).
+        """Write the heartbeat of its controller, if the inverter has one (model 715).
 
         One that it does not accept harms nothing, and is reported.
 
@@ -420,7 +420,7 @@ class Inverter:
 
     @property
     def lacks_own_settings(self) -> bool:
-        """Whether it was left by an earlier controller, and what it was set to before that is not known."""
+        """Whether an earlier controller has left a setpoint, and the settings before it are not known."""
         return self._own.is_lost
 
     async def release(self) -> None:

@@ -26,7 +26,7 @@ class Nameplate:
         w_max: What 100 % of a power limit is, W; None = it does not say.
         charge_w, discharge_w: Largest powers of its storage, W, magnitudes; None = it does not say.
         energy_wh: Energy of its storage, Wh; None = it does not say.
-        var_max: What 100 % of reactive power is, and the most that it injects, var; None = it does not say.
+        var_max: 100 % of reactive power, and the most that it injects, var; None = not given.
         var_absorbed: Largest reactive power that it absorbs, var, a magnitude; None = it does not say.
         va_max: Largest apparent power, VA; None = it does not say.
     """

@@ -61,7 +61,7 @@ class IncreaseRamp:
         return takes_s
 
     def note_written(self) -> None:
-        """Take note that the inverter has what it was to be told: it is under way from now on."""
+        """Note that the inverter has its new setpoint: the ramp begins now."""
         if self._ways and self._ways[0].begun_s == math.inf:
             self._ways[0].begun_s = self._monotonic()
 

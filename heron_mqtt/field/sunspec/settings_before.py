@@ -102,7 +102,7 @@ class SettingsBefore:
             self._is_saved = True
 
     def note_handed_back(self, identity: Sequence[str], control: Control) -> None:
-        """Note that it has them back, as far as it shows them.
+        """Note that the inverter has its settings back, as far as its registers show.
 
         They are read again before the next setpoint: the installation may set them otherwise meanwhile. Where
         they stand there otherwise than they were written, they may be something else: they are remembered.

@@ -89,7 +89,7 @@ class StorageRates(Control):
         return {"OutWRte": out_rate, "InWRte": in_rate, self.timer: 0, "StorCtl_Mod": mode}
 
     def allowed_w(self, own: OwnSettings) -> tuple[float, float]:
-        """Return what the window of the installation allows, each side that it limits.
+        """Return the powers that the window of the installation allows, for each side that it limits.
 
         A negative rate demands the other direction: it allows nothing of its own. 0 is allowed always.
         """

@@ -74,7 +74,7 @@ class AnswerReader:
         sent: Mapping[str, RenderedValue],
         before: Mapping[str, RenderedValue] | None = None,
     ) -> SetpointAnswer | None:
-        """Return what a message says of the setpoint that was sent; None if it is not about that.
+        """Return the answer in a message to the sent setpoint; None if it is not an answer to it.
 
         Args:
             topic: Where it arrived.

@@ -147,7 +147,7 @@ class DeviceMapping:
 
     @property
     def has_answers(self) -> bool:
-        """Whether the device tells of each setpoint what it does about it."""
+        """Whether the device answers each setpoint."""
         return bool(self.answers) or "ack_seq" in self.quantities
 
     @property

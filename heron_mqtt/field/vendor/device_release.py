@@ -75,7 +75,7 @@ class DeviceRelease:
         count_problem: Callable[[str, str], None],
     ) -> None:
         self.holds_setpoint = False
-        """Whether it may hold a setpoint: it was sent one, and no release since that it has taken."""
+        """Whether the device may hold a setpoint: one was sent, and no release that it has accepted since."""
         self.is_held_by_stop = False
         """Whether a stop keeps it at 0."""
         self.is_owed = False
@@ -132,7 +132,7 @@ class DeviceRelease:
         self.is_owed = False
 
     def take_over(self) -> None:
-        """Take note that an earlier program left it with a setpoint: that is to end once it is heard."""
+        """Note that an earlier program left a setpoint in the device: it is ended when the device is back."""
         self.holds_setpoint = self.is_owed = True
         self._commander.moved_at = self._monotonic()  # what it was told last is not known here
 
@@ -347,7 +347,7 @@ class DeviceRelease:
             self.is_owed = True
 
     def try_at_once(self) -> None:
-        """Take note that it is there again: what is owed to it waits no longer."""
+        """Note that the device is back: an owed message is sent now."""
         self._tried_at = -math.inf
 
     def is_due(self) -> bool:
@@ -361,7 +361,7 @@ class DeviceRelease:
         return True
 
     def note_tried(self) -> None:
-        """Take note that it was told what was owed, whether or not it has taken it."""
+        """Note that the owed message was sent, accepted or not."""
         if self.is_owed:
             self._pause.grow()
         else:

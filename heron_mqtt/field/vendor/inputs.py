@@ -120,7 +120,7 @@ class InputReader:
         """Return the value in a document.
 
         Raises:
-            MessageError: What is found is not what it shall be.
+            MessageError: The value is not of the expected kind.
         """
         raw, where = self._find(document)
         if isinstance(raw, str) and self._pattern is not None:

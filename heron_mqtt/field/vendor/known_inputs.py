@@ -20,7 +20,7 @@ class KnownInput:
     """What is known of one input.
 
     Attributes:
-        value: What it was last; None = it is not known.
+        value: Its last value; None = not known.
         at: When that came, s; -inf if its age is not known.
         payloads: How many have come for it.
         sample: The beginning of the last of them.

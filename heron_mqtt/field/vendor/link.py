@@ -13,7 +13,7 @@ from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing
 
 
 class NotTaken(HeronError):
-    """The device, or what leads to it, did not take what it was sent; says why.
+    """The device, or its connection, did not accept a message; says why.
 
     Args:
         text: For people.
@@ -80,10 +80,10 @@ class VendorLink(Protocol):
     def listen(
         self, topics: tuple[str, ...], heard: OnRawMessage, polled: OnPoll
     ) -> list[Callable[[], None]]:
-        """Call back for what the device says; returns what ends that."""
+        """Call back for each message of the device; returns functions that end this."""
 
     def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back after each time that the connection was away; returns what ends that."""
+        """Call back after each reconnection; returns a function that ends this."""
 
 
 class VendorMqtt(Protocol):

@@ -46,7 +46,7 @@ log = logging.getLogger("heron_mqtt.modbus")
 
 @dataclass(frozen=True, slots=True)
 class DevicePlace:
-    """What a scenario says of a device, for programs that stand for it.
+    """The scenario's data of a device, for programs that serve it.
 
     Attributes:
         kind: battery, pv, load, ...
@@ -65,7 +65,7 @@ class BridgeScenario:
 
     Attributes:
         env_id: On the wire.
-        place: Returns what it says of a device, by agent and name; None = it has none of that name.
+        place: Returns the scenario's data of a device, by agent and name; None = there is no such device.
     """
 
     env_id: str

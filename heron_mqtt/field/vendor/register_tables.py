@@ -17,7 +17,7 @@ RegisterName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_len
 
 
 class RegisterTable(CleaningKeys):
-    """One value in registers: where it stands, what it holds, and how it becomes a number."""
+    """One value in registers: its address, its type, and its conversion to a number."""
 
     address: int = Field(ge=0, le=99_999, description="Of its first register, as the manual counts them.")
     area: RegisterArea = Field("holding", description="Which table: holding, input, coil or discrete.")

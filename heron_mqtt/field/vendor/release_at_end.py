@@ -56,7 +56,8 @@ class ReleaseAtEnd:
         self.is_tried = False
         """Whether it was tried to the end: the end is short, and may be cancelled."""
         self.left_with_power: str | None = None
-        """Of one that was handed back with 0: that it has power, for people; None = not that is known."""
+        """If it was handed back with 0: that it still has power, for people; None = as far as known it has
+        none."""
         self._label = label
         self._mapping = mapping
         self._link = link

@@ -75,7 +75,7 @@ class StopProof:
         self._rest.note_told()
 
     async def refusal(self) -> str | None:
-        """Wait for what the device answers to the release that it is sent; returns why it rejects it.
+        """Wait for the device's answer to its release; returns why it rejects the release.
 
         None = not for now: many answer setpoints only, and one may answer later than it can be waited for.
         Of several messages any may be answered last.
@@ -88,13 +88,13 @@ class StopProof:
 
     @property
     def rejection(self) -> str | None:
-        """Why the device has rejected what it was told last; None = it has not."""
+        """Why the device has rejected the last message; None = it has not."""
         answer = self._reply.answer
         return None if answer is None or answer.accepted else answer.reason
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the device has answered what it was told last, and accepted it."""
+        """Whether the device has answered and accepted the last message."""
         return self._reply.answer is not None and self._reply.answer.accepted
 
     def expect_no_answer(self) -> None:
@@ -157,7 +157,7 @@ class StopProof:
 
         Args:
             now_s: Now.
-            was_told: It was told of the stop: only what it said of the time after that counts.
+            was_told: The stop was sent to it: only later measurements count.
             is_offline: Its power is what the mapping says of one that is offline.
         """
         telemetry = self._state.telemetry(now_s, self._stale_after_s)
@@ -172,7 +172,7 @@ class StopProof:
         return telemetry.p_mw if is_of_after and self.shows_setpoint(now_s) else None
 
     def shows_setpoint(self, now_s: float) -> bool:
-        """Whether the power that it said last is of after it was told one that is not 0, if it was.
+        """Whether its last power is from after the last setpoint that is not 0, if there was one.
 
         That would have been reported, given time, also by one that reports what changes.
         """

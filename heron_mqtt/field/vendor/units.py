@@ -28,7 +28,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 
 
 class UnitKeys(Table):
-    """The keys that name a unit and what it is relative to."""
+    """The keys of a unit and of its reference value."""
 
     unit: str | None = Field(None, description="Unit of the number in the payload.")
     nominal_v: Positive | None = Field(

@@ -119,7 +119,7 @@ class VendorDevice(ReleasableDevice):
     # -- the device --------------------------------------------------------------------------------
 
     async def apply(self, setpoint: Setpoint) -> None:
-        """Send it to the device, and wait for what confirms it."""
+        """Send the setpoint to the device, and wait for its confirmation."""
         self._drop_waiting()
         if not self._mapping.sets:
             return  # it can only be read: what it measures is the answer

@@ -411,7 +411,7 @@ class VendorState:
 
     @property
     def proven_at(self) -> float:
-        """When it has proven last that it is there, s; -inf: never."""
+        """When the device last gave a sign of life, s; -inf: never."""
         return self._heard_at
 
     @property

@@ -11,7 +11,7 @@ MAX_GAP = 100_000
 
 
 class Arrival(enum.Enum):
-    """What a sequence number says about the message that carries it."""
+    """The meaning of a message's sequence number."""
 
     EXPECTED = enum.auto()
     """The next one, or the first one heard of this stream."""

@@ -66,7 +66,7 @@ class MessageStats:
             listener(entry)
 
     def reject(self, where: str, what: str) -> None:
-        """Count and report a message that was not what it had to be."""
+        """Count and report a message of a wrong kind."""
         self.rejected += 1
         self.report("rejected", where, what)
 

@@ -30,7 +30,7 @@ MAX_CHANNELS = 10_000  # channels come from the network: what is kept for each s
 
 
 class SubscriptionOwner(Protocol):
-    """What a subscription needs of the dispatcher that holds it."""
+    """The part of its dispatcher that a subscription uses."""
 
     stats: MessageStats
 
@@ -63,7 +63,7 @@ class Received(Json):
         models: Shared by those who get the same message: what it has been validated as.
         malformed: Why the payload could not be decoded; the message is empty then. Only on channels of
             ``topics.ALWAYS_DELIVERED``; None = it was decoded.
-        late: It may have waited at the broker while we were away: it tells what was, not what is.
+        late: It may have waited at the broker while this client was away: it is about the past.
     """
 
     __slots__ = ("_models", "_payload", "channel", "late", "malformed", "retained")
@@ -132,7 +132,7 @@ Callback = Callable[[Received], object]
 
 
 class Subscription:
-    """One subscription; call it to unsubscribe, await it to know that the broker has taken it."""
+    """One subscription; call it to unsubscribe, await it to know that it is in force."""
 
     __slots__ = (
         "__weakref__",

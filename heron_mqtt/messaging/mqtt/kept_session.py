@@ -36,7 +36,7 @@ MAX_OUTGOING = 10  # marks, that is: one a connection
 
 
 class LateReader(Protocol):
-    """What a kept session tells the broker object that it serves."""
+    """The reports of a kept session to its broker object."""
 
     def on_kept_message(self, topic: str, payload: bytes, retained: bool, late: bool) -> None:
         """A message arrived; ``late``: it may have waited at the broker."""

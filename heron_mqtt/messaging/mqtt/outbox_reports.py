@@ -58,7 +58,7 @@ class OutboxReports:
             self._timer = None
 
     def tell(self) -> bool:
-        """Say it now, if it can go at once; return whether it could."""
+        """Publish the report now, if it can be sent at once; return whether it was."""
         return self._publish(encode(self._report()))
 
     def _look(self) -> None:

@@ -66,7 +66,7 @@ class BrokerSubscriptions:
         return cover
 
     def accepted(self, topic_filter: str) -> SubscriptionChange:
-        """The broker granted a filter: what it covers need not be held beside it."""
+        """The broker granted a filter: filters that it covers are no longer needed."""
         if not is_filter(topic_filter) or topic_filter not in self._held:
             return SubscriptionChange()
         covered = [f for f in self._held if f != topic_filter and covers(topic_filter, f)]

@@ -14,7 +14,7 @@ HELD_S = 1.0
 
 @dataclass(slots=True, eq=False)
 class KeptMessage:
-    """A message as it was published, and what became of it.
+    """A published message, and its result.
 
     Attributes:
         id: Its place in the order.

@@ -1,4 +1,4 @@
-"""Rows that are not in a record although they happened: what it knows of them, and what it cannot know."""
+"""Rows that are missing in a record: what the record knows of them, and what it cannot know."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class KilledBroker(Protocol):
     """A broker that the kit runs, and may kill and start again on the same port."""
 
     def start(self) -> object:
-        """Start it, on the port that it had."""
+        """Start the broker on its earlier port."""
 
     def kill(self) -> None:
         """End it at once."""

@@ -159,7 +159,7 @@ def check_setpoint_by_hand(device: DeviceHarness) -> None:
 
 
 def check_number_formats(device: DeviceHarness) -> None:
-    """Spellings that leave no doubt are taken; fields that it does not know are ignored."""
+    """Unambiguous spellings are accepted; unknown fields are ignored."""
     device.make_free()
     sender = device.sender()
     spellings: tuple[Json, ...] = (

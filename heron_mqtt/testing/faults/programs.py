@@ -37,7 +37,7 @@ class Ended:
 
     @property
     def errors(self) -> list[str]:
-        """What the program itself complains of, without what it logs."""
+        """The errors of the program itself, without its log."""
         return [line for line in self.err.splitlines() if line.startswith("heron-mqtt")]
 
 

@@ -125,7 +125,7 @@ def messages_lost(part: float) -> Callable[[NumberedStream], None]:
 
 
 def outbox_bridges(stream: NumberedStream) -> None:
-    """Cut the publisher off for a while; it keeps what it says in its outbox."""
+    """Cut the publisher off for a while; it stores its messages in its outbox."""
     stream.publish("--outbox", str(stream.folder / "outbox"))
     _cut_off(stream)
     _end_with_all(stream)

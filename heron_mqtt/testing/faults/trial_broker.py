@@ -65,10 +65,10 @@ class TrialBroker:
         return None if process is None else process.poll()
 
     def start(self) -> None:
-        """Start it, on the port that it had before.
+        """Start the broker on its earlier port.
 
         Raises:
-            NotReady: It does not come up; with what it said.
+            NotReady: It does not start; the text has its output.
         """
         if self._server is not None:
             self.port = self._server.start().port

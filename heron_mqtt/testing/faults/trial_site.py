@@ -39,7 +39,7 @@ SHADOW = "MG3/ess"
 HANGS_S = 20.0
 STARTS_S = 180.0  # on a machine that does ten other things; 4 s on an idle one
 COUNTED = ("telemetry", "held", "refused", "flooded", "lost")
-"""What a run counts of a device's telemetry; together they are all that it said."""
+"""A run's counts of a device's telemetry; their sum is all of its messages."""
 ENDS_WELL = (0, 130)
 """Exit codes of a run that was finished, or interrupted."""
 
@@ -213,7 +213,7 @@ class TrialSite:
         return self.shadow.seq - self._shadow_from
 
     def compare_counts(self) -> None:
-        """End the run, unless a trial has, so that what it counted is compared with what was said."""
+        """End the run, unless a trial has ended it, to compare its counts with the messages."""
         if not self._is_compared and self.run is not None:
             self.end_run()
 
@@ -337,7 +337,7 @@ class TrialSite:
         self.shadow.is_speaking = True
 
     def end_run(self, *, compare: bool = True) -> dict[str, Any]:
-        """End the run as Ctrl-C does, and compare what it counted with what was said.
+        """End the run as Ctrl-C does, and compare its counts with the messages.
 
         Returns:
             Its JSON object; empty where it gave none, which breaks a promise.

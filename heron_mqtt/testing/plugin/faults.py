@@ -23,7 +23,7 @@ ONLINE_S = 2.0  # a broker sends what it has kept at once
 
 
 class FaultInjector:
-    """Publishes what disturbs; a stop that it has pressed is released on leaving.
+    """Publishes disturbances; a stop that it has pressed is released on leaving.
 
     Each call returns when the broker has taken the message.
 

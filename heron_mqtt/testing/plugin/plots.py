@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_plot(folder: str, test: str, svg: str) -> str:
-    """Write it, and return what the report says of it.
+    """Write the plot, and return its text for the report.
 
     Args:
         folder: Where to; made if it is not there.

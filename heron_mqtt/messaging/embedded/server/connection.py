@@ -30,7 +30,7 @@ PUBACK_FIRST = packets.PUBACK << 4
 
 
 class ConnectionOwner(Protocol):
-    """What a connection needs of the broker that it belongs to."""
+    """The part of its broker that a connection uses."""
 
     options: BrokerOptions
     stats: BrokerStats

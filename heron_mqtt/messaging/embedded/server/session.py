@@ -1,4 +1,4 @@
-"""What the broker remembers of a client: what waits for it, what it has not acknowledged, its rights."""
+"""What the broker stores of a client: waiting messages, unacknowledged messages, and rights."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class InflightMessage:
 
 
 class SessionConnection(Protocol):
-    """What a session needs of the connection that serves it."""
+    """The part of its connection that a session uses."""
 
     writable: bool
 
