@@ -1,4 +1,4 @@
-"""Who may set a device, and how far: levels of authority, and a person who takes a device in hand."""
+"""Who may set a device, and within which bounds: levels of authority, and manual control."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AuthorityState(Message):
 
 
 class Take(Message):
-    """A person takes one device in hand for a bounded time, within all bounds of its level."""
+    """Manual control of one device by a person for a limited time, within all bounds of its level."""
 
     type: Literal["take"] = "take"
     p_mw: float = Field(0.0, description="MW, positive = injected.")

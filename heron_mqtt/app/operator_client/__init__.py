@@ -1,4 +1,4 @@
-"""What a person sees and does from outside a run: status, emergency stop, authority, a device in hand.
+"""What a person sees and does from outside a run: status, emergency stop, authority, manual control.
 
 Everything goes over the broker; nothing of the run is imported. Which environment is meant is found out
 from what the broker has kept, and asked for where more than one is alive.

@@ -26,7 +26,7 @@ async def take_device(
     q_mvar: float = 0.0,
     for_s: float = 0.0,
 ) -> AuthorityState:
-    """Take ``AGENT/DEVICE`` in hand, within all bounds of its level; errors as of ``ask_gateway``.
+    """Begin manual control of ``AGENT/DEVICE``, within all bounds of its level; errors as of ``ask_gateway``.
 
     Args:
         url: Of the broker.

@@ -47,7 +47,7 @@ class LevelRequest(ControlRequest):
 
 
 class TakeRequest(ControlRequest):
-    """One device in hand; ``for_s`` 0 gives it back. MW and Mvar, positive = injected."""
+    """Manual control of one device; ``for_s`` 0 ends it. MW and Mvar, positive = injected."""
 
     do: Literal["take"]
     device: ShortName

@@ -96,7 +96,7 @@ class LeaseNotice:
         except Exception as exc:
             is_bug = not isinstance(exc, HeronError)
             log.error(
-                "%s: could not publish at the end who holds it: %s",
+                "%s: could not publish its lease at the end: %s",
                 *(self._label, exc),
                 exc_info=exc if is_bug else None,
             )

@@ -1,4 +1,4 @@
-"""Answers requests for authority over an agent's devices, and lets people take one in hand."""
+"""Answers requests for authority over an agent's devices, and for manual control of one device."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class AuthorityManager:
         Args:
             name: The device.
             asked: Its manual control when its setpoint was made; None = the agent's own setpoint, which
-                lasts for ever unless a person takes the device in hand.
+                lasts for ever unless manual control begins.
         """
         manual = self.manual_control(name)
         if asked is None:
@@ -270,7 +270,7 @@ class AuthorityManager:
         return change
 
     def take(self, name: str, asked: Take, *, has_waited: bool) -> None:
-        """Let a person take a device in hand, or give it back, and announce what came of it.
+        """Begin or end manual control of a device by a person, and publish the result.
 
         Args:
             name: The device.
@@ -306,7 +306,7 @@ class AuthorityManager:
             else:
                 what = self._withdraw(name, (asked.request_boot, asked.request_seq))
         log.warning(
-            "%s/%s: taken in hand by %s (%s): %s: %s",
+            "%s/%s: manual control requested by %s (%s): %s: %s",
             *(self._agent_id, name, asked.who, asked.why or "no reason given", what, refusal or "granted"),
         )
         self._tell(

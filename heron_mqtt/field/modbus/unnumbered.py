@@ -86,7 +86,7 @@ class UnnumberedAnswers:
     def _note_stray(self, now_s: float) -> None:
         if self._lag_s is None:
             what = "an answer came without a request: does the device answer twice?"
-            log.warning("%s: %s what is asked next waits for it", self._address, what)
+            log.warning("%s: %s The next requests wait for such answers", self._address, what)
         lag_s = now_s - self._answered_at
         if lag_s <= LONGEST_QUIET_S:
             self._lag_s = max(lag_s, self._lag_s or 0.0)

@@ -153,7 +153,7 @@ class ModbusLink:
                 try:
                     listener(poll)
                 except Exception:
-                    log.exception("%s: what was read could not be taken in", self._registers.address)
+                    log.exception("%s: the values that were read could not be used", self._registers.address)
             pause_s = group.period_s if self.connected else max(group.period_s, SILENT_PAUSE_S)
             due[group] = max(begun + pause_s, loop.time())
 

@@ -177,7 +177,7 @@ class MqttAnnouncement(Announcement):
                     await self._say(self._will_payload)
             except (TimeoutError, BrokerError) as exc:
                 heard = False
-                self.broker.stats.report("delivery", self._channel, f"could not say offline: {exc!r}")
+                self.broker.stats.report("delivery", self._channel, f"could not publish offline: {exc!r}")
         if self.own_session is not None:
             await (self.own_session.close() if heard else self.own_session.abort())
 

@@ -225,7 +225,7 @@ class Outbox:
             self._append(message)
         self._is_read = True
         if count:
-            log.info("outbox %s: %d messages wait from before", self._store.path, count)
+            log.info("outbox %s: %d messages of an earlier start wait", self._store.path, count)
         self._refuse([*refused, *more_refused])
         if self._store.damaged:
             self._stats.outbox_dropped += self._store.damaged

@@ -116,7 +116,7 @@ def _assert_rest(site: TrialSite, act: Callable[[], object]) -> None:
     plain = [(at, p) for at, p in site.ess.power if at > begun and p != 0.0]
     if moved or plain:
         site.tally.past_lease += len(moved) + len(plain)
-        site.note(f"moved by what is old: {len(moved)} telemetry of MG2/ess, {plain} of MG1/ess")
+        site.note(f"moved by old messages: {len(moved)} telemetry of MG2/ess, {plain} of MG1/ess")
 
 
 def _shown_mw(site: TrialSite) -> float:
