@@ -76,6 +76,14 @@ def filled_text(text: str, values: Mapping[str, RenderedValue], built_ins: Built
     return PLACEHOLDER.sub(lambda m: values[m[1]].text if m[1] in values else m[0], text)
 
 
+def text_of(leaf: Any, values: Mapping[str, RenderedValue]) -> str:
+    """Return a text or number with its values filled in, without what differs in each message."""
+    if not isinstance(leaf, str):
+        return as_text(leaf) if isinstance(leaf, Scalar) else repr(leaf)
+    text = BUILT_INS.sub("", leaf)
+    return PLACEHOLDER.sub(lambda m: values[m[1]].text if m[1] in values else "", text)
+
+
 def in_json(node: Any, values: Mapping[str, RenderedValue], built_ins: BuiltIns) -> Any:
     """Return a document with its values filled in; a value that is a whole text keeps its type."""
     if isinstance(node, dict):

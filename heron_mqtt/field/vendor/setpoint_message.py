@@ -6,15 +6,16 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.vendor.built_ins import NAMES as BUILT_IN_NAMES
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
-from heron_mqtt.field.vendor.command_places import CommandPlaces, parts_of
+from heron_mqtt.field.vendor.command_places import CommandPlace, CommandPlaces, parts_of
 from heron_mqtt.field.vendor.formula import Formula
 from heron_mqtt.field.vendor.outgoing import DeviceCommand, Outgoing, RegisterCommand
-from heron_mqtt.field.vendor.parameters import PLACEHOLDER, placeholders
+from heron_mqtt.field.vendor.parameters import PLACEHOLDER, as_text, placeholders
 from heron_mqtt.field.vendor.payload_filling import (
     MessageContext,
     RenderedValue,
@@ -22,12 +23,14 @@ from heron_mqtt.field.vendor.payload_filling import (
     filled_text,
     in_json,
     payload_bytes,
+    text_of,
 )
 from heron_mqtt.field.vendor.problems import Problems
-from heron_mqtt.field.vendor.register_map import RegisterMap
+from heron_mqtt.field.vendor.register_map import RegisterMap, RegisterWrite
 from heron_mqtt.field.vendor.setpoint_values import QUANTITIES, SetpointValues
 from heron_mqtt.field.vendor.sparkplug_payload import encode, require
 from heron_mqtt.field.vendor.tables import MessageTable
+from heron_mqtt.field.vendor.told_content import ToldContent, numbers_in
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.messages import Setpoint
 
@@ -89,7 +92,7 @@ class SetpointMessage:
             for n in (*in_it, *self._when, *(self._formula.names if self._formula else ()))
             if n in values.names
         }
-        self.sent = values.packed(n for n in in_it if n in values.names)
+        self.sent = self._valued([table.topic, table.payload, table.registers])
         """The values that stand in it, or are packed in one that does."""
         self.learned = in_it - set(values.names) - BUILT_IN_NAMES
         """The placeholders in it that are learned from the topics of the device's messages."""
@@ -98,6 +101,7 @@ class SetpointMessage:
             str(table.topic or ""), table.payload if registers is None else table.registers
         )
         """What it sends, by the members of its payload, or its registers."""
+        self._members = {n for part in self.command.every() for n in part.leaves if _is_pair_text(table, n)}
 
     def steps(self) -> Iterator[tuple[str, float]]:
         """Yield its values that stand alone in an integer of the device, and what one step of that is."""
@@ -148,8 +152,7 @@ class SetpointMessage:
                 yield " ".join(filter(None, (topic, place_of(name), template, *fixed)))
 
     def _holds(self, text: str, values: Collection[str]) -> bool:
-        names = self._values.packed(n for n in placeholders([text]) if n in self._values.names)
-        return bool(names & set(values))
+        return bool(self._valued([text]) & set(values))
 
     def contents(
         self, values: Mapping[str, RenderedValue], context: MessageContext
@@ -165,10 +168,9 @@ class SetpointMessage:
             return {MessagePlace("", f"registers.{name}"): value for name, value in filled.items()}
         found: dict[MessagePlace, Scalar] = {}
         for key, leaf in (*_leaves("topic", table.topic), *_leaves("payload", table.payload)):
-            names = self._values.packed(n for n in placeholders([leaf]) if n in self._values.names)
             if not placeholders([leaf]):
                 found[MessagePlace(str(table.topic), key)] = _as_number(leaf)
-            for name in self._values.lasting(names):
+            for name in self._values.lasting(self._valued([leaf])):
                 found[MessagePlace(str(table.topic), key, name)] = values[name].json
         return found
 
@@ -228,7 +230,7 @@ class SetpointMessage:
 
     def effects(
         self, values: Mapping[str, RenderedValue], context: MessageContext, places: CommandPlaces
-    ) -> list[dict[Any, Any]]:
+    ) -> list[dict[CommandPlace, ToldContent]]:
         """Return what each of its requests sets, without what differs in each message.
 
         By register, or by topic, command and member: see ``CommandPlaces``.
@@ -237,18 +239,63 @@ class SetpointMessage:
             MessageError: What it writes does not fit into a register.
         """
         table = self._table
+
+        def text(leaf: Any) -> str:
+            return text_of(leaf, values)
+
         if table.registers is not None and self._registers is not None:
             filled = filled_registers(table.registers, values, context.built_ins)
             writes = self._registers.writes(filled, table.function)
-            key = places.key(self.command)  # of a mailbox: which command its argument is of
-            return [{(*key, w.area, w.address + i): word for i, word in enumerate(w.words)} for w in writes]
-        topic = self._content(table.topic, values)
-        return [dict(places.of(self.command, lambda leaf: self._content(leaf, values), topic))]
+            key = places.key(self.command, text)  # of a mailbox: which command its argument is of
+            return [dict(self._of_write(key, w, filled)) for w in writes]
+        topic = self._told(table.topic, values)
 
-    def _content(self, template: Any, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
+        def content(name: str, leaf: Any) -> ToldContent:
+            return self._content(leaf, values, name)
+
+        return [dict(places.of(self.command, content, topic, text))]
+
+    def _told(self, template: Any, values: Mapping[str, RenderedValue]) -> tuple[Any, ...]:
         """Return a text or document of it by which two are told apart."""
-        names = self._values.packed(n for n in placeholders([template]) if n in self._values.names)
-        return (repr(template), *(values[n].json for n in self._values.lasting(names)))
+        names = self._values.lasting(self._valued([template]))
+        return (repr(template), *(values[n].json for n in names))
+
+    def _of_write(
+        self, key: CommandPlace, write: RegisterWrite, filled: Mapping[str, Scalar]
+    ) -> Iterator[tuple[CommandPlace, ToldContent]]:
+        """Yield what each register of a request holds then: a word of what is written there."""
+        assert self._registers is not None
+        written = self._table.registers or {}
+        words = iter(enumerate(write.words))
+        for name in write.names:
+            value = filled[name]
+            text = as_text(value)
+            numbers = () if isinstance(value, str) else (float(value),)
+            is_made = bool(self._values.lasting(self._valued([written[name]])))
+            for i, word in islice(words, self._registers.registers[name].span.count):
+                place = (*key, write.area, write.address + i)
+                yield place, ToldContent(word, text, numbers, name, is_made, isinstance(value, str))
+
+    def _content(self, leaf: Any, values: Mapping[str, RenderedValue], name: str) -> ToldContent:
+        """Return what a text, number or list of it under a name stands for."""
+        names = self._valued([leaf])
+        lasting = self._values.lasting(names)
+        told = (repr(leaf), *(values[n].json for n in lasting))
+        is_packed = names != placeholders([leaf]) & set(self._values.names)
+        if is_packed or self._table.struct is not None:
+            each = [values[n].json for n in lasting]
+            numbers = tuple(float(value) for value in each if not isinstance(value, str))
+            return ToldContent(told, "", numbers, name, is_made=bool(lasting))
+        text = text_of(leaf, values)
+        is_member = isinstance(self._table.payload, Mapping) or name in self._members
+        called = name.rpartition(".")[2] if is_member else _last_level(text_of(self._table.topic, values))
+        whole = PLACEHOLDER.fullmatch(leaf) if isinstance(leaf, str) else None
+        is_word = whole is not None and whole[1] in names and isinstance(values[whole[1]].json, str)
+        return ToldContent(told, text, numbers_in(text), called, bool(lasting), is_word)
+
+    def _valued(self, templates: Any) -> frozenset[str]:
+        """Return the values in texts, and those that are packed in them."""
+        return self._values.packed(n for n in placeholders(templates) if n in self._values.names)
 
     def write(self, values: Mapping[str, RenderedValue], context: MessageContext) -> DeviceCommand:
         """Return it, ready to send."""
@@ -275,6 +322,17 @@ class SetpointMessage:
         else:
             payload = payload_bytes(table.payload, every, context.built_ins, table.struct)
         return Outgoing(topic, payload, table.qos, table.retain, table.pause_s, meaning)
+
+
+def _is_pair_text(table: MessageTable, name: str) -> bool:
+    """Whether a leaf of a message is of a text of ``key=value``."""
+    return isinstance(table.payload, str) and f"{name}=" in table.payload
+
+
+def _last_level(topic: str) -> str:
+    """Return the level of a topic that says what it is for."""
+    levels = [level for level in topic.split("/") if level not in {"", "set", "cmd", "command", "write"}]
+    return levels[-1] if levels else topic
 
 
 def _check_when(when: Mapping[str, list[Scalar]], values: SetpointValues, complain: Complain) -> None:

@@ -360,9 +360,9 @@ class SetpointValues:
         among = frozenset(names)
         return {n: v for n, v in self._values.items() if n in among and v.table.quantity == "p_mw"}
 
-    def powers(self, names: Iterable[str]) -> frozenset[str]:
-        """Return those of these values that are made of the power and numbers; all made of it, if none is."""
-        made = [name for name in names if "p_mw" in self.quantities([name])[0]]
+    def powers(self, names: Iterable[str], quantity: str = "p_mw") -> frozenset[str]:
+        """Return those of these values that are made of a power and numbers; all made of it, if none is."""
+        made = [name for name in names if quantity in self.quantities([name])[0]]
         numbers = [n for n in made if self._values[n].table.words is None and self._values[n].is_number]
         return frozenset(numbers or made)
 

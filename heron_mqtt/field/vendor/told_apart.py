@@ -8,10 +8,8 @@ from itertools import product
 from typing import Any
 
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
-from heron_mqtt.field.vendor.words import is_off
-
-Effects = Mapping[Any, Any]
-"""What the messages of one setpoint set: what stands at each topic, member of a JSON object, or register."""
+from heron_mqtt.field.vendor.told_content import ToldContent
+from heron_mqtt.field.vendor.told_sizes import Effects, named, not_at_rest, sizes_in
 
 SMALLEST: float = 1e-3  # of the device's largest power: below it a wrong sign is noise
 
@@ -29,7 +27,7 @@ def powers_to_try(range_mw: tuple[float, float]) -> list[float]:
     return found
 
 
-def together(requests: Sequence[Effects]) -> dict[Any, Any]:
+def together(requests: Sequence[Effects]) -> dict[Any, ToldContent]:
     """Return what several requests set, one after the other."""
     return {place: what for request in requests for place, what in request.items()}
 
@@ -41,6 +39,9 @@ def confusions(
     *,
     unit: str = "MW",
     sizes: Collection[Any] = (),
+    own_sizes: frozenset[Any] = frozenset(),
+    ever: Collection[Effects] = (),
+    mixed: Collection[Any] = (),
 ) -> Iterator[str]:
     """Return what a device cannot tell apart, for people; a power that it is told as 0 is none.
 
@@ -53,6 +54,9 @@ def confusions(
         words_of_zero: The words in that which may be a power's: numbers, and texts that do not say off.
         unit: MW, or Mvar for reactive power.
         sizes: Places that hold the size of a power, active or reactive: none of them is a mode.
+        own_sizes: Those of this one: an earlier setpoint may have set each of them.
+        ever: What setpoints of it set besides, as with the other quantity beside it.
+        mixed: Places with sizes of the other quantity, as a power factor has: their rest is not known.
     """
     low, high = min(told, default=0.0), max(told, default=0.0)
     if not any(isinstance(word, int | float) for word in words_of_zero):
@@ -70,7 +74,8 @@ def confusions(
         if any(0.0 < other / p_mw < 1.0 for other in driving):  # it is not too small to be told
             yield f"0 {unit} would send the device the same as {p_mw:g} {unit}: give 0 a number of its own"
             return
-    own_sizes = sizes_in(driving)
+    sizes_here = sizes_in(driving)
+    own_sizes = sizes_here.union(own_sizes)
     by_effect = {frozenset(effects.items()): p_mw for p_mw, effects in driving.items() if p_mw > 0.0}
     for p_mw, effects in driving.items():
         other = by_effect.get(frozenset(effects.items()))
@@ -87,25 +92,36 @@ def confusions(
     held: dict[frozenset[Any], float] = {}
     for (_, before), (p_mw, effects) in product((*driving.items(), (0.0, {})), driving.items()):
         held.setdefault(frozenset({**before, **effects}.items()), p_mw)
+    every_size = own_sizes.union(sizes)
+    powers = [*driving.values(), *(effects for effects in ever if effects != zero)]
+    says_its_own = any(
+        place not in every_size and _is_of_0(place, content, powers) for place, content in zero.items()
+    )
+    set_by_powers = frozenset[Any]().union(*driving.values())
+    is_plain = not (says_its_own or own_sizes)  # a constant that only 0 sends ends no word of a power
+    counting = {place: c for place, c in zero.items() if place in set_by_powers} if is_plain else zero
     for before, effects in product((*driving.values(), {}), driving.values()):
-        left = held.get(frozenset({**before, **effects, **zero}.items()))
+        left = held.get(frozenset({**before, **effects, **counting}.items()))
         if left is not None:
             yield f"0 {unit} would leave the device as {left:g} {unit} does: a message for 0 has to clear it"
             return
-    every_size = own_sizes.union(sizes)
-    says_its_own = any(
-        place not in every_size and _is_of_0(place, content, driving) for place, content in zero.items()
-    )
     if (clash := _left_by_other_side(driving, zero, own_sizes, every_size)) is not None:
         p_mw, other, place = clash
         yield (
-            f"{p_mw:g} {unit} would leave what {other:g} {unit} has set ({_named(place)}), and no mode says "
+            f"{p_mw:g} {unit} would leave what {other:g} {unit} has set ({named(place)}), and no mode says "
             "which of the two counts: let its messages clear that"
         )
         return
     if not says_its_own and (kept := own_sizes - zero.keys()):
-        place = min(map(_named, kept))
+        place = min(map(named, kept))
         yield f"0 {unit} would leave a power in force ({place}): let a message for 0 clear it"
+        return
+    if not says_its_own and (wrong := not_at_rest(driving, zero, mixed)) is not None:
+        place, content = wrong
+        yield (
+            f"0 {unit} would set {named(place)} to {content}, which no small power comes near to: "
+            "let 0 come to 0, or to the number of rest"
+        )
 
 
 def passed_through(
@@ -180,38 +196,26 @@ def _left_by_other_side(
     for (other, before), (p, effects) in product(driving.items(), driving.items()):
         if p * other >= 0.0:
             continue
-        modes = [place for place in effects if place not in every_size and place in before]
+        modes = [
+            place
+            for place, content in effects.items()
+            if place not in every_size and place in before and content.is_mode
+        ]
         kept = (before.keys() & sizes) - effects.keys()
         if not modes:
             kept &= zero.keys()
         if kept and all(before[place] == effects[place] for place in modes):
-            return p, other, min(kept, key=_named)
+            return p, other, min(kept, key=named)
     return None
 
 
-def _is_of_0(place: Any, content: Any, driving: Mapping[float, Effects]) -> bool:
-    """Whether what 0 sets at a place is set there by no power, and can say that a power is over.
+def _is_of_0(place: Any, content: ToldContent, powers: Sequence[Effects]) -> bool:
+    """Whether what 0 sets at a place is set there by no power, and says that a power is over.
 
-    Where no power sets anything, a word that a value becomes has to say off: a direction does not.
+    Where powers set it, too, what is known to be a mode may say so by any word; elsewhere it has to say off.
+    A constant that merely differs says nothing.
     """
-    at_powers = [effects[place] for effects in driving.values() if place in effects]
-    if at_powers or not isinstance(content, tuple):
-        return content not in at_powers
-    return all(is_off(word) for word in content[1:] if isinstance(word, str))
-
-
-def sizes_in(driving: Mapping[float, Effects]) -> frozenset[Any]:
-    """Return the places that hold the size of a power: on one side of 0 more than two contents (off, on)."""
-    found: set[Any] = set()
-    for side in (1.0, -1.0):
-        contents: dict[Any, set[Any]] = {}
-        for p_mw, effects in driving.items():
-            if p_mw * side > 0.0:
-                for place, content in effects.items():
-                    contents.setdefault(place, set()).add(content)
-        found |= {place for place, several in contents.items() if len(several) > 2}
-    return frozenset(found)
-
-
-def _named(place: Any) -> str:
-    return " ".join(filter(None, map(_named, place))) if isinstance(place, tuple) else str(place).strip("'")
+    at_powers = [effects[place] for effects in powers if place in effects]
+    if content in at_powers or content.says_off is False:
+        return False
+    return content.says_off is True or (bool(at_powers) and (content.is_mode or content.is_nought))

@@ -12,7 +12,8 @@ from heron_mqtt.field.vendor.units import Complain
 
 _OFF_WORDS = """
     off idle stop stopped standby stand-by stand_by none zero hold pause paused halt halted rest neutral
-    disable disabled disconnect disconnected inactive open false no
+    disable disabled disconnect disconnected inactive deactivated suspend suspended shutdown cancel cancelled
+    clear abort open false no aus
 """
 OFF_WORDS = frozenset(_OFF_WORDS.split())
 """What devices call no power, in any case."""

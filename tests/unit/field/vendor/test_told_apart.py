@@ -247,7 +247,9 @@ def test_a_formula_that_makes_a_power_of_0_is_refused() -> None:
     on, off = (switch.replace("SAYS", a).replace("WAY", b) for a, b in (("on", "<"), ("off", ">=")))
     assert refusal(least + on + off, CHARGES) == ""
     pause = '[setpoint.values.z]\nformula = "p > -1380"\n' + switch[: switch.index("when")]
-    assert refusal(least + pause.replace('"SAYS"', '"{z}"'), CHARGES) == ""
+    pause = pause.replace('"SAYS"', '"{z}"')
+    assert refusal(least + pause.replace("b/on", "b/pause"), CHARGES) == ""
+    assert "0 is sent as 'true', -0.005 MW as 'false'" in refusal(least + pause, CHARGES)
     for own in (500, 5000):
         found = refusal(text.replace("FORMULA", f"p if p != 0 else {own}"))
         assert f"0 MW would send the device the same as {own / 1e6:g} MW" in found

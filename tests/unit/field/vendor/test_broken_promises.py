@@ -1,0 +1,303 @@
+"""Mappings that break a promise about 0 or a bound are refused, and honest ones beside them are not."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from heron_mqtt.errors import ConfigError
+from heron_mqtt.field.vendor.mapping import load_mapping
+
+BOTH, INJECTS, CONSUMES = (-0.005, 0.005), (0.0, 0.005), (-0.005, 0.0)
+READ = """
+name = "box"
+[[telemetry]]
+topic = "b/said"
+fields.p_mw = { path = "p", unit = "W" }
+[setpoint]
+release = "zero"
+"""
+REGISTERS = """
+name = "box"
+[modbus]
+[registers]
+power = { address = 0, type = "int16" }
+cmd = { address = 10 }
+arg = { address = 11, type = "int16" }
+command = { address = 14, words = { 0 = "stop", 1 = "charge", 2 = "discharge" } }
+size = { address = 15 }
+sg = { address = 16 }
+[quantities.p_mw]
+formula = "power"
+unit = "W"
+[setpoint]
+release = "zero"
+"""
+VALUES = {
+    "w": 'quantity = "p_mw"\nunit = "W"\ndecimals = 0',
+    "size": 'quantity = "p_mw"\nunit = "W"\ndecimals = 0\nabsolute = true',
+    "q": 'quantity = "q_mvar"\nunit = "var"\ndecimals = 0',
+    "m": "formula = \"'charge' if p_mw < 0 else 'discharge'\"",
+    "mi": "formula = \"'idle' if p_mw == 0 else 'charge' if p_mw < 0 else 'discharge'\"",
+    "chg": 'formula = "max(0, -p_mw * 1e6)"',
+    "dis": 'formula = "max(0, p_mw * 1e6)"',
+    "pct": 'quantity = "p_mw"\nunit = "percent"\nrated_mw = 0.005\ndecimals = 0\nabsolute = true',
+}
+
+
+def sent(*messages: str, **formulas: str) -> str:
+    """Return a mapping of messages ``topic | payload | when``, or ``registers | when``, with their values."""
+    text, used = "", " ".join((*messages, *formulas.values()))
+    for name, table in VALUES.items():
+        if re.search(rf"\b{name}\b", used) and name not in formulas:
+            text += f"[setpoint.values.{name}]\n{table}\n"
+    for name, formula in formulas.items():
+        made = formula if formula.startswith("quantity") else f'formula = "{formula}"'
+        text += f"[setpoint.values.{name}]\n{made}\n"
+    is_registers = not any("/" in message.split("|")[0] for message in messages)
+    for message in messages:
+        parts = [part.strip() for part in message.split("|")]
+        text += "[[setpoint.messages]]\n"
+        if is_registers:
+            text += f"registers = {parts[0]}\n"
+        else:
+            text += f'topic = "{parts[0]}"\npayload = {parts[1]}\n'
+        when = parts[1:] if is_registers else parts[2:]
+        text += "".join(f'when = "{each}"\n' for each in when)
+    return (REGISTERS if is_registers else READ) + text
+
+
+def refusal(mapping: str, range_mw: tuple[float, float] = BOTH) -> str:
+    """Return why a mapping is refused for a device with this range; empty = it is not."""
+    for name in re.findall(r"\[setpoint\.values\.(\w+)\]", mapping):  # what no message needs
+        others = re.sub(rf"\[setpoint\.values\.{name}\]\n(?:[^\[].*\n)*", "", mapping)
+        if not re.search(rf"\b{name}\b", others.partition("[setpoint]")[2]):
+            mapping = others
+    try:
+        load_mapping(tomllib.loads(mapping), agent="MG1", device="ess", source="mine").check_range(range_mw)
+    except ConfigError as exc:
+        assert "\n" not in str(exc.problems[0])
+        return str(exc)
+    return ""
+
+
+LEAVES = "would leave"
+COMMANDS = [
+    sent('b/c | { cmd = "{c}", arg = "{a}" }', c="'power' if w != 0 else 'mode'", a="w if w != 0 else m"),
+    sent('b/c | { key = "{c}", val = "{w}" }', c="'power' if w != 0 else 'limit'"),
+    sent('b/c | { ch = "{c}", v = "{w}" }', c="1 if w > 0 else 2"),
+    sent('b/c | "key={c};val={w}"', c="'power' if w != 0 else 'limit'"),
+    sent('b/c | { do = [{ addr = "{c}", val = "{w}" }] }', c="100 if w != 0 else 101"),
+    sent('b/c | { cmd = "{c}", arg = "{size}" }', c="'setChargeLimit' if w < 0 else 'setDischargeLimit'"),
+    sent('b/c | { slot = 1, p = "{w}" } | w != 0', "b/c | { slot = 2, p = 0 } | w == 0"),
+    sent('b/c | { dev = 1, p = "{w}" } | w > 0', 'b/c | { dev = 2, p = "{w}" } | w <= 0'),
+    sent('b/c | { type = "setPower", p = "{w}" } | w != 0', 'b/c | { type = "setLimit", p = 0 } | w == 0'),
+    sent('{ cmd = 1, arg = "{w}" } | w != 0', "{ cmd = 2, arg = 0 } | w == 0"),
+]
+
+
+@pytest.mark.parametrize("mapping", COMMANDS)
+def test_a_0_in_another_command_than_a_power_leaves_that_in_force(mapping: str) -> None:
+    assert LEAVES in refusal(mapping)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        sent('b/c | { mode = "{mi}", power = "{size}" }'),
+        sent('b/c | { cmd = "{m}", arg = "{size}" }'),
+        sent('b/c | { cmd = "{mi}", arg = "{size}" }'),
+        sent('b/c | { method = "{c}", w = "{size}" }', c="'StartCharge' if w < 0 else 'StartDischarge'"),
+        sent(
+            'b/c | { cmd = "{c}", arg = "{a}" }',
+            c="'power' if w != 0 else 'mode'",
+            a="w if w != 0 else 'off'",
+        ),
+        sent('b/c | { slot = 1, p = "{w}" }', "b/c | { slot = 2, p = 0 }"),
+        sent('b/c | { slot = 1, p = "{w}" } | w != 0', "b/c | { slot = 1, p = 0 } | w == 0"),
+        sent('b/c | { dev = 7, p = "{w}" }'),
+        sent(
+            'b/c | { id = 1, method = "Set", p = "{w}" } | w != 0',
+            'b/c | { id = 2, method = "Set", p = 0 } | w == 0',
+        ),
+        sent('b/c | { type = "setPower", p = "{w}" } | w != 0', 'b/c | { type = "stop" } | w == 0'),
+        sent('b/c | { action = "start", p = "{w}" } | w != 0', 'b/c | { action = "stop" } | w == 0'),
+        sent('b/c | { command = "{c}", p = "{w}" }', c="0 if w == 0 else 1"),
+        sent('{ command = "{c}", size = "{size}" }', c="'stop' if w == 0 else m"),
+        sent('{ cmd = 1, arg = "{w}" }'),
+    ],
+)
+def test_a_command_that_0_takes_back_is_taken(mapping: str) -> None:
+    assert refusal(mapping) == ""
+
+
+@pytest.mark.parametrize(
+    ("power", "zero"),
+    [
+        ('[100, "{w}", 101, 1]', "[101, 1]"),
+        ('[100, "{w}"]', "[101, 0]"),
+        ('{ write = [[100, "{w}"], [101, 1]] }', "{ write = [[101, 1]] }"),
+        ('{ write = [100, "{w}", 101, 1] }', "{ write = [101, 1] }"),
+        ('{ slots = ["{w}", 0] }', "{ slots = [0] }"),
+        ('["set", "{w}"]', '["limit", 0]'),
+    ],
+)
+def test_a_shorter_list_leaves_what_a_longer_one_has_set(power: str, zero: str) -> None:
+    assert LEAVES in refusal(sent(f"b/c | {power} | w != 0", f"b/c | {zero} | w == 0"))
+
+
+@pytest.mark.parametrize(
+    ("power", "zero"),
+    [
+        ('[100, "{w}", 101, 1]', "[100, 0, 101, 1]"),
+        ('[101, 1, 100, "{w}"]', "[100, 0]"),
+        ('[100, "{w}", 101, 1]', "[101, 0]"),
+        ('{ write = [[100, "{w}"], [101, 1]] }', "{ write = [[100, 0]] }"),
+        ('{ slots = ["{w}", 1] }', "{ slots = [0, 0] }"),
+        ('["set", "{w}"]', '["set", 0]'),
+        ('["set", "{w}"]', '["stop"]'),
+        ('["set", "{w}", "forced"]', '["set", 0, "auto"]'),
+    ],
+)
+def test_a_list_that_0_clears_is_taken(power: str, zero: str) -> None:
+    assert refusal(sent(f"b/c | {power} | w != 0", f"b/c | {zero} | w == 0")) == ""
+
+
+P, Q = 'b/p | "{w}"', 'b/q | "{r}"'
+BEND = "has another sign or scale with"
+NO_REST = "which no small power comes near to"
+
+
+@pytest.mark.parametrize(
+    ("formula", "why"),
+    [
+        ("q * (1 if w >= 0 else -1)", BEND),
+        ("q * (1 if w > 0 else -1 if w < 0 else 0)", BEND),
+        ("q * (1 if w <= 2500 else -1)", BEND),
+        ("q * (10 if w > 2500 else 1)", BEND),
+        ("q * (2 if w < 0 else 1)", BEND),
+        ("q if w != 0 else 500", NO_REST),
+        ("q if q != 0 else 300", NO_REST),
+        ("q if q != 0 or w != 0 else 437", NO_REST),
+        ("300 if w == 0 else 0 * q", "a stop is 0 Mvar, too"),
+        ("q + 500 * (w == 0)", NO_REST),
+    ],
+)
+def test_reactive_power_that_power_turns_round_or_that_0_sets_is_refused(formula: str, why: str) -> None:
+    assert why in refusal(sent(P, Q, r=formula))
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "q",
+        "q if w != 0 else 0",
+        "q if w >= 0 else 0",
+        "clip(q, -3000, 3000)",
+        "clip(q, -0.48 * abs(w), 0.48 * abs(w))",
+        "clip(q, -sqrt(max(0, 5000 ** 2 - w ** 2)), sqrt(max(0, 5000 ** 2 - w ** 2)))",
+        "q / w if w != 0 else 0",
+        "round(q / 5000 * 100)",
+    ],
+)
+def test_reactive_power_that_power_limits_is_taken(formula: str) -> None:
+    assert refusal(sent(P, Q, r=formula)) == ""
+
+
+def test_power_that_reactive_power_turns_round_or_holds_is_refused() -> None:
+    both = ('b/p | "{r}"', 'b/q | "{q}"')
+    assert BEND in refusal(sent(*both, r="w if q >= 0 else -w"))
+    assert NO_REST in refusal(sent(*both, r="w if q != 0 or w != 0 else 437"))
+    assert NO_REST in refusal(sent(*both, r="w if q != 0 else 437"))
+    assert LEAVES in refusal(sent('b/p | "{w}" | abs(q) < 500', both[1]))
+    circle = "clip(w, -sqrt(max(0, 5000 ** 2 - q ** 2)), sqrt(max(0, 5000 ** 2 - q ** 2)))"
+    assert refusal(sent(*both, r=circle)) == ""
+    factor = "1 if p_mw == 0 else p_mw / sqrt(p_mw ** 2 + q_mvar ** 2)"
+    side = "'under' if q_mvar < 0 else 'over'"
+    told = sent('b/c | { p = "{w}", pf = "{pf}", ex = "{ex}" }', pf=factor, ex=side)
+    assert refusal(told, INJECTS) == ""
+    constant = sent('b/c | { p = "{w}", q = "{r}" }', r="500").replace("{r}", "{r5}").replace("s.r]", "s.r5]")
+    assert "a stop is 0 Mvar, too" in refusal(
+        re.sub(r"\[setpoint\.values\.q\]\n(?:[^\[].*\n)*", "", constant)
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "why"),
+    [
+        (sent('b/c | { p = "{w}", soc = 10 } | w != 0', "b/c | { soc = 90 } | w == 0"), LEAVES),
+        (sent('b/c | { p = "{w}", label = "a" } | w != 0', 'b/c | { label = "b" } | w == 0'), LEAVES),
+        (sent('b/c | { p = "{w}" } | w != 0', "b/c | { limit = 0 } | w == 0"), LEAVES),
+        (sent('b/c | { p = "{w}" } | w != 0', "b/c | { pause = false } | w == 0"), LEAVES),
+        (
+            sent(
+                'b/c | { dis = "{dis}", soc = 10 } | w > 0',
+                'b/c | { chg = "{chg}", soc = 90 } | w < 0',
+                "b/c | { dis = 0, chg = 0, soc = 50 } | w == 0",
+            ),
+            LEAVES,
+        ),
+        (sent('b/x | "run" | w != 0', 'b/beat | "1" | w == 0'), LEAVES),
+    ],
+)
+def test_a_constant_that_merely_differs_is_no_mode(mapping: str, why: str) -> None:
+    assert why in refusal(mapping)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        sent('b/c | { p = "{w}", ctl = "remote" } | w != 0', 'b/c | { ctl = "hold" } | w == 0'),
+        sent('b/c | { p = "{w}", mode = 1 } | w != 0', "b/c | { mode = 3 } | w == 0"),
+        sent('b/c | { p = "{w}", on = true } | w != 0', "b/c | { on = false } | w == 0"),
+        sent('b/c | { p = "{w}" } | w != 0', "b/c | { pause = true } | w == 0"),
+        sent('b/p | "{w}" | w != 0', 'b/stop | "" | w == 0'),
+        sent('b/p | "{w}" | w != 0', 'b/p | "off" | w == 0'),
+        sent('b/c | { p = "{w}", way = "{mi}" } | w != 0', 'b/c | { way = "{mi}" } | w == 0'),
+        sent(
+            'b/c | { mode = "out", dis = "{dis}" } | w > 0',
+            'b/c | { mode = "in", chg = "{chg}" } | w < 0',
+            "b/c | { dis = 0, chg = 0 } | w == 0",
+        ),
+    ],
+)
+def test_a_constant_that_says_what_it_is_counts(mapping: str) -> None:
+    assert refusal(mapping) == ""
+
+
+@pytest.mark.parametrize(
+    ("on", "off"),
+    [
+        ('b/s | "ON"', 'b/s | "OFF"'),
+        ('b/s | "turn on"', 'b/s | "turn off"'),
+        ('b/s | "relay1:on"', 'b/s | "relay1:off"'),
+        ('b/s | "EIN"', 'b/s | "AUS"'),
+        ("b/s | { on = true }", "b/s | { on = false }"),
+        ("b/s | { enable = 1 }", "b/s | { enable = 0 }"),
+        ("b/s | { block = false }", "b/s | { block = true }"),
+        ('b/s | { cmd = "start" }', 'b/s | { cmd = "stop" }'),
+        ('b/enable | "1"', 'b/enable | "0"'),
+        ('b/turn_on | ""', 'b/turn_off | ""'),
+        ('b/s | { state = "enabled" }', 'b/s | { state = "disabled" }'),
+    ],
+)
+def test_constants_that_say_on_for_0_and_off_for_a_power_are_swapped(on: str, off: str) -> None:
+    for range_mw, far, near in (
+        (CONSUMES, "w < -1000", "w >= -1000"),
+        (INJECTS, "w > 1000", "w <= 1000"),
+    ):
+        assert refusal(sent(f"{off} | {far}", f"{on} | {near}"), range_mw) != ""
+        assert refusal(sent(f"{on} | {far}", f"{off} | {near}"), range_mw) == ""
+
+
+def test_a_switch_for_each_way_is_not_swapped() -> None:
+    each = sent(
+        'b/c | { chg_on = "{a}", dis_on = "{b}", chg = "{chg}", dis = "{dis}" }', a="w <= 0", b="w >= 0"
+    )
+    assert refusal(each) == ""
+    beside = sent('b/c | { s = "{s}", p = "{w}" }', s="'ON' if w == 0 else 'OFF'")
+    assert "0 is sent as 'ON'" in refusal(beside)
+    paused = beside.replace("{ s = ", "{ pause = ")
+    assert refusal(paused) == ""
