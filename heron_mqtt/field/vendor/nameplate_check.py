@@ -49,7 +49,8 @@ class NameplateCheck:
 
     def problems(self) -> list[str]:
         """Return why the mapping is not for the device, for people; empty: it is."""
-        return [*self._unsendable(), *self._zero_is_no_rest(), *self._confusions()]
+        found = [*self._unsendable(), *self._cut(), *self._zero_is_no_rest(), *self._confusions()]
+        return list(dict.fromkeys(found))
 
     def _unsendable(self) -> Iterator[str]:
         """Yield why no power of a sign that the device has fits into what carries it."""
@@ -69,6 +70,21 @@ class NameplateCheck:
             else:
                 if problem:
                     yield f"no power {'below' if bound < 0.0 else 'above'} 0 can be sent: {problem}"
+
+    def _cut(self) -> Iterator[str]:
+        """Yield which value has no bits for the largest power, so that it would be cut without a word."""
+        if self._is_known_later:
+            return
+        for quantity, range_mw in self._ranges.items():
+            for bound in range_mw:
+                with contextlib.suppress(MessageError):
+                    setpoint = ZERO.model_copy(update={quantity: bound})
+                    for name, number in self._values.cut_by_wrap(setpoint, self._context):
+                        bits = self._values[name].table.wrap
+                        yield (
+                            f"setpoint.values.{name}: {bound:g} {UNITS[quantity]} is {number:g}, which does "
+                            f"not fit into wrap = {bits}: give min and max, or more bits"
+                        )
 
     def _zero_is_no_rest(self) -> Iterator[str]:
         """Yield which value that is sent makes of 0 a small power.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from heron_mqtt.field.vendor.built_ins import BUILT_INS, BuiltIns
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.parameters import PLACEHOLDER, as_text
 from heron_mqtt.field.vendor.tables import Payload
+
+_LETTER = re.compile(r"(\d*)([a-zA-Z?])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ def payload_bytes(
     document = in_json(payload, values, built_ins)
     if packing is None:
         return to_json(document)
+    letters = _LETTER.findall(packing)
+    repeated = [c for count, c in letters for _ in range(1 if c in "sp" else int(count or 1)) if c != "x"]
+    for letter, value in zip(repeated, document, strict=False):
+        if letter == "?" and value not in (0, 1):
+            raise MessageError(f"{value!r} cannot be packed as ?: expected true or false, or 1 or 0")
     try:
         return struct.pack(packing, *(v.encode() if isinstance(v, str) else v for v in document))
     except (struct.error, OverflowError) as exc:

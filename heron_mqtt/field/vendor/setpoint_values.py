@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from heron_mqtt.errors import MessageError
@@ -239,6 +239,34 @@ class SetpointValue:
             raw: The quantity, or what a formula makes of it.
             power: The power that it is made of, MW; None = it is ``raw``.
         """
+        value = self._bounded(raw, power)
+        bits = self.table.wrap
+        if bits is not None:
+            half = 1 << (bits - 1)
+            value = min(max(value, -half), half - 1)
+            value += (1 << bits) if value < 0 else 0
+        return value
+
+    def cut_by_wrap(self, known: Mapping[str, Any]) -> float | None:
+        """Return the number that ``wrap`` has no bits for, and cuts; None: it fits.
+
+        Args:
+            known: The quantities of the setpoint, and what else a formula may use.
+
+        Raises:
+            MessageError: There is no such number.
+        """
+        if self.table.wrap is None:
+            return None
+        raw = known[str(self.table.quantity)] if self.formula is None else self.formula.evaluate(known)
+        if isinstance(raw, str | bool):
+            return None
+        value = self._bounded(raw, None if self.formula is None else float(known["p_mw"]))
+        half = 1 << (self.table.wrap - 1)
+        return None if -half <= value < half else value
+
+    def _bounded(self, raw: float, power: float | None) -> float:
+        """Return the number rounded and within ``min`` and ``max``; see ``number``."""
         table, value = self.table, self._scaled(raw)
         if self._decimals is not None:
             value = self._rounded(value, raw if power is None else power)
@@ -246,10 +274,6 @@ class SetpointValue:
             value = max(value, table.min)
         if table.max is not None:
             value = min(value, table.max)
-        if table.wrap is not None:
-            half = 1 << (table.wrap - 1)
-            value = min(max(value, -half), half - 1)
-            value += (1 << table.wrap) if value < 0 else 0
         return value
 
     def _digits(self, number: float) -> str:
@@ -406,6 +430,20 @@ class SetpointValues:
                 raise MessageError(f"setpoint.values.{name}: {exc}") from None
             known[name] = values[name].json
         return values
+
+    def cut_by_wrap(self, setpoint: Setpoint, context: MessageContext) -> Iterator[tuple[str, float]]:
+        """Yield the values of a setpoint that ``wrap`` has no bits for, each with its number.
+
+        Raises:
+            MessageError: As with ``render``.
+        """
+        values = self.render(setpoint, context)
+        known: dict[str, Any] = dict(context.inputs)
+        known |= {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
+        known |= {name: value.json for name, value in values.items()}
+        for name, value in self._values.items():
+            if (number := value.cut_by_wrap(known)) is not None:
+                yield name, number
 
     def quantities(self, names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
         """Return what of a setpoint these values are made of, and all values that they are made of."""
