@@ -90,6 +90,7 @@ class CommandPlaces:
         sent: For each setpoint that is tried, which of them it sends, and what stands in each text of those.
         zero: That of 0; None = it cannot be computed.
         values: The names of the mapping's values; other placeholders differ in each message.
+        fleeting: Those of them that differ in each message, too, as its number.
     """
 
     def __init__(
@@ -98,8 +99,10 @@ class CommandPlaces:
         sent: Sequence[SentTexts],
         zero: SentTexts | None,
         values: Collection[str],
+        fleeting: Collection[str] = (),
     ) -> None:
         self._values = frozenset(values)
+        self._lasting = self._values - set(fleeting)
         self._named_by: dict[tuple[str, ...], frozenset[str]] = {}
         groups: dict[tuple[str, ...], list[CommandPart]] = {}
         parts = [list(message.every()) for message in messages]
@@ -199,7 +202,7 @@ class CommandPlaces:
             if called & MODE_NAMES or not (is_address or called & COMMAND_NAMES):
                 continue
             leaves = [part.leaves[name] for part in of_group if name in part.leaves]
-            if any(isinstance(leaf, list) or placeholders([leaf]) - self._values for leaf in leaves):
+            if any(isinstance(leaf, list) or placeholders([leaf]) - self._lasting for leaf in leaves):
                 continue
             if called & {"id"} and any(len(self._names(part) & COMMAND_NAMES) for part in of_group):
                 continue  # it counts the requests

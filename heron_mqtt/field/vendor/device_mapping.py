@@ -258,7 +258,7 @@ class DeviceMapping:
         if self._writer is None or self._checked_range_mw == range_mw:
             return
         self._writer.values.bound_to(range_mw)
-        if found := NameplateCheck(self._writer, range_mw).problems():
+        if found := NameplateCheck(self._writer, range_mw, self.inputs).problems():
             raise ConfigError(*(f"{self.source}.setpoint.messages: {problem}" for problem in found))
         self._checked_range_mw = range_mw
 

@@ -48,6 +48,10 @@ class MissingValue:
     why: str
 
 
+SAMPLE_NUMBERS = (1.0, 100.0, 0.0, 10_000.0)
+"""Numbers that an input of any unit may have."""
+
+
 class InputReader:
     """Reads one input out of documents of one format.
 
@@ -115,6 +119,20 @@ class InputReader:
     def keeps_places(self) -> bool:
         """Whether a number that is missing in a list leaves a gap, so that others stay in their places."""
         return self._path is None or not self._path.closes_gaps
+
+    def sample(self, nth: int) -> Any:
+        """Return something that it may read, another each time; to look at what formulas make of it."""
+        table, number = self._table, SAMPLE_NUMBERS[nth % len(SAMPLE_NUMBERS)]
+        if table.words is not None:
+            return list(table.words.values())[nth % len(table.words)]
+        if self.kind == "boolean":
+            return nth % 2 == 1
+        if self.kind == "text":
+            return "x"
+        if table.clamp is not None:
+            low, high = table.clamp
+            number = (high, low, (low + high) / 2.0)[nth % 3]
+        return [number] * 3 if self.kind == "numbers" else number
 
     def read(self, document: Any) -> InputValue | MissingValue:
         """Return the value in a document.

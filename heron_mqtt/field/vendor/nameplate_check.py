@@ -1,31 +1,79 @@
 """Whether what a mapping sends is for a device with this nameplate: powers, and 0, told apart and sendable.
 
-All of it is computed without the device, for powers within the nameplate; what depends on inputs of the
-device, or on what is learned, is found when it is sent.
+All of it is computed without the device, for powers within the nameplate, and for some of what the device may
+say. What depends on what is learned is found when it is sent.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.command_places import CommandPlace, CommandPlaces, SentTexts
+from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.outgoing import NotExpressible
-from heron_mqtt.field.vendor.payload_filling import text_of, without_device
+from heron_mqtt.field.vendor.payload_filling import MessageContext, text_of, without_device
 from heron_mqtt.field.vendor.setpoint_writer import UNITS, ZERO, SentSetpoint, SetpointWriter
 from heron_mqtt.field.vendor.told_apart import confusions, passed_through, powers_to_try, together
 from heron_mqtt.field.vendor.told_content import REACTIVE_NAMES, ToldContent, tokens
-from heron_mqtt.field.vendor.told_sizes import Effects, bent_by_other, named, sizes_in
+from heron_mqtt.field.vendor.told_sizes import Effects, bent_by_other, moved_rest, named, sizes_in
 from heron_mqtt.field.vendor.told_switches import swapped
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
 NEAR_REST = (0.02, 0.05)  # of the largest power
 BESIDE = (0.1, 0.6)  # of the largest active power: so much beside reactive power, and all of it
+MIXED = {"lease_s": (1.0, 2.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0), "seq": (0.0, 1.0, 2.0, 100.0, 65_535.0)}
+"""What formulas may use beside a power, and what it is tried with."""
+SAMPLES = 4
+"""So many times it is tried what the device may say."""
+
+
+class PowerSeries(NamedTuple):
+    """Sizes of a power that are tried, all with the same beside it.
+
+    Attributes:
+        quantity: p_mw or q_mvar.
+        other: What is beside it: the other one, lease_s, seq, or the inputs of the device.
+        beside: How much of that, MW, Mvar or s; of inputs, which sample.
+    """
+
+    quantity: str
+    other: str
+    beside: float
+
+    @property
+    def is_of_power(self) -> bool:
+        """Whether a power is beside it."""
+        return self.other in UNITS
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether something that the device says is beside it."""
+        return self.other == "inputs"
+
+    @property
+    def beside_shown(self) -> str:
+        """What is beside it, for people."""
+        if self.is_measured:
+            return "other inputs of the device"
+        unit = UNITS.get(self.other)
+        return f"{self.other} = {self.beside:g}" if unit is None else f"{self.beside + 0.0:g} {unit}"
+
+    @property
+    def shown(self) -> str:
+        """Its unit, and what is beside it, for people."""
+        unit = UNITS[self.quantity]
+        return f"{unit} (with {self.beside_shown})" if self.beside or not self.is_of_power else unit
+
+
+ALONE = PowerSeries("p_mw", "q_mvar", 0.0)
 
 
 class NameplateCheck:
@@ -34,9 +82,12 @@ class NameplateCheck:
     Args:
         writer: Makes the messages.
         range_mw: From the lowest to the highest power of the device, MW, positive = injected.
+        inputs: What the device says, which formulas may use.
     """
 
-    def __init__(self, writer: SetpointWriter, range_mw: tuple[float, float]) -> None:
+    def __init__(
+        self, writer: SetpointWriter, range_mw: tuple[float, float], inputs: Mapping[str, InputReader]
+    ) -> None:
         self._writer = writer
         self._messages, self._values, self._powers = writer.messages, writer.values, writer.powers
         self._range_mw = range_mw
@@ -44,7 +95,8 @@ class NameplateCheck:
         if "q_mvar" in writer.quantities:
             largest = max(map(abs, range_mw))
             self._ranges["q_mvar"] = (-largest, largest)
-        self._context = without_device()
+        self._inputs = inputs
+        self._context = self._context_of(0)
         self._is_known_later = writer.waits_for_device(writer.messages)
 
     def problems(self) -> list[str]:
@@ -127,81 +179,101 @@ class NameplateCheck:
         """Return which powers of the device, and 0, the messages do not tell apart.
 
         Reactive power is tried up to the largest of them, Mvar; each of the two without the other and with
-        the most of it of either sign. What depends on inputs of the device is left out.
+        some of it of either sign. Where formulas use the lease, the number of the setpoint or inputs of the
+        device beside a power, several of them are tried.
         """
-        asked = {("p_mw", 0.0): powers_to_try(self._range_mw)}
-        if "q_mvar" in self._ranges:
-            largest = self._ranges["q_mvar"][1]
-            sizes = powers_to_try(self._ranges["q_mvar"])
-            beside = {part * bound for bound in self._range_mw for part in (0.0, *BESIDE, 1.0)}
-            asked |= {("q_mvar", p_mw): sizes for p_mw in sorted(beside, key=abs)}
-            asked |= {("p_mw", q_mvar): powers_to_try(self._range_mw) for q_mvar in (-largest, largest)}
-        sent = {series: self._each_sent(*series, [0.0, *sizes]) for series, sizes in asked.items()}
+        asked = {series: powers_to_try(self._ranges[series.quantity]) for series in self._series()}
+        sent = {series: self._each_sent(series, [0.0, *sizes]) for series, sizes in asked.items()}
         texts = {series: {p: _texts_of(one) for p, one in each.items()} for series, each in sent.items()}
         every = [one for each in texts.values() for one in each.values()]
-        at_0 = texts["p_mw", 0.0].get(0.0)
-        places = CommandPlaces([m.command for m in self._messages], every, at_0, self._values.names)
+        at_0 = texts[ALONE].get(0.0)
+        fleeting = [name for name in self._values.names if self._values[name].is_fleeting]
+        commands = [m.command for m in self._messages]
+        places = CommandPlaces(commands, every, at_0, self._values.names, fleeting)
         told = {series: self._told(of_sizes, places) for series, of_sizes in sent.items()}
-        zero = told["p_mw", 0.0].get(0.0)
+        zero = told[ALONE].get(0.0)
         if zero is None:
             return []
         return list(dict.fromkeys(self._of_series(told, together(zero), self._words_of_zero())))
 
+    def _series(self) -> Iterator[PowerSeries]:
+        """Yield what is tried: each quantity alone, and beside what else its messages are made of."""
+        yield ALONE
+        if "q_mvar" in self._ranges:
+            beside = {part * bound for bound in self._range_mw for part in (0.0, *BESIDE, 1.0)}
+            yield from (PowerSeries("q_mvar", "p_mw", p_mw) for p_mw in sorted(beside, key=abs))
+            yield from (PowerSeries("p_mw", "q_mvar", q_mvar) for q_mvar in self._ranges["q_mvar"])
+        for name, tried in MIXED.items():
+            if name in self._writer.mixed_with_power:
+                yield from (PowerSeries(q, name, each) for q in self._ranges for each in tried)
+        if self._values.measured_by(self._values.names):
+            yield from (PowerSeries(q, "inputs", nth) for q in self._ranges for nth in range(1, SAMPLES))
+
     def _of_series(
         self,
-        told: Mapping[tuple[str, float], Mapping[float, Sequence[Effects]]],
+        told: Mapping[PowerSeries, Mapping[float, Sequence[Effects]]],
         zero: Effects,
         words: Sequence[Scalar],
     ) -> Iterator[str]:
         """Yield the same, given what is told: what 0 of both sets, and its words."""
         whole = {series: {p: together(r) for p, r in of_sizes.items()} for series, of_sizes in told.items()}
-        sizes_of = {quantity: frozenset[Any]() for quantity, _ in whole}
+        sizes_of = {quantity: frozenset[Any]() for quantity in self._ranges}
         ever: dict[str, list[Effects]] = {quantity: [] for quantity in sizes_of}
-        for (quantity, _), every in whole.items():
-            sizes_of[quantity] |= sizes_in(every)
-            ever[quantity] += [effects for size, effects in every.items() if size and effects != zero]
+        for series, every in whole.items():
+            sizes_of[series.quantity] |= sizes_in(every)
+            ever[series.quantity] += [effects for size, effects in every.items() if size and effects != zero]
         sizes = frozenset[Any]().union(*sizes_of.values())
-        yield from swapped(whole["p_mw", 0.0], zero, [b for b in self._range_mw if b], sizes)
+        yield from swapped(whole[ALONE], zero, [b for b in self._range_mw if b], sizes)
         yield from self._bent(whole, sizes_of)
         for place, content in zero.items():
             is_reactive = tokens(content.name) & REACTIVE_NAMES
             if is_reactive and any(content.numbers) and place not in sizes:
                 yield f"0 is sent with {named(place)} = {content}: a stop is 0 Mvar, too"
-        for (quantity, beside), every in whole.items():
-            unit, other = UNITS[quantity], _other_unit(quantity)
-            shown = f"{unit} (with {beside:g} {other})" if beside else unit
+        for series, every in whole.items():
+            quantity, is_alone = series.quantity, series == ALONE
             zero_here = every.get(0.0, zero)
-            told_as_0 = zero_here if beside else None  # with a power beside it, which is then the same
+            told_as_0 = None if is_alone else zero_here  # with something beside it, which is then the same
             each = {size: effects for size, effects in every.items() if size and effects != told_as_0}
-            of_words = words if quantity == "p_mw" and not beside else ()
-            for its_zero in (zero, zero_here) if beside else (zero,):
+            at_0 = (zero,) if is_alone else (zero_here,) if series.is_measured else (zero, zero_here)
+            for its_zero in at_0:
                 yield from confusions(
                     each,
                     its_zero,
-                    of_words,
-                    unit=shown,
+                    words if is_alone else (),
+                    unit=series.shown,
                     sizes=sizes,
                     own_sizes=sizes_of[quantity],
                     ever=ever[quantity],
                     mixed=sizes_of.get("q_mvar" if quantity == "p_mw" else "p_mw", ()),
                 )
-            requests = {p: r for p, r in told[quantity, beside].items() if p}
-            yield from passed_through(requests, zero_here, unit=shown)
+            if not series.is_of_power and (moved := moved_rest(each, zero, zero_here)) is not None:
+                place, one, other = moved
+                yield (
+                    f"0 is sent as {one} and, with {series.beside_shown}, as {other} ({named(place)}): a "
+                    "stop has to be the same whatever else a formula uses"
+                )
+            requests = {p: r for p, r in told[series].items() if p}
+            yield from passed_through(requests, zero_here, unit=series.shown)
 
     def _bent(
         self,
-        told: Mapping[tuple[str, float], Mapping[float, Effects]],
+        told: Mapping[PowerSeries, Mapping[float, Effects]],
         sizes_of: Mapping[str, frozenset[Any]],
     ) -> Iterator[str]:
-        """Yield where active power changes the sign or the scale of reactive power, or the reverse."""
+        """Yield where what stands beside a power changes its sign or its scale."""
         largest = max(map(abs, self._range_mw))
-        for quantity, sizes in sizes_of.items():
-            of_it = {beside: each for (name, beside), each in told.items() if name == quantity}
-            if (bent := bent_by_other(of_it, sizes, largest)) is not None:
-                place, one, other = bent
+        for quantity, other in product(self._ranges, (*self._ranges, *MIXED)):
+            of_it = {
+                series.beside: each
+                for series, each in told.items()
+                if series.quantity == quantity and series.other == other
+            }
+            if (bent := bent_by_other(of_it, sizes_of[quantity], largest)) is not None:
+                place, *both = bent
+                one, two = (PowerSeries(quantity, other, beside).beside_shown for beside in both)
                 yield (
-                    f"{named(place)}: what is made of {UNITS[quantity]} has another sign or scale with "
-                    f"{one:g} {_other_unit(quantity)} than with {other:g} {_other_unit(quantity)}"
+                    f"{named(place)}: what is made of {UNITS[quantity]} has another sign or scale with {one} "
+                    f"than with {two}"
                 )
 
     def _told(
@@ -214,14 +286,21 @@ class NameplateCheck:
                 found[size] = self._requests(one, places)
         return found
 
-    def _each_sent(self, quantity: str, beside: float, sizes: Sequence[float]) -> dict[float, SentSetpoint]:
-        """Return what is sent for each size of a quantity, MW or Mvar, beside one of the other, if it can."""
-        other = "q_mvar" if quantity == "p_mw" else "p_mw"
+    def _each_sent(self, series: PowerSeries, sizes: Sequence[float]) -> dict[float, SentSetpoint]:
+        """Return what is sent for each size of a quantity, MW or Mvar, if it can be computed."""
+        context, beside = self._context, {series.other: series.beside}
+        if series.is_measured:
+            context, beside = self._context_of(int(series.beside)), {}
         found: dict[float, SentSetpoint] = {}
         for size in sizes:
             with contextlib.suppress(MessageError):
-                found[size] = self._sent(ZERO.model_copy(update={other: beside, quantity: size}))
+                setpoint = ZERO.model_copy(update={**beside, series.quantity: size})
+                found[size] = self._writer.sent(setpoint, context)
         return found
+
+    def _context_of(self, nth: int) -> MessageContext:
+        """Return what the device may have said, another each time."""
+        return replace(without_device(), inputs={n: each.sample(nth) for n, each in self._inputs.items()})
 
     def _words_of_zero(self) -> list[Scalar]:
         """Return the words that 0 is sent as, without those that say off."""
@@ -248,10 +327,6 @@ class NameplateCheck:
 
     def _of(self, quantity: str, size: float) -> SentSetpoint:
         return self._sent(ZERO.model_copy(update={quantity: size}))
-
-
-def _other_unit(quantity: str) -> str:
-    return UNITS["q_mvar" if quantity == "p_mw" else "p_mw"]
 
 
 def _texts_of(sent: SentSetpoint) -> SentTexts:

@@ -118,6 +118,13 @@ class SetpointMessage:
             if step is not None:
                 yield whole[1], step
 
+    @property
+    def when_names(self) -> frozenset[str]:
+        """The quantities by which it is decided whether it is sent."""
+        formula = () if self._formula is None else self._formula.names
+        made_of = (self._values[n].made_of for n in (*formula, *self._when) if n in self._values.names)
+        return frozenset(formula).union(*made_of) & set(QUANTITIES)
+
     def carries(self, powers: Collection[str]) -> bool:
         """Whether one of these values stands in it."""
         return bool(self.sent & set(powers))

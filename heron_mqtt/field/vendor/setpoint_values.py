@@ -6,6 +6,7 @@ import base64
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from heron_mqtt.errors import MessageError
@@ -25,6 +26,9 @@ from heron_mqtt.field.vendor.units import per_si
 from heron_mqtt.messages import Setpoint
 
 QUANTITIES = ("p_mw", "q_mvar", "lease_s", "seq")
+LONGEST_LEASE_S = 86_400.0
+KnownFor = Callable[[Mapping[str, float]], Mapping[str, Any]]
+"""Returns what formulas may use for the same setpoint with some quantities changed."""
 
 
 class SetpointValue:
@@ -60,21 +64,17 @@ class SetpointValue:
         self._decimals = 0 if table.quantity == "seq" else table.decimals
         self._ends: dict[float, float] = {}  # of the nameplate, and 0, by the sign of the power
         self._least: float | None = None  # that a lease may become; None: where it is rounded, one step
+        self._largest: tuple[float, float] | None = None
 
-    def bound_to(self, largest: tuple[float, float], known_at: Callable[[float], Mapping[str, Any]]) -> None:
-        """Let rounding not lead beyond the nameplate: the lowest and the highest of the quantity.
+    def bound_to(self, largest: tuple[float, float]) -> None:
+        """Let rounding not lead beyond the nameplate: the lowest and the highest of the quantity, MW or Mvar.
 
-        A formula of the power alone is bounded by what it makes of them.
-
-        Args:
-            largest: The lowest and the highest, MW or Mvar.
-            known_at: Returns what a formula may use at a power, MW.
+        A formula is bounded by what it makes of them, with all else that it uses as it is then.
         """
-        for sign, raw in zip((-1.0, 1.0, 0.0), (*largest, 0.0), strict=True):
-            with contextlib.suppress(MessageError):  # it has none there; said where it is sent
-                number = raw if self.formula is None else self.formula.evaluate(known_at(raw))
-                if not isinstance(number, str | bool):
-                    self._ends[sign] = self._scaled(number)
+        self._largest = largest
+        if self.formula is None:
+            for sign, raw in zip((-1.0, 1.0, 0.0), (*largest, 0.0), strict=True):
+                self._ends[sign] = self._scaled(raw)
 
     def at_least(self, step: float) -> None:
         """Let a lease not be less than a step of the integer that holds it."""
@@ -108,21 +108,24 @@ class SetpointValue:
         return self.table.quantity in {"seq", "lease_s", "uid"}
 
     @property
-    def is_of_power_alone(self) -> bool:
-        """Whether its formula is one of the power and nothing else, or of values that are."""
-        return self.formula is not None and self.made_of == {"p_mw"}
+    def size_of(self) -> str | None:
+        """The power that it is made of, p_mw or q_mvar; None: neither."""
+        return next((name for name in ("p_mw", "q_mvar") if name in self.made_of), None)
 
     @property
     def is_lease(self) -> bool:
         """Whether it is the lease, as it is, or by a formula of it alone or of values that are."""
         return self.made_of == {"lease_s"}
 
-    def render(self, setpoint: Setpoint, known: Mapping[str, Any]) -> RenderedValue:
+    def render(
+        self, setpoint: Setpoint, known: Mapping[str, Any], known_for: KnownFor | None = None
+    ) -> RenderedValue:
         """Return the value.
 
         Args:
             setpoint: What it is a value of.
             known: What a formula may use: values before this one, inputs, quantities of the setpoint.
+            known_for: Returns the same for another setpoint; None = it is not bounded by that.
 
         Raises:
             MessageError: It is not finite, or its formula has none.
@@ -137,8 +140,11 @@ class SetpointValue:
             raw = self.formula.evaluate(known)
             if isinstance(raw, str | bool):
                 return RenderedValue(raw, as_text(raw))
-        number = self.number(raw, setpoint.p_mw if self.formula is not None else None)
-        if self.is_lease and setpoint.lease_s > 0.0:
+        power = None
+        if self.formula is not None:
+            power = float(getattr(setpoint, self.size_of or "p_mw") or 0.0)
+        number = self.number(raw, power, self._ends_here(raw, known_for))
+        if setpoint.lease_s > 0.0 and (self.is_lease or self._is_timer(number, setpoint, known_for)):
             number = self._lasting(number)
         if table.words is None:
             return RenderedValue(as_number(number, self._decimals), self._digits(number))
@@ -202,7 +208,7 @@ class SetpointValue:
     def _meant(self, raw: float) -> float:
         value = self._unscaled(raw)
         if self.table.decimals is not None and self.table.table is None:
-            return self._rounded(value, raw)
+            return self._rounded(value, raw, self._ends)
         return value
 
     def _scaled(self, raw: float) -> float:
@@ -215,16 +221,59 @@ class SetpointValue:
             value = interpolated(value, table.table)
         return value
 
-    def _rounded(self, value: float, power: float) -> float:
+    def _rounded(self, value: float, power: float, ends: Mapping[float, float]) -> float:
         """Return it rounded; where the nameplate is known, not beyond its end on the side of the power."""
         assert self._decimals is not None
         if self.table.rounding == "toward_zero":
             return rounded(value, self._decimals, toward_zero=True)
         signs = {0.0, math.copysign(1.0, power)} if power else {-1.0, 0.0, 1.0}
-        if not signs <= self._ends.keys():
+        if not signs <= ends.keys():
             return rounded(value, self._decimals, toward_zero=False)
-        ends = [self._ends[sign] for sign in signs]
-        return rounded_within(value, self._decimals, min(ends), max(ends))
+        found = [ends[sign] for sign in signs]
+        return rounded_within(value, self._decimals, min(found), max(found))
+
+    def _ends_here(self, raw: float, known_for: KnownFor | None) -> Mapping[float, float]:
+        """Return what it makes of the ends of the nameplate, and of 0; a formula, with all else as it is."""
+        if self.formula is None:
+            return self._ends
+        ends: dict[float, float] = {}
+        if known_for is None or self._largest is None or self._decimals is None or self.size_of is None:
+            return ends
+        if rounded(value := self._scaled(raw), self._decimals, toward_zero=False) == value:
+            return ends
+        for sign, end in zip((-1.0, 1.0, 0.0), (*self._largest, 0.0), strict=True):
+            with contextlib.suppress(MessageError):  # it has none there; said where it is sent
+                ends[sign] = self._scaled(self._evaluated(known_for({self.size_of: end})))
+        return ends
+
+    def _is_timer(self, number: float, setpoint: Setpoint, known_for: KnownFor | None) -> bool:
+        """Whether it grows with the lease, and not with the power: a timer that may be off at rest.
+
+        What has the size of the power, too, as an energy, is none.
+        """
+        if known_for is None or self.formula is None or "lease_s" not in self.made_of or number < 0.0:
+            return False
+        if self._lasting(number) == number:
+            return False
+        half = {name: 0.5 * float(getattr(setpoint, name) or 0.0) for name in ("p_mw", "q_mvar")}
+        long: dict[str, float] = {"lease_s": LONGEST_LEASE_S}
+        try:
+            at_length, of_half = (self._evaluated(known_for(each)) for each in (long, {**long, **half}))
+        except MessageError:
+            return False
+        return self._scaled(at_length) > number and at_length == of_half
+
+    def _evaluated(self, known: Mapping[str, Any]) -> float:
+        """Return the number that the formula comes to.
+
+        Raises:
+            MessageError: There is none.
+        """
+        assert self.formula is not None
+        found = self.formula.evaluate(known)
+        if isinstance(found, str | bool):
+            raise MessageError(f"{self.formula.text}: {found!r} is no number")
+        return found
 
     def _lasting(self, number: float) -> float:
         """Return the number of a lease so that what it becomes is not 0: a timer of 0 is none."""
@@ -232,14 +281,17 @@ class SetpointValue:
             return number or 10.0 ** -(self._decimals or 0)
         return max(number, self._least)
 
-    def number(self, raw: float, power: float | None = None) -> float:
+    def number(
+        self, raw: float, power: float | None = None, ends: Mapping[float, float] | None = None
+    ) -> float:
         """Return the vendor's number of a quantity, rounded and within ``min`` and ``max``.
 
         Args:
             raw: The quantity, or what a formula makes of it.
             power: The power that it is made of, MW; None = it is ``raw``.
+            ends: What it is at the ends of the nameplate, and at 0, by sign; None = as a quantity is there.
         """
-        value = self._bounded(raw, power)
+        value = self._bounded(raw, power, self._ends if ends is None else ends)
         bits = self.table.wrap
         if bits is not None:
             half = 1 << (bits - 1)
@@ -261,15 +313,15 @@ class SetpointValue:
         raw = known[str(self.table.quantity)] if self.formula is None else self.formula.evaluate(known)
         if isinstance(raw, str | bool):
             return None
-        value = self._bounded(raw, None if self.formula is None else float(known["p_mw"]))
+        value = self._bounded(raw, None if self.formula is None else float(known["p_mw"]), self._ends)
         half = 1 << (self.table.wrap - 1)
         return None if -half <= value < half else value
 
-    def _bounded(self, raw: float, power: float | None) -> float:
+    def _bounded(self, raw: float, power: float | None, ends: Mapping[float, float]) -> float:
         """Return the number rounded and within ``min`` and ``max``; see ``number``."""
         table, value = self.table, self._scaled(raw)
         if self._decimals is not None:
-            value = self._rounded(value, raw if power is None else power)
+            value = self._rounded(value, raw if power is None else power, ends)
         if table.min is not None:
             value = max(value, table.min)
         if table.max is not None:
@@ -315,16 +367,21 @@ class SetpointValues:
         """Let rounding of powers not lead beyond the nameplate, MW, or as many Mvar of either sign."""
         largest = max(map(abs, range_mw))
         for value in self._values.values():
-            if value.table.quantity == "p_mw" or value.is_of_power_alone:
-                value.bound_to(range_mw, self._known_at)
-            elif value.table.quantity == "q_mvar":
-                value.bound_to((-largest, largest), self._known_at)
+            if value.size_of == "p_mw":
+                value.bound_to(range_mw)
+            elif value.size_of == "q_mvar":
+                value.bound_to((-largest, largest))
 
-    def _known_at(self, p_mw: float) -> dict[str, Any]:
-        """Return what formulas of the power alone may use at a power, MW."""
-        setpoint = Setpoint(p_mw=p_mw, lease_s=1.0)
-        values = self.render(setpoint, without_device(), in_part=True)
-        return {"p_mw": p_mw, **{name: value.json for name, value in values.items()}}
+    def _known_for(self, setpoint: Setpoint, context: MessageContext) -> KnownFor:
+        """Return what gives all that formulas may use for a setpoint that differs in some quantities."""
+
+        def known(changed: Mapping[str, float]) -> dict[str, Any]:
+            other = setpoint.model_copy(update=dict(changed))
+            inputs = replace(without_device(), inputs=context.inputs)
+            values = self.render(other, inputs, in_part=True, is_bounded=False)
+            return {**_told_by(other, context), **{name: value.json for name, value in values.items()}}
+
+        return known
 
     def lasting(self, names: Iterable[str]) -> list[str]:
         """Return the values by which two messages differ in what they mean; of packed bytes those in them."""
@@ -340,6 +397,13 @@ class SetpointValues:
             found.add(name)
             waiting += self._values[name].packed & self._values.keys()
         return frozenset(found)
+
+    @property
+    def mixed_with_power(self) -> frozenset[str]:
+        """The quantities, and inputs, that are used beside a power by a value that is made of both."""
+        powers = {"p_mw", "q_mvar"}
+        mixed = (v.made_of - powers for v in self._values.values() if v.made_of & powers)
+        return frozenset[str]().union(*mixed)
 
     @property
     def formula_names(self) -> frozenset[str]:
@@ -403,16 +467,26 @@ class SetpointValues:
         return found
 
     def render(
-        self, setpoint: Setpoint, context: MessageContext, *, in_part: bool = False
+        self,
+        setpoint: Setpoint,
+        context: MessageContext,
+        *,
+        in_part: bool = False,
+        is_bounded: bool = True,
     ) -> dict[str, RenderedValue]:
-        """Return every value of a setpoint; ``in_part``: without those that cannot be computed.
+        """Return every value of a setpoint.
+
+        Args:
+            setpoint: The setpoint.
+            context: What else formulas may use.
+            in_part: Leave out those that cannot be computed.
+            is_bounded: Let formulas not be rounded beyond the nameplate, nor timers to 0.
 
         Raises:
             MessageError: One is not finite, or its formula has none.
         """
-        # p_mw is what is wanted, also where the device's own p_mw is a field of its telemetry.
-        known: dict[str, Any] = dict(context.inputs)
-        known |= {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
+        known = _told_by(setpoint, context)
+        known_for = self._known_for(setpoint, context) if is_bounded else None
         values: dict[str, RenderedValue] = {}
         for name, value in self._values.items():
             try:
@@ -422,7 +496,7 @@ class SetpointValues:
                 elif value.table.pack is not None:
                     values[name] = value.packed_text(values, context.built_ins)
                 else:
-                    values[name] = value.render(setpoint, known)
+                    values[name] = value.render(setpoint, known, known_for)
             except MessageError as exc:
                 if in_part:
                     known.pop(name, None)  # nor what an input of that name is
@@ -438,8 +512,7 @@ class SetpointValues:
             MessageError: As with ``render``.
         """
         values = self.render(setpoint, context)
-        known: dict[str, Any] = dict(context.inputs)
-        known |= {name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}
+        known = _told_by(setpoint, context)
         known |= {name: value.json for name, value in values.items()}
         for name, value in self._values.items():
             if (number := value.cut_by_wrap(known)) is not None:
@@ -461,3 +534,11 @@ class SetpointValues:
             used |= more
             waiting += more
         return frozenset(quantities), frozenset(used & self._values.keys())
+
+
+def _told_by(setpoint: Setpoint, context: MessageContext) -> dict[str, Any]:
+    """Return what formulas may use besides other values.
+
+    p_mw is what is wanted, also where the device's own p_mw is a field of its telemetry.
+    """
+    return {**context.inputs, **{name: float(getattr(setpoint, name) or 0.0) for name in QUANTITIES}}

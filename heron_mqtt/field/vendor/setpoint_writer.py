@@ -106,6 +106,11 @@ class SetpointWriter:
         return self.values.quantities(name for m in self.messages for name in m.sent)[1]
 
     @property
+    def mixed_with_power(self) -> frozenset[str]:
+        """What formulas of values and of ``when`` use beside a power: quantities."""
+        return self.values.mixed_with_power | frozenset(n for m in self.messages for n in m.when_names)
+
+    @property
     def has_release(self) -> bool:
         """Whether there are messages that hand the device back."""
         return bool(self._releases)

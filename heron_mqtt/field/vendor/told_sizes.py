@@ -74,13 +74,36 @@ def _numbers_of_side(
     return [each.numbers for each in told if each.shape == content.shape]
 
 
+def _turns(numbers: Sequence[float]) -> bool | None:
+    """Whether numbers rise and fall; None: they do neither."""
+    steps = [b - a for a, b in pairwise(numbers)]
+    rises, falls = any(s > 0.0 for s in steps), any(s < 0.0 for s in steps)
+    return (rises and falls) if rises or falls else None
+
+
 def _is_beyond(numbers: Sequence[float], at_0: float) -> bool:
     """Whether the number of 0 is not where the numbers of rising powers begin."""
-    steps = [b - a for a, b in pairwise(numbers)]
-    only_rises, only_falls = all(s >= 0.0 for s in steps), all(s <= 0.0 for s in steps)
-    if only_rises == only_falls:
+    if _turns(numbers) is not False:
         return False
     return (at_0 - numbers[0]) * (numbers[-1] - numbers[0]) > 0.0
+
+
+def moved_rest(
+    driving: Mapping[float, Effects], zero: Effects, zero_here: Effects
+) -> tuple[Any, ToldContent, ToldContent] | None:
+    """Return a place with the size of a power where a 0 sets another number than another 0, and both.
+
+    Args:
+        driving: What each power sets, MW or Mvar.
+        zero: What 0 sets.
+        zero_here: What it sets with something else beside it.
+    """
+    for place in sorted(sizes_in(driving) & zero.keys() & zero_here.keys(), key=named):
+        rows = [_numbers_of_side(driving, place, zero_here[place], side) for side in (1.0, -1.0)]
+        is_size = all(_turns(column) is False for row in rows for column in zip(*row, strict=False))
+        if is_size and zero[place].numbers != zero_here[place].numbers:
+            return place, zero[place], zero_here[place]
+    return None
 
 
 def bent_by_other(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 
@@ -9,6 +10,8 @@ import pytest
 
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.field.vendor.mapping import load_mapping
+from heron_mqtt.field.vendor.outgoing import Outgoing
+from heron_mqtt.messages import Setpoint
 
 BOTH, INJECTS, CONSUMES = (-0.005, 0.005), (0.0, 0.005), (-0.005, 0.0)
 READ = """
@@ -326,3 +329,109 @@ def test_a_power_is_no_boolean_of_packed_bytes() -> None:
     assert refusal(with_struct(beside, ">?Bh")) == ""
     within = sent('b/c | { bytes = "{b}" }', b='pack = ["{w}"]\nstruct = ">?"\nbytes = "hex"')
     assert "cannot be packed as ?" in refusal(within)
+
+
+def with_inputs(mapping: str, **tables: str) -> str:
+    """Return a mapping that reads inputs, too."""
+    given = "".join(f"inputs.{name} = {{ path = '{name}'{more} }}\n" for name, more in tables.items())
+    return mapping.replace("[setpoint]\n", f"{given}[setpoint]\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("formula", "inputs"),
+    [
+        ("w + 500 * (level > 50)", {"level": ""}),
+        ("w + 500 * (level > 50)", {"level": ", clamp = [0, 100]"}),
+        ("w - load", {"load": ""}),
+        ("w if hot else 437 + w", {"hot": ", type = 'boolean'"}),
+        ("w + kind", {"kind": ", words = { A = 0, B = 700 }"}),
+        ("w + seq % 2", {}),
+        ("w + 500 * (lease_s > 30)", {}),
+    ],
+)
+def test_a_0_that_depends_on_what_else_a_formula_uses_is_refused(
+    formula: str, inputs: dict[str, str]
+) -> None:
+    mapping = with_inputs(sent('b/c | { p = "{v}" }', v=formula), **inputs)
+    assert "stop has to be the same whatever else a formula uses" in refusal(mapping)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["w if lease_s > 2 else -w", "w * (1 if lease_s > 20 else 10)", "w * (1 if seq > 1 else -1)"],
+)
+def test_a_power_that_the_lease_or_a_number_turns_round_is_refused(formula: str) -> None:
+    assert BEND in refusal(sent('b/c | { p = "{v}" }', v=formula))
+
+
+def test_a_0_that_is_not_sent_for_a_short_lease_is_refused() -> None:
+    on = 'b/on | "1"'
+    assert LEAVES in refusal(sent('b/p | "{w}" | lease_s > 5', on))
+    assert LEAVES in refusal(sent('b/c | { p = "{w}" } | lease_s < 3000', "b/c | { beat = 1 }"))
+
+
+@pytest.mark.parametrize(
+    ("formula", "inputs"),
+    [
+        ("clip(w, -most, most)", {"most": ""}),
+        ("max(0, w) / volts", {"volts": ""}),
+        ("w * level / 100", {"level": ", clamp = [0, 100]"}),
+        ("0 if level < 10 and w > 0 else w", {"level": ""}),
+        ("w * lease_s / 3600", {}),
+        ("w if lease_s > 2 else 0", {}),
+    ],
+)
+def test_what_limits_a_power_by_something_else_is_taken(formula: str, inputs: dict[str, str]) -> None:
+    assert refusal(with_inputs(sent('b/c | { p = "{v}" }', v=formula), **inputs)) == ""
+
+
+def test_a_checksum_over_power_and_number_and_texts_of_the_device_are_taken() -> None:
+    summed = sent(
+        'b/c | { p = "{w}", n = "{n}", crc = "{c}" }', n='quantity = "seq"', c="(w * 7 + seq + 13) % 256"
+    )
+    assert refusal(summed) == ""
+    kept = with_inputs(sent('b/c | "{w};{others}"', others="rest"), rest=", type = 'text'")
+    assert refusal(kept) == ""
+    left = sent('b/c | "p={w}" | w != 0', 'b/c | "x={others}"', others="rest")
+    assert LEAVES in refusal(with_inputs(left, rest=", type = 'text'"))
+
+
+def payloads(mapping: str, range_mw: tuple[float, float], **setpoint: float) -> list[bytes]:
+    """Return what a mapping sends for a setpoint, within a nameplate, MW."""
+    made = load_mapping(tomllib.loads(mapping), agent="MG1", device="ess", source="mine")
+    made.check_range(range_mw)
+    return [each.payload for each in made.encode(Setpoint(**setpoint)) if isinstance(each, Outgoing)]
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "floor(lease_s / 60) if p_mw != 0 else 0",
+        "floor(lease_s / 60) * (p_mw != 0)",
+        "max(0, lease_s - 10) if p_mw != 0 else 0",
+    ],
+)
+def test_a_timer_that_is_off_at_rest_is_not_off_for_a_short_lease(formula: str) -> None:
+    mapping = sent('b/c | { p = "{w}", t = "{t}" }', t=formula)
+    for p_mw in (0.003, -0.003):
+        [told] = payloads(mapping, BOTH, p_mw=p_mw, lease_s=6.0)
+        assert json.loads(told)["t"] == 1.0
+    for lease_s in (6.0, 600.0):
+        [told] = payloads(mapping, BOTH, p_mw=0.0, lease_s=lease_s)
+        assert json.loads(told)["t"] == 0.0
+    energy = sent('b/c | { p = "{w}", wh = "{e}" }', e="floor(w * lease_s / 3600)")
+    [told] = payloads(energy, BOTH, p_mw=0.003, lease_s=1.0)
+    assert json.loads(told)["wh"] == 0.0
+
+
+def test_a_formula_of_power_and_something_else_is_not_rounded_beyond_the_nameplate() -> None:
+    for formula in ("w / 1000 * (lease_s > 0)", "w / 1000 + 0 * q_mvar"):
+        mapping = sent('b/c | { p = "{k}" }', k=formula).replace(f'"{formula}"', f'"{formula}"\ndecimals = 0')
+        for p_mw in (0.0056, -0.0056):
+            [told] = payloads(mapping, (-0.0056, 0.0056), p_mw=p_mw, lease_s=60.0)
+            assert json.loads(told)["p"] == 5e3 * p_mw / 0.0056 / 1e3
+    reactive = sent('b/c | { p = "{w}", r = "{k}" }', k="q_mvar * 1000").replace(
+        '1000"', '1000"\ndecimals = 0'
+    )
+    [told] = payloads(reactive, (-0.0056, 0.0056), p_mw=0.0, q_mvar=-0.0056, lease_s=60.0)
+    assert json.loads(told)["r"] == -5
