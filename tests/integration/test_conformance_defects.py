@@ -33,9 +33,14 @@ def bench(defect: str, folder: Path) -> AbstractContextManager[ConformanceBench]
     """Start one changed device on a bench of its own."""
     folder = folder / defect.replace(" ", "-")
     folder.mkdir()
-    script = write_broken((DEFECTS | ALLOWED | MISWRITTEN)[defect], folder)
-    command = [word.replace("{script}", str(script)) for word in COMMAND]
-    return bench_of(ConformanceOptions("MG1/ess", command=command, within_s=10.0), None)
+    changed = (DEFECTS | ALLOWED | MISWRITTEN)[defect]
+    command = [word.replace("{script}", str(write_broken(changed, folder))) for word in COMMAND]
+    ramp = changed.ramp_mw_per_s
+    settle_s = 0.0 if ramp is None else 5.0
+    options = ConformanceOptions(
+        "MG1/ess", command=command, within_s=10.0, settle_s=settle_s, ramp_mw_per_s=ramp
+    )
+    return bench_of(options, None)
 
 
 def examine(defect: str, folder: Path, only: Collection[str] | None) -> ConformanceResult:

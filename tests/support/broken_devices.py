@@ -16,14 +16,21 @@ class Defect:
     Attributes:
         promise: The one that it breaks, and that must fail.
         changes: What stands in the good program, and in the broken one.
+        ramp_mw_per_s: How fast its power changes, MW/s; None = at once.
     """
 
     promise: str
     changes: tuple[tuple[str, str], ...]
+    ramp_mw_per_s: float | None = None
+
+
+def pairs(*changes: str) -> tuple[tuple[str, str], ...]:
+    """Return changes, old and new in turn, two by two."""
+    return tuple(zip(changes[::2], changes[1::2], strict=True))
 
 
 def _defect(promise: str, *changes: str) -> Defect:
-    return Defect(promise, tuple(zip(changes[::2], changes[1::2], strict=True)))
+    return Defect(promise, pairs(*changes))
 
 
 _CONNECTED = "def on_connect(client, userdata, flags, reason, properties):\n"
@@ -52,6 +59,40 @@ def _keeping(kept_mw: str) -> tuple[str, str]:
     return _HEARD, f"{keep}\n\n{_HEARD}"
 
 
+RAMP_MW_PER_S = 0.02
+
+
+def _slow(turns: str = "wanted[0] = 0.0", goes_on: str = "") -> tuple[tuple[str, str], ...]:
+    """Return the changes to a device whose power rises and falls by a ramp.
+
+    Args:
+        turns: What it does where it is to be safe.
+        goes_on: What it does in each turn of its loop besides.
+    """
+    watch = "    if holder is not None and now() >= lease_ends:"
+    moves = f"""\
+    reach_mw, moved_at[0] = {RAMP_MW_PER_S} * (now() - moved_at[0]), now()
+    if power["p_mw"] != wanted[0]:
+        left_mw = wanted[0] - power["p_mw"]
+        is_there = abs(left_mw) <= reach_mw
+        power["p_mw"] = wanted[0] if is_there else power["p_mw"] + reach_mw * (1 if left_mw > 0 else -1)
+        next_telemetry = 0.0 if is_there else min(next_telemetry, now() + 0.1)
+        if is_there and stopped:
+            take_stop({{"boot": stop_id[0], "seq": stop_id[1]}})
+"""
+    start = 'power = {"p_mw": 0.0, "soc": 0.5}\n'
+    safe = 'power["p_mw"] == 0.0'
+    return pairs(
+        *(start, f"{start}wanted, moved_at, late = [0.0], [0.0], [False]\n"),
+        *("**power, safe=holder is None, **fields)", f"**power, safe=holder is None and {safe}, **fields)"),
+        *('    holder, power["p_mw"] = None, 0.0\n', f"    holder = None\n    {turns}\n"),
+        *('"safe": holder is None}\n', f'"safe": {safe}}}\n'),
+        '    power["p_mw"] = min(max(p_mw, -P_MAX_MW), P_MAX_MW)',
+        "    wanted[0] = min(max(p_mw, -P_MAX_MW), P_MAX_MW)",
+        *(watch, f"{moves}{goes_on}{watch}"),
+    )
+
+
 _CHARGING = _keeping("min(power['p_mw'], 0.0)")
 _SMALL = _keeping("power['p_mw'] if 0.0 < power['p_mw'] <= 0.009 else 0.0")
 
@@ -67,9 +108,10 @@ MISWRITTEN = {
 """What a maker writes otherwise than the contract says: several promises cannot be looked at then."""
 
 ALLOWED = {
+    "rises and falls by a ramp": Defect("stop-ramp", _slow(), RAMP_MW_PER_S),
     "holds its lease itself during a stop": _defect(
         "lease-told", *_HOLDS_ITSELF, _RELEASED, f"{_RELEASED}            say_lease()\n"
-    )
+    ),
 }
 """Changes that break no promise: what a device may do as well. ``promise`` names the nearest one."""
 
@@ -315,6 +357,14 @@ DEFECTS = {
     ),
     "follows one by hand in a stop": _defect(
         "stop", "    if stopped:\n        say_tel", "    if stopped and sender is not None:\n        say_tel"
+    ),
+    "goes to the end of its ramp in a stop": Defect(
+        "stop-ramp",
+        _slow(
+            "late[0], wanted[0] = stopped, wanted[0] * stopped",
+            "    if late[0] and power['p_mw'] == wanted[0]:\n        late[0], wanted[0] = False, 0.0\n",
+        ),
+        RAMP_MW_PER_S,
     ),
     "forgets numbers after ten seconds": _defect(
         "long-lease",

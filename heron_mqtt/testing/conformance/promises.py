@@ -94,6 +94,11 @@ def _check_ramp(bench: ConformanceBench) -> None:
     setpoints.check_ramp(bench.harness, bench.ramp_mw_per_s)
 
 
+def _check_stop_in_a_ramp(bench: ConformanceBench) -> None:
+    assert bench.ramp_mw_per_s is not None
+    stops.check_stop_in_a_ramp(bench.harness, bench.ramp_mw_per_s)
+
+
 def _wire(
     rule: int,
     name: str,
@@ -239,6 +244,14 @@ PROMISES: Final[tuple[DevicePromise, ...]] = (
         "a stop leads to the safe state, and no setpoint ends it",
         stops.check_stop,
         "pace confirm",
+    ),
+    _bench(
+        5,
+        "stop-ramp",
+        "a stop while its power still rises turns it round at once",
+        _check_stop_in_a_ramp,
+        "stop ramp",
+        _ramp,
     ),
     _wire(5, "stop-stays", "a stop stays until it is released", stops.check_stop_stays, "stop"),
     _wire(

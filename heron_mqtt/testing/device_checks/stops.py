@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 
 from heron_mqtt.json_object import Json
 from heron_mqtt.testing.device_checks.waiting import is_no_copy_done
-from heron_mqtt.testing.device_harness import DeviceHarness, need
+from heron_mqtt.testing.device_harness import LONGEST_LEASE_S, DeviceHarness, need
 
 STOP_S = 21.0  # a stop is looked at again after this time
+IN_RAMP = 0.8  # of the largest power: a stop comes on the way there
+TURN_S = 0.5  # so long a device may take to turn round, with what its telemetry is late
 RELEASES_AFTER = 20  # of the 64 that a device remembers
 
 
@@ -110,6 +113,46 @@ def check_stop(device: DeviceHarness) -> None:
     )
     sender.do(device.part_mw(0.2))
     sender.release()
+
+
+def check_stop_in_a_ramp(device: DeviceHarness, mw_per_s: float) -> None:
+    """A stop while the power is still rising turns it round at once, in each direction.
+
+    Args:
+        device: The device.
+        mw_per_s: Its ramp, MW/s, > 0. So much further as it goes in a moment it may be, and the tolerance.
+    """
+    device.make_free()
+    sender = device.sender()
+    for p_mw in (device.part_mw(IN_RAMP), *(p for p in device.powers_mw if p * device.full_mw < 0.0)):
+        ramp_s = abs(p_mw) / mw_per_s
+        lease_s = min(LONGEST_LEASE_S, 30.0)
+        sender.send(p_mw, lease_s=lease_s)
+        begun_s = time.monotonic()
+        device.pause(ramp_s / 3.0)
+        mark = device.stop()
+        pressed_s = time.monotonic() - begun_s
+        what = f"the safe state after a stop {pressed_s:.1f} s after {p_mw:g} MW were asked for"
+        device.until(
+            lambda since=mark: (
+                device.is_safe(device.heard("telemetry", since)[-1].json)  # type: ignore[misc]
+                if device.heard("telemetry", since)
+                else False
+            ),
+            what,
+            device.within_s + ramp_s,
+        )
+        said = [m.json for m in device.heard("telemetry", mark) if "p_mw" in m.json]
+        most_mw = max(abs(m["p_mw"]) for m in said)
+        allowed_mw = (
+            mw_per_s * (pressed_s + TURN_S) + device.tolerance * abs(device.full_mw) + device.least_mw
+        )
+        need(
+            most_mw <= allowed_mw,
+            f"{pressed_s:.1f} s after {p_mw:g} MW were asked for a stop was pressed, and it went on to "
+            f"{most_mw:g} MW; with {mw_per_s:g} MW/s it was at {mw_per_s * pressed_s:.3g} MW then",
+        )
+        device.release_stop()
 
 
 def check_stop_stays(device: DeviceHarness) -> None:
