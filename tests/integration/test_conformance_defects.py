@@ -17,7 +17,8 @@ from heron_mqtt.testing.conformance import (
     examine_device,
 )
 from heron_mqtt.testing.device_checks.lease_owners import check_lease_is_told
-from support.broken_devices import ALLOWED, COMMAND, DEFECTS, MISWRITTEN, write_broken
+from heron_mqtt.testing.device_checks.stops import check_stop_in_a_ramp
+from support.broken_devices import ALLOWED, COMMAND, DEFECTS, MISWRITTEN, RAMP_MW_PER_S, write_broken
 from support.selection import selected
 
 FIRST = (
@@ -105,11 +106,16 @@ def test_of_a_few_promises_a_device_fails_the_one_that_it_breaks(
     fails_just_its_line(defect, first[defect])
 
 
-@pytest.mark.parametrize("defect", ALLOWED)
-def test_a_device_may_hold_its_lease_itself_during_a_stop(defect: str, tmp_path: Path) -> None:
-    with bench(defect, tmp_path) as allowed:
+def test_a_device_may_hold_its_lease_itself_during_a_stop(tmp_path: Path) -> None:
+    with bench("holds its lease itself during a stop", tmp_path) as allowed:
         allowed.make_ready()
         check_lease_is_told(allowed.harness)
+
+
+def test_a_device_may_take_the_time_of_its_ramp_to_stop(tmp_path: Path) -> None:
+    with bench("rises and falls by a ramp", tmp_path) as allowed:
+        allowed.make_ready()
+        check_stop_in_a_ramp(allowed.harness, RAMP_MW_PER_S)
 
 
 @pytest.mark.slow_but("says its limits as texts")

@@ -10,6 +10,7 @@ from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.inputs import InputReader, MissingValue
 from heron_mqtt.field.vendor.numbers import shown
+from heron_mqtt.field.vendor.parameters import placeholders
 from heron_mqtt.field.vendor.payload_filling import RenderedValue
 from heron_mqtt.field.vendor.payloads import parse
 from heron_mqtt.field.vendor.setpoint_values import SetpointValues
@@ -41,6 +42,9 @@ class AnswerReader:
         self._id_of = None if table.id is None else _id_of(table, values, complain)
         if table.echo is not None and values.get(table.echo.of) is None:
             complain("echo.of", f"{table.echo.of!r} is no value of the setpoint; there are {_listed(values)}")
+        echo_of = None if table.echo is None else table.echo.of
+        named = {*placeholders(table.topic), self._id_of, echo_of} - {None}
+        self._repeats = {name for name in named if name is not None and values.get(name) is not None}
         parts: dict[str, InputTable | None] = {
             "id": table.id,
             "echo": table.echo,
@@ -89,6 +93,8 @@ class AnswerReader:
         """
         if not self._is_about(topic, sent):
             return None
+        if before is None and not self._repeats <= sent.keys():
+            return None  # what it repeats was not sent
         document = parse(payload, self.table)
         if self._id_of is not None:
             found = self._value("id", document)

@@ -28,6 +28,7 @@ log = logging.getLogger("heron_mqtt.vendor")
 
 HOUR_S = 3_600.0
 HOURS = 24
+_Zero = tuple[ZeroMessages, Mapping[str, RenderedValue]]
 SendCommand = Callable[[DeviceCommand], "asyncio.Future[None]"]
 
 
@@ -154,7 +155,7 @@ class Commander:
         self._last_at = float("-inf")
         self._values_before: Mapping[str, RenderedValue] = {}
         self._taken = 0  # commands to registers of what is being sent, so far
-        self._zero: ZeroMessages | None = None  # the last stop that could be computed
+        self._zero: _Zero | None = None  # the last stop that could be computed
         self.forgotten_values: Mapping[str, RenderedValue] = {}
         """The values of the last setpoint, once it was forgotten."""
         self.parts = 0
@@ -250,8 +251,7 @@ class Commander:
         try:
             zero, self.values = self._mapping.stop(context)
         except MessageError as exc:
-            zero, instead = self._instead_of_zero(context, exc, with_release=True)
-            self.values = {}
+            (zero, self.values), instead = self._instead_of_zero(context, exc, with_release=True)
         self._told = frozenset()
         try:
             await self._send_to_the_end(zero.at_once)
@@ -287,7 +287,7 @@ class Commander:
         try:
             zero, self.values = self._mapping.stop(context)
         except MessageError as exc:
-            zero, instead = self._instead_of_zero(context, exc, with_release=False)
+            (zero, self.values), instead = self._instead_of_zero(context, exc, with_release=False)
         is_again = len(zero.then) > 0 and _writes(zero.at_once) <= _writes(zero.then)
         await self._send_to_the_end(zero.at_once if is_again else map(self._releasing, zero.at_once))
         await self._send_rest(zero, map(self._releasing, zero.then))
@@ -304,21 +304,21 @@ class Commander:
 
     def _remember_zero(self, context: MessageContext) -> None:
         with contextlib.suppress(MessageError):
-            self._zero = self._mapping.stop(context)[0]
+            self._zero = self._mapping.stop(context)
 
     def _instead_of_zero(
         self, context: MessageContext, why: MessageError, *, with_release: bool
-    ) -> tuple[ZeroMessages, str]:
-        """Return what is sent where 0 cannot be computed, and what that is, for people.
+    ) -> tuple[_Zero, str]:
+        """Return what is sent where 0 cannot be computed, with its values, and what that is, for people.
 
         Raises:
             MessageError: Nothing can be.
         """
         if with_release and self._mapping.releases_by_messages:
             with contextlib.suppress(MessageError):
-                messages = tuple(self._releasing(message) for message in self._mapping.release(context))
+                messages, values = self._mapping.write_release(context)
                 text = f"0 cannot be computed ({why}): its release is sent instead"
-                return ZeroMessages(messages, ()), text
+                return (ZeroMessages(tuple(map(self._releasing, messages)), ()), values), text
         if self._zero is not None:
             return self._zero, f"0 cannot be computed ({why}): the 0 that was computed last is sent instead"
         try:

@@ -303,8 +303,8 @@ class DeviceMapping:
         assert self._writer is not None
         return self._writer.stop(context)
 
-    def stop_in_part(self, context: MessageContext) -> ZeroMessages:
-        """Return what of a stop can be computed.
+    def stop_in_part(self, context: MessageContext) -> tuple[ZeroMessages, dict[str, RenderedValue]]:
+        """Return what of a stop can be computed, and the values that can.
 
         Raises:
             MessageError: Nothing can.

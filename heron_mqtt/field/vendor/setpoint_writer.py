@@ -212,8 +212,8 @@ class SetpointWriter:
         zero = {each for c in self.encode(ZERO, context)[0] for each in _effects(c)}
         return all(each in zero for c in self.release(context)[0] for each in _effects(c))
 
-    def stop_in_part(self, context: MessageContext) -> ZeroMessages:
-        """Return what of a stop can be computed and holds a power, or a word that is made of one.
+    def stop_in_part(self, context: MessageContext) -> tuple[ZeroMessages, dict[str, RenderedValue]]:
+        """Return what of a stop can be computed and holds a power, or a word made of one; and its values.
 
         Raises:
             MessageError: Nothing can.
@@ -225,7 +225,7 @@ class SetpointWriter:
         if not applying:
             raise MessageError("no part of a setpoint of 0 can be computed")
         found = [replace(m.write(values, context), pause_s=0.0) for m in applying]
-        return self._power_first(applying, found)
+        return self._power_first(applying, found), values
 
     def release_without_zero(self, context: MessageContext) -> list[DeviceCommand]:
         """Return what of a release still helps a device that refuses a part of it.

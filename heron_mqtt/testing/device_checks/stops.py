@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from functools import partial
 
 from heron_mqtt.json_object import Json
 from heron_mqtt.testing.device_checks.waiting import is_no_copy_done
@@ -133,15 +134,7 @@ def check_stop_in_a_ramp(device: DeviceHarness, mw_per_s: float) -> None:
         mark = device.stop()
         pressed_s = time.monotonic() - begun_s
         what = f"the safe state after a stop {pressed_s:.1f} s after {p_mw:g} MW were asked for"
-        device.until(
-            lambda since=mark: (
-                device.is_safe(device.heard("telemetry", since)[-1].json)  # type: ignore[misc]
-                if device.heard("telemetry", since)
-                else False
-            ),
-            what,
-            device.within_s + ramp_s,
-        )
+        device.until(partial(_is_stopped_since, device, mark), what, device.within_s + ramp_s)
         said = [m.json for m in device.heard("telemetry", mark) if "p_mw" in m.json]
         most_mw = max(abs(m["p_mw"]) for m in said)
         allowed_mw = (
@@ -153,6 +146,12 @@ def check_stop_in_a_ramp(device: DeviceHarness, mw_per_s: float) -> None:
             f"{most_mw:g} MW; with {mw_per_s:g} MW/s it was at {mw_per_s * pressed_s:.3g} MW then",
         )
         device.release_stop()
+
+
+def _is_stopped_since(device: DeviceHarness, mark: int) -> bool:
+    """Whether the newest telemetry since a mark says that it is stopped and safe."""
+    said = device.heard("telemetry", mark)
+    return bool(said) and said[-1].json.get("stopped") is True and device.is_safe(said[-1].json)
 
 
 def check_stop_stays(device: DeviceHarness) -> None:

@@ -126,6 +126,25 @@ def test_an_answer_is_on_the_topic_of_the_values_that_were_sent() -> None:
 
 
 @pytest.mark.parametrize(
+    "table",
+    [
+        {"topic": "ack/{n}"},
+        {"topic": "ack/7", "id": {"path": "i"}},
+        {"topic": "ack/7", "echo": {"path": "e", "of": "n"}},
+    ],
+)
+def test_an_answer_that_repeats_what_was_not_sent_is_none(table: dict[str, Any]) -> None:
+    """As of a stop of which only a part could be computed."""
+    problems: list[str] = []
+    made = reader(problems, **table)
+    payload, seven = b'{"i": 7, "e": 7}', RenderedValue(7, "7")
+    assert made.read("ack/7", payload, {"v": FIVE}) is None
+    assert made.read("ack/7", payload, {"v": FIVE, "n": seven}) == SetpointAnswer(True)
+    assert made.read("ack/7", payload, {}, before={"n": RenderedValue(6, "6")}) == SetpointAnswer(True)
+    assert problems == []
+
+
+@pytest.mark.parametrize(
     ("values", "table", "problem"),
     [
         (

@@ -349,6 +349,8 @@ async def test_where_0_cannot_be_computed_its_release_or_the_last_0_is_sent(
     assert instead is not None
     assert "0 cannot be computed (setpoint.values.a: w / volts: a division by zero)" in instead
     assert sorted(set(rig.sent)) == sorted(sent)
+    values = {name: value.json for name, value in rig.commander.values.items()}
+    assert values == ({"w": 0, "a": 0.0} if release == "zero" else {})  # with which its answer is compared
 
 
 class Box:
