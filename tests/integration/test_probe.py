@@ -71,7 +71,7 @@ def test_what_cannot_be_is_one_line(own_mosquitto: object, tmp_path: Path) -> No
         (["--topic", "a/#/b"], "--topic a/#/b: "),
         (["--listen", "0"], "--listen 0: expected seconds"),
         (["--write", str(tmp_path / "there.toml")], "is there already; name another file"),
-        (["--mapping", str(tmp_path / "none.toml")], "none.toml': no such file; shipped profiles are "),
+        (["--mapping", str(tmp_path / "none.toml")], "none.toml: no such file; shipped profiles are "),
         (["--mapping", str(tmp_path)], "a folder; expected a file; shipped profiles are "),
         (["--mapping", "device_profiles/opendtu.toml"], "parameters.serial: "),
         (

@@ -112,8 +112,13 @@ def load_named_mapping(
     Raises:
         ConfigError: As ``load_mapping``, or there is no such file and no such profile.
     """
-    path = Path(named)
-    given: dict[str, Any] = read_toml(path) if is_file(path) else {"profile": named}
+    path = _own_or_shipped(named)
+    if not is_file(path):
+        raise ConfigError(f"{source}: {_why_no_profile(Path(named))}")
+    try:
+        given: dict[str, Any] = read_toml(path) if is_file(Path(named)) else {"profile": named}
+    except ConfigError as exc:
+        raise ConfigError(*(_named_once(source, named, problem) for problem in exc.problems)) from None
     if parameters:
         if "profile" not in given:  # a file that is a profile of one's own
             given = {"profile": named}
@@ -146,7 +151,17 @@ def _profile_path(profile: Any, source: str, find: Callable[[str], Path] | None)
     shipped = shipped_config()
     path = (find or shipped.joinpath)(profile) if isinstance(profile, str) and profile else None
     if path is None or not is_file(path):
-        known = ", ".join(f"device_profiles/{p.name}" for p in sorted(shipped.glob("device_profiles/*.toml")))
-        why = "no such file" if path is None else why_no_file(path)
-        raise ConfigError(f"{source}: profile = {profile!r}: {why}; shipped profiles are {known}")
+        raise ConfigError(f"{source}: profile = {profile!r}: {_why_no_profile(path)}")
     return path
+
+
+def _why_no_profile(path: Path | None) -> str:
+    """Return why there is no mapping at a path, and which ones are shipped."""
+    shipped = sorted(shipped_config().glob("device_profiles/*.toml"))
+    why = "no such file" if path is None else why_no_file(path)
+    return f"{why}; shipped profiles are {', '.join(f'device_profiles/{each.name}' for each in shipped)}"
+
+
+def _named_once(source: str, named: str, problem: str) -> str:
+    """Return what is wrong with a file that ``source`` names, too."""
+    return f"{source}: {problem.removeprefix(f'{named}: ')}"

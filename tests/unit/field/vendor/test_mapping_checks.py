@@ -14,6 +14,7 @@ import pytest
 
 from heron_mqtt.errors import ConfigError, MessageError
 from heron_mqtt.field.mapping import DeviceMapping, load_mapping
+from heron_mqtt.field.vendor.mapping import load_named_mapping
 from heron_mqtt.field.vendor.vendor_state import VendorState
 from heron_mqtt.messages import Setpoint
 from support.rows import each_row
@@ -235,6 +236,30 @@ def test_a_profile_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> No
     (tmp_path / "mine.toml").write_text("telemetry = [\n")
     with pytest.raises(ConfigError, match=r"mine\.toml: not valid TOML"):
         load("mine.toml", find=tmp_path.joinpath)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("none.toml", None, "no such file; shipped profiles are device_profiles/"),
+        ("", None, "a folder; expected a file; shipped profiles are device_profiles/"),
+        ("bad.toml", "x = [", "not valid TOML: "),
+        ("own.toml", 'profile = "none.toml"', "profile = 'none.toml': no such file; shipped profiles are "),
+    ],
+)
+@pytest.mark.parametrize("parameters", [{}, {"id": 1}])
+def test_a_mapping_of_a_command_line_that_is_wrong_is_named_by_its_option(
+    parameters: dict[str, Any], file: str, text: str | None, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / file
+    if text is not None:
+        path.write_text(text)
+    option = f"--mapping {path}"
+    with pytest.raises(ConfigError) as caught:
+        load_named_mapping(str(path), parameters, agent="MG1", device="ess", source=option)
+    [line] = caught.value.problems
+    assert line.startswith(f"{option}: {problem}")
+    assert line.count(str(path)) == 1
 
 
 @pytest.mark.parametrize("parameters", [[], "x", 3])
