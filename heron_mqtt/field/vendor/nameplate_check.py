@@ -21,7 +21,13 @@ from heron_mqtt.field.vendor.outgoing import NotExpressible
 from heron_mqtt.field.vendor.payload_filling import MessageContext, text_of, without_device
 from heron_mqtt.field.vendor.setpoint_writer import UNITS, ZERO, SentSetpoint, SetpointWriter
 from heron_mqtt.field.vendor.told_apart import confusions, passed_through, powers_to_try, together
-from heron_mqtt.field.vendor.told_content import REACTIVE_NAMES, ToldContent, tokens
+from heron_mqtt.field.vendor.told_content import (
+    REACTIVE_NAMES,
+    SG_READY_RESTS,
+    ToldContent,
+    is_sg_ready,
+    tokens,
+)
 from heron_mqtt.field.vendor.told_sizes import Effects, bent_by_other, moved_rest, named, sizes_in
 from heron_mqtt.field.vendor.told_switches import swapped
 from heron_mqtt.field.vendor.words import is_off
@@ -160,7 +166,7 @@ class NameplateCheck:
             sent = frozenset(name for m in self._messages for name in m.sent)
             for name in sorted(self._values.powers(sent, quantity)):
                 at_0 = rest.values[name].json
-                if isinstance(at_0, str):
+                if isinstance(at_0, str) or _is_sg_rest(name, at_0):
                     continue
                 rises = any(abs(float(sent.values[name].json)) > abs(at_0) for sent in full)
                 is_alone = all(self._differing(rest, sent) <= {name} for sent in full)
@@ -309,6 +315,7 @@ class NameplateCheck:
             word
             for name in self._powers
             if isinstance(word := rendered[name].json, str) or self._values[name].table.words is not None
+            if not _is_sg_rest(name, word)
         }
         return sorted((w for w in words if not (isinstance(w, bool) or is_off(w))), key=str)
 
@@ -327,6 +334,10 @@ class NameplateCheck:
 
     def _of(self, quantity: str, size: float) -> SentSetpoint:
         return self._sent(ZERO.model_copy(update={quantity: size}))
+
+
+def _is_sg_rest(name: str, state: Scalar) -> bool:
+    return is_sg_ready(name) and state in SG_READY_RESTS
 
 
 def _texts_of(sent: SentSetpoint) -> SentTexts:

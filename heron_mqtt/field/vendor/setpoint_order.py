@@ -53,13 +53,18 @@ class _SetPlace:
             [v for p, v in sorted(series.items(), key=lambda item: sign * item[0]) if sign * p >= 0.0]
             for sign in (1, -1)
         ]
+        on_each_side = ({v for p, v in series.items() if sign * p > 0.0} for sign in (1, -1))
+        self._is_mode = all(len(contents) <= 1 for contents in on_each_side)
         self.is_zero = self._is_number and not any(self._numbers)
         self.depends = len(set(series.values())) > 1
 
     @property
     def turns(self) -> bool:
-        """Whether its number neither only rises nor only falls with the quantity; a switch holds no size."""
-        is_switch = len(set(self._numbers)) <= 2
+        """Whether its number neither only rises nor only falls with the quantity.
+
+        A switch, and a mode that is the same for all powers of a sign, hold no size.
+        """
+        is_switch = len(set(self._numbers)) <= 2 or self._is_mode
         return self._is_number and not (is_switch or _rises(self._numbers) or _rises(self._numbers[::-1]))
 
     @property

@@ -57,6 +57,8 @@ ADDRESS_NAMES = _words("""
 """What a member is called that says where the rest of a message belongs."""
 REACTIVE_NAMES = _words("q var vars kvar mvar reactive")
 """What a place is called that holds a reactive power."""
+SG_READY_RESTS = (1, 2)
+"""States of an SG-ready heat pump in which it is not asked to run: blocked, and normal operation."""
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:[.,][0-9]+)?")
 _TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -121,6 +123,11 @@ def tokens(text: str) -> frozenset[str]:
 def numbers_in(text: str) -> tuple[float, ...]:
     """Return the numbers in a text."""
     return tuple(float(found.replace(",", ".")) for found in _NUMBER.findall(text))
+
+
+def is_sg_ready(name: str) -> bool:
+    """Whether a name is that of the four states of an SG-ready heat pump."""
+    return "".join(word.casefold() for word in _TOKEN.findall(name)).startswith("sgready")
 
 
 def says_off(text: str, name: str) -> bool | None:

@@ -435,3 +435,23 @@ def test_a_formula_of_power_and_something_else_is_not_rounded_beyond_the_namepla
     )
     [told] = payloads(reactive, (-0.0056, 0.0056), p_mw=0.0, q_mvar=-0.0056, lease_s=60.0)
     assert json.loads(told)["r"] == -5
+
+
+def test_the_states_of_an_sg_ready_heat_pump_are_no_powers() -> None:
+    def states(name: str, first: int) -> str:
+        words = ", ".join(f"{{ word = {first + i}, from = {1000 * i} }}" for i in (1, 2))
+        table = f'quantity = "p_mw"\nunit = "W"\nsign = -1\nwords = [{{ word = {first} }}, {words}]'
+        return sent(f'b/sg | "{{{name}}}"', **{name: table})
+
+    for first in (1, 2):  # blocked, or normal operation
+        assert refusal(states("sg_ready", first), CONSUMES) == ""
+        assert "0 is sent as small powers are" in refusal(states("level", first), CONSUMES)
+    assert "0 is sent as small powers are, 3" in refusal(states("sg_ready", 3), CONSUMES)
+
+
+def test_a_mailbox_of_registers_takes_a_mode_and_then_a_power_that_has_its_sign() -> None:
+    mode = "0 if w == 0 else 1 if w < 0 else 2"
+    assert refusal(sent('{ cmd = 2, arg = "{n}" }', '{ cmd = 1, arg = "{w}" }', n=mode)) == ""
+    size = refusal(sent('{ cmd = 2, arg = "{n}" }', '{ cmd = 1, arg = "{size}" }', n=mode))
+    assert "in another request" in size
+    assert "never requested" in size
