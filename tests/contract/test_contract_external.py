@@ -35,6 +35,7 @@ async def test_connections_hear_each_other_in_order(external_broker: SessionBrok
     assert got == list(range(500))
 
 
+@pytest.mark.slow_but("mosquitto-mqtt5", "embedded", "nats")
 async def test_many_channels_on_one_connection(external_broker: SessionBroker) -> None:
     got: list[str] = []
     for i in range(300):

@@ -163,17 +163,23 @@ async def test_a_session_that_is_connected_gives_way_to_nobody(site: dict[str, P
             assert (await real.received()).payload == b"1"
 
 
-async def test_retained_junk_of_a_device_displaces_no_stop_and_no_birth(site: dict[str, Path]) -> None:
-    async with serving(site, max_user_messages_per_s=0) as broker:
+@pytest.mark.parametrize(
+    ("sent", "kept"), [(2_100, 2_000), pytest.param(10_500, None, marks=pytest.mark.slow)]
+)
+async def test_retained_junk_of_a_device_displaces_no_stop_and_no_birth(
+    site: dict[str, Path], sent: int, kept: int | None
+) -> None:
+    kept = kept or Limits().max_retained_messages
+    async with serving(site, max_user_messages_per_s=0, max_retained_messages=kept) as broker:
         async with connected(broker.port, "junk", **login("MG1/ess")) as attacker:
-            for i in range(10_500):
+            for i in range(sent):
                 topic = f"heron/e{i}/devices/MG1/ess/status"
                 await attacker.send(publish_packet(topic, b"x" * 100, retain=True))
                 if i % 500 == 499:  # on a busy machine all of them take longer than an answer may
                     await attacker.arrived()
-        await _until_received(broker, 10_500)
+        await _until_received(broker, sent)
         stats = await broker.read_stats()
-        assert stats.received == 10_500
+        assert stats.received == sent
         assert stats.retained - len(_sys_topics(stats)) <= Limits().max_user_environments
         assert await _served_s_after_attack(broker.port) < SERVED_S
 
@@ -330,17 +336,23 @@ async def test_one_login_has_so_many_subscriptions_over_all_its_clients(site: di
         assert await operator.subscribe(*((f"heron/e{i}/estop", 1) for i in range(20))) == [1] * 20
 
 
-async def test_subscribing_to_everything_again_and_again_blocks_nobody(site: dict[str, Path]) -> None:
-    """3,000 retained messages of 2 kB; 800 requests for all of them in one write."""
+@pytest.mark.parametrize(
+    ("retained", "requested"), [(900, 240), pytest.param(2_900, 800, marks=pytest.mark.slow)]
+)
+async def test_subscribing_to_everything_again_and_again_blocks_nobody(
+    site: dict[str, Path], retained: int, requested: int
+) -> None:
+    """Retained messages of 2 kB, many, and hundreds of requests for all of them in one write."""
     async with serving(site, max_user_subscriptions=10_000) as broker:
         async with connected(broker.port, "so", **login("so")) as operator:
-            for i in range(2_900):
+            for i in range(retained):
                 topic = f"heron/plant/operators/o{i}/price"
                 await operator.send(publish_packet(topic, b"x" * 2_000, retain=True))
             await operator.arrived()
         async with connected(broker.port, "greedy", **login("so")) as greedy:
             requests = b"".join(
-                subscribe_packet(n + 1, ("heron/#", 1), (f"heron/{'+/' * (n % 100)}x", 1)) for n in range(800)
+                subscribe_packet(n + 1, ("heron/#", 1), (f"heron/{'+/' * (n % 100)}x", 1))
+                for n in range(requested)
             )
             await greedy.send(requests)
             for number in range(3):

@@ -155,6 +155,7 @@ def test_a_run_over_it_earns_what_direct_calls_earn(kafka_server: KafkaServer) -
     assert over_kafka.result["rewards"] == pytest.approx(direct["rewards"], abs=1e-9)
 
 
+@pytest.mark.slow_but("hardware", "an agent elsewhere")
 @pytest.mark.parametrize("what", REFUSED)
 def test_hardware_and_agents_elsewhere_are_refused_in_one_line(
     kafka_server: KafkaServer, what: str, tmp_path: Path

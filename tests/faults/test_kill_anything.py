@@ -93,6 +93,7 @@ def test_a_device_killed_at_any_step_leaves_the_others_alone_and_the_run_finishe
     assert f"{hit[0]}: its model replaces it" in done.err
 
 
+@pytest.mark.slow  # connections that come back: test_mqtt_outage.py; a device that is killed: above
 def test_a_broker_that_dies_and_comes_back_costs_steps_and_nothing_else(
     scenario: Path, own_mosquitto: Callable[..., Mosquitto]
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_broker_that_dies_and_comes_back_costs_steps_and_nothing_else(
     assert all(s is not None and LEASE_S / 2 <= s < LEASE_S + 0.5 for s in safe), safe
 
 
+@pytest.mark.slow  # a quicker one: test_cli_interrupt.py
 def test_an_embedded_broker_that_dies_ends_the_run_soon_and_with_one_line(scenario: Path) -> None:
     with heron("run", str(scenario), "--json") as program:
         url = program.wait_for("broker: mqtt://").split()[1]
@@ -135,7 +137,7 @@ def test_an_embedded_broker_that_dies_ends_the_run_soon_and_with_one_line(scenar
     assert "Traceback" not in done.err
 
 
-@pytest.mark.slow_but("SIGTERM")
+@pytest.mark.slow  # a signal to the run alone: test_end_signals.py
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_to_all_processes_of_a_run_at_once_ends_it_as_one_to_the_run_does(
     scenario: Path, number: int

@@ -94,6 +94,7 @@ def test_a_script_without_a_broker_ends_in_time_and_says_why(env_id: str) -> Non
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # a loop that ends: above
 async def test_an_interrupt_ends_a_waiting_script_at_once_and_leaves_the_will(
     mosquitto: Mosquitto, env_id: str
 ) -> None:

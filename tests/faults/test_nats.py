@@ -263,6 +263,7 @@ def test_a_run_over_it_earns_what_direct_calls_earn(nats_server: NatsServer) -> 
     assert over_nats["broker"] == "nats"
 
 
+@pytest.mark.slow_but("hardware", "an agent elsewhere")
 @pytest.mark.parametrize("what", REFUSED)
 def test_hardware_and_agents_elsewhere_are_refused_in_one_line(
     nats_server: NatsServer, what: str, tmp_path: Path

@@ -137,6 +137,7 @@ def test_charge_and_ramp_that_bound_a_setpoint_are_named(tmp_path: Path, url: st
         assert generator_set.p_mw > 0.0
 
 
+@pytest.mark.slow_but("-1.0")
 @pytest.mark.parametrize(("factor", "suspect"), [(-1.0, "the sign?"), (1e-3, "kW for W, a factor of 1,000?")])
 @on_mosquitto
 def test_a_wrong_sign_or_unit_is_named_after_three_setpoints(

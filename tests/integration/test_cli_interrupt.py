@@ -102,6 +102,7 @@ def test_while_the_environment_is_built(small: Path, record_property: Record) ->
     assert "interrupted after 0 steps" in out
 
 
+@pytest.mark.slow  # in the middle of a run: below
 def test_while_it_waits_for_an_agent(waiting: Path, record_property: Record) -> None:
     with heron("run", str(waiting)) as program:
         program.wait_for("waiting for a remote agent")

@@ -216,7 +216,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     [
         pytest.param("p2p", "rules", False, marks=pytest.mark.slow),  # those that follow have it, and more
         pytest.param("p2p, ring", "rules", False, marks=pytest.mark.slow),
-        ("order_book", "rules", True),
+        pytest.param("order_book", "rules", True, marks=pytest.mark.slow),
         ("p2p", "one a copy", True),
         pytest.param("consensus", "all copies", False, marks=pytest.mark.slow),
         pytest.param("consensus", "rules", True, marks=pytest.mark.slow),

@@ -62,6 +62,7 @@ def day(changes: dict[str, Any], seed: int | None = 5, **config: Any) -> list[tu
     return steps
 
 
+@pytest.mark.slow_but("memory-check1", "embedded-check0")
 @pytest.mark.parametrize("check", [{}, {"envelope": {"grid_check": True, "loading_max_percent": 25.0}}])
 def test_parity_holds_with_loads_to_the_last_bit(check: dict[str, Any], broker: MessageBroker) -> None:
     changes = {**WITH_LOADS, **check}

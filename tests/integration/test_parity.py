@@ -128,8 +128,7 @@ def test_every_protocol_is_the_same_by_direct_calls_and_by_messages(
 
 
 @pytest.mark.slow_but(
-    *("p2p, ring of four-embedded", "order book of four-mosquitto", "consensus, ring of four-mosquitto"),
-    *("none-embedded", "grid check-mosquitto"),
+    *("p2p, ring of four-embedded", "consensus, ring of four-mosquitto", "grid check-mosquitto"),
 )
 @pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def _name(process: int) -> str:
     return Path(f"/proc/{process}/comm").read_text().strip()
 
 
+@pytest.mark.slow  # those of a proxy, a broker and a device: the tests that follow
 def test_a_run_its_broker_and_devices_have_it_and_its_record_and_page_have_not(tmp_path: Path) -> None:
     require_rights()
     record = tmp_path / "run.heron"

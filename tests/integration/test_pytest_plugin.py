@@ -302,6 +302,7 @@ def test_wrong_arguments_of_a_fixture_are_one_clear_line(pytester: pytest.Pytest
     )
 
 
+@pytest.mark.slow
 def test_a_class_beside_the_tests_is_found_wherever_pytest_is_started(pytester: pytest.Pytester) -> None:
     folder = pytester.mkdir("bench")
     (folder / "my_device.py").write_text(
@@ -326,6 +327,7 @@ def test_a_class_beside_the_tests_is_found_wherever_pytest_is_started(pytester: 
     run(pytester, "", "bench").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_tests_whose_names_are_alike_have_a_plot_each(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

@@ -199,6 +199,7 @@ def test_a_scenario_that_is_wrong(text: str, changes: dict[str, Any], tmp_path: 
     must_show(text, run_heron("run", file_of(tmp_path, changes), "--centralized", "--steps", "1"))
 
 
+@pytest.mark.slow_but("_without_supply")
 @pytest.mark.parametrize(
     ("text", "change"),
     [

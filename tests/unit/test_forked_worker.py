@@ -120,6 +120,7 @@ def test_a_worker_keeps_the_python_that_it_was_given(project: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
+@pytest.mark.slow  # all quick tests run in such workers
 def test_tests_are_collected_once_and_coverage_has_what_their_import_runs(project: Path) -> None:
     words = ["-p", "pytest_cov", "--cov=measured", "--cov-report=json", "-n", "1", "-k", "forked or fixtures"]
     done = pytest_in(project, *words)

@@ -577,9 +577,12 @@ def test_a_scenario_of_ones_own_must_be_named(cut: Path) -> None:
         plan_resumed(cut, None, RunOptions(record="auto"))
 
 
-def test_another_kind_of_broker_is_refused(case: Case, centralized: Case, cut: Path) -> None:
+def test_another_kind_of_broker_is_refused(case: Case, cut: Path, tmp_path: Path) -> None:
     assert "over a broker of the kind memory: leave --broker out" in refusal(case, cut, broker="embedded")
-    assert "leave it or --broker out" in refusal(centralized, centralized.cut, broker="memory")
+    direct = tmp_path / "direct.heron"
+    plan = plan_run(str(case.scenario), replace(OPTIONS, record=str(direct), centralized=True))
+    Recording(plan, lambda text: None).close({})
+    assert "leave it or --broker out" in refusal(case, direct, broker="memory")
 
 
 def test_an_agent_that_runs_elsewhere_is_refused(case: Case, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_lag_and_offset_are_found_and_told_as_one_where_steps_are_long(slow: Cal
     assert slow.after_mw < slow.before_mw / 2
 
 
+@pytest.mark.slow
 def test_a_lag_of_about_a_step_is_told_from_dead_time(tmp_path: Path) -> None:
     emulator = {"response_delay_s": 150.0, "lag_s": 600.0, "noise_mw": 1e-6}
     found = fitted(tmp_path / "run.heron", {f"{ESS}.emulator": emulator}, actions=back_and_forth)
@@ -100,6 +101,7 @@ def test_a_lag_of_about_a_step_is_told_from_dead_time(tmp_path: Path) -> None:
     assert found.after_mw < found.before_mw / 2
 
 
+@pytest.mark.slow
 def test_a_ramp_is_found(tmp_path: Path) -> None:
     found = fitted(
         tmp_path / "run.heron",

@@ -101,7 +101,7 @@ def test_devices_are_as_slow_as_those_of_a_single_environment() -> None:
     assert abs(steps[0][4]["MG1"]["p_mw"]["ess"][0]) < abs(p_mw)
 
 
-@pytest.mark.slow_but("p2p-full", "order_book-local", "consensus-local")
+@pytest.mark.slow_but("p2p-full", "order_book-local")
 @pytest.mark.parametrize("observation", ["full", "local"])
 @pytest.mark.parametrize("horizontal", ["p2p", "order_book", "consensus", "none"])
 def test_every_copy_takes_the_way_of_a_single_environment(horizontal: str, observation: str) -> None:

@@ -183,7 +183,7 @@ def test_each_mode_is_gymnasiums(mode: AutoresetMode, kind: str, agent: str | No
     mine, theirs = both(kind, agent, mode)
     assert mine.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"] is mode
 
-    @settings(deadline=None, max_examples=3)
+    @settings(deadline=None, max_examples=max(1, settings.default.max_examples // 10))
     @given(st.lists(st.tuples(*[st.sampled_from([False, False, True])] * N), min_size=8, max_size=8))
     def property_(draws: list[tuple[bool, ...]]) -> None:
         walk(mine, theirs, mode, draws, seed=len(str(draws)))
