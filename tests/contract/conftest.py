@@ -23,6 +23,8 @@ from heron_mqtt.messaging.nats import NatsBroker
 MQTT_KINDS = ["mosquitto", "mosquitto-mqtt5", "mosquitto-kept", "embedded"]
 EXTERNAL_KINDS = [*MQTT_KINDS, "nats", "kafka"]
 IMPAIRED_KINDS = ["impaired-memory", "impaired-embedded"]  # by a perfect network
+SLOW_KINDS = {"mosquitto-mqtt5", "mosquitto-kept", "impaired-embedded"}
+"""Of which another one is quick; what is theirs alone is tested in ``tests/faults``, too."""
 
 
 class QueueBroker(MessageBroker):
@@ -38,6 +40,10 @@ class QueueBroker(MessageBroker):
         return await self._queues[channel].get()
 
 
+def _params(*names: str) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_KINDS else []) for name in names]
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of broker."""
@@ -51,30 +57,30 @@ class Kind:
         return self.name in MQTT_KINDS
 
 
-@pytest.fixture(params=["memory", *EXTERNAL_KINDS, "two-methods", *IMPAIRED_KINDS])
+@pytest.fixture(params=_params("memory", *EXTERNAL_KINDS, "two-methods", *IMPAIRED_KINDS))
 def kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     return _kind(request.param, request, env_id)
 
 
-@pytest.fixture(params=MQTT_KINDS)
+@pytest.fixture(params=_params(*MQTT_KINDS))
 def mqtt_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     """Only those that MQTT clients can connect to."""
     return _kind(request.param, request, env_id)
 
 
-@pytest.fixture(params=EXTERNAL_KINDS)
+@pytest.fixture(params=_params(*EXTERNAL_KINDS))
 def external_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     """Only those that other processes can connect to."""
     return _kind(request.param, request, env_id)
 
 
-@pytest.fixture(params=["memory", *EXTERNAL_KINDS, *IMPAIRED_KINDS])
+@pytest.fixture(params=_params("memory", *EXTERNAL_KINDS, *IMPAIRED_KINDS))
 def full_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     """Those that are used from any thread, and carry wildcards."""
     return _kind(request.param, request, env_id)
 
 
-@pytest.fixture(params=["memory", *MQTT_KINDS, *IMPAIRED_KINDS])
+@pytest.fixture(params=_params("memory", *MQTT_KINDS, *IMPAIRED_KINDS))
 def retaining_kind(request: pytest.FixtureRequest, env_id: str) -> Kind:
     """Those that keep retained messages as well."""
     return _kind(request.param, request, env_id)

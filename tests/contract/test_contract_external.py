@@ -35,7 +35,6 @@ async def test_connections_hear_each_other_in_order(external_broker: SessionBrok
     assert got == list(range(500))
 
 
-@pytest.mark.slow_but("mosquitto-mqtt5", "embedded", "nats")
 async def test_many_channels_on_one_connection(external_broker: SessionBroker) -> None:
     got: list[str] = []
     for i in range(300):
@@ -59,9 +58,7 @@ async def test_the_state_of_the_connection_can_be_seen(external_kind: Any) -> No
     assert "closed" in repr(broker)
 
 
-@pytest.mark.slow_but(
-    "mosquitto", "mosquitto-mqtt5", "mosquitto-kept", "embedded", "nats"
-)  # over Kafka a busy machine is as slow
+@pytest.mark.slow_but("mosquitto", "embedded", "nats")  # over Kafka a busy machine is as slow
 async def test_small_messages_are_not_held_back(external_broker: SessionBroker, another: Another) -> None:
     """Nagle's algorithm and delayed acknowledgements together cost 40 ms a hop, nearly every time."""
     peer = await another()

@@ -48,7 +48,7 @@ def test_what_means_something_is_taken(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_any_bytes_are_taken_or_refused(target: str) -> None:
-    _try(target, 15 if target in {"client", "server", "modbus", "nats"} else 40)  # an event loop each
+    _try(target, 8 if target in {"client", "server", "modbus", "nats"} else 20)  # an event loop each
 
 
 @pytest.mark.slow

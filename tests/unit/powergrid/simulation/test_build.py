@@ -258,6 +258,7 @@ def reference(made: Blueprint, step: int, infos: dict[str, dict[str, Any]]) -> A
 small_nominal = {i: {"p_mw": 0.008, "q_mvar": 0.0} for i in range(13)}
 
 
+@pytest.mark.slow_but("newton", "fixed_point")
 @pytest.mark.parametrize("solver", ["newton", "fixed_point", "pandapower"])
 def test_voltages_and_loadings_are_those_of_pandapower(solver: str, blueprint: Blueprint) -> None:
     made = blueprint
