@@ -97,14 +97,17 @@ uv_settings=(UV_PYTHON_DOWNLOADS=never UV_INDEX_STRATEGY=unsafe-best-match)  # t
 like_pip() {
   local name=PIP_${2^^} value
   name=${name//-/_}
-  value=${!name:-$("$work/venv/bin/pip" config get "global.$2" 2>/dev/null || true)}
+  value=${!name:-$(sed -n "s/^global\.$2=['\"]\(.*\)['\"]\$/\1/p" "$work/pip-config")}
+  value=${value//'\n'/ }  # a list may stand in several lines
   [ -z "$value" ] || uv_settings+=("$1=${value// /$3}")
 }
 
 fresh_environment() {
   step "a fresh virtual environment"
   "$python" -m venv "$work/venv"
+  "$work/venv/bin/pip" config list >"$work/pip-config" &  # pip takes half a second to begin
   "$work/venv/bin/pip" install -q uv || echo "no uv: pip installs, which takes longer"
+  wait $!
   like_pip UV_DEFAULT_INDEX index-url " "
   like_pip UV_EXTRA_INDEX_URL extra-index-url " "
   like_pip UV_FIND_LINKS find-links ,
