@@ -138,6 +138,7 @@ async def test_what_waits_and_what_was_given_up_is_told_by_kind(
     assert 'heron_outbox_max_bytes{client="gateway-1",env_id="site"} 20000.0' in text
 
 
+@pytest.mark.slow  # in order, with fewer messages: test_outbox_queue.py
 async def test_what_is_published_live_follows_what_waited_on_its_channel(
     own_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:

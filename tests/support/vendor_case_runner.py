@@ -25,6 +25,7 @@ import re
 import threading
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -123,8 +124,8 @@ class Device:
         self._client.loop_stop()
 
 
-async def run_all(url: str) -> dict[str, Outcome]:
-    """Run every case, some at a time; a failure is kept for its own test."""
+async def run_all(url: str, names: Sequence[str]) -> dict[str, Outcome]:
+    """Run these cases, some at a time; a failure is kept for its own test."""
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def one(name: str) -> Outcome:
@@ -136,7 +137,7 @@ async def run_all(url: str) -> dict[str, Outcome]:
                 outcome.failure = exc
             return outcome
 
-    return dict(zip(names(), await asyncio.gather(*map(one, names())), strict=True))
+    return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
 
 
 async def run_case(url: str, name: str, outcome: Outcome) -> None:

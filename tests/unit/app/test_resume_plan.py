@@ -543,6 +543,7 @@ def test_a_mapping_that_was_put_in_force_during_the_run_is_the_one_to_go_on_with
         assert _read_anew(record, {ess: "11", pv: "11"}) == {ess: "22", pv: "33"}
 
 
+@pytest.mark.slow
 def test_what_could_not_be_compared_with_a_record_of_an_older_version_is_said(
     of_files: Path, tmp_path: Path
 ) -> None:

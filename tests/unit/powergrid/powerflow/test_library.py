@@ -62,6 +62,7 @@ def test_rounding_does_not_loosen_the_tolerance_of_a_distribution_network() -> N
     assert rounding_mismatch(matrix) * base_mva < 0.1 * TOLERANCE_MVA
 
 
+@pytest.mark.slow_but("newton", "fixed_point")
 @pytest.mark.parametrize("solver", ["newton", "fixed_point", "pandapower"])
 @pytest.mark.parametrize("column", ["length_km", "impedance"])
 def test_a_line_without_impedance_is_refused_by_name(solver: Any, column: str) -> None:
