@@ -26,10 +26,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from heron_mqtt.cancellation import end_tasks, to_its_end
-from heron_mqtt.errors import MessageError, NotHandedBack
+from heron_mqtt.errors import MessageError
 from heron_mqtt.field.device.device_lock import BrokenOff
 from heron_mqtt.field.device.private_names import refuse_taken_names
-from heron_mqtt.field.device.safe_state import SafeStateDevice
+from heron_mqtt.field.device.program_end import EndingDevice
 from heron_mqtt.field.moving_deadline import MovingDeadline
 from heron_mqtt.field.steady_clock import steady_s
 from heron_mqtt.json_object import Json
@@ -67,7 +67,7 @@ class SetpointDeferred(SetpointRejected):
         super().__init__(why)
 
 
-class FieldDevice(SafeStateDevice, abc.ABC):
+class FieldDevice(EndingDevice, abc.ABC):
     """One device: follows leased setpoints, publishes telemetry, its birth and its end.
 
     - A setpoint is applied once. A setpoint that is not newer (same sender and boot, ``seq`` not higher) is
@@ -275,21 +275,7 @@ class FieldDevice(SafeStateDevice, abc.ABC):
         finally:
             forget_reconnect()
             subscriptions.close()
-            self._lease.end()
-            for task in self._tasks:
-                task.cancel()
-            left = await self._end_work()
-            if self._taken_by is None:  # not in the name of another device
-                self._notice.tell_at_the_end(self._holder_to_tell(), None)
-                if self._kept is not None and self._is_left_known and not self._notice.is_held:
-                    self._kept.save(None)  # also where it was driven by nothing: then the next one knows
-            left = left or self.left_unheeded
-            await self._leave()
-            if self._kept is not None:
-                self._kept.close()
-            self._own_thread.end()
-            if left is not None and not self._tells_again:
-                raise NotHandedBack(f"{self.label}: {left}")
+            await self._end_program()
 
     async def _serve(self, once: bool) -> None:
         """Keep the time until the first answer (``once``), or until the name is taken over."""

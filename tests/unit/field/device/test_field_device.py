@@ -15,7 +15,7 @@ import pytest
 
 from heron_mqtt.errors import Displaced, HeronError, NameTaken
 from heron_mqtt.field import moving_deadline
-from heron_mqtt.field.device import FieldDevice, SetpointRejected, safe_state
+from heron_mqtt.field.device import FieldDevice, SetpointRejected, program_end
 from heron_mqtt.field.device.presence import MOST_UNSAID, leaving_others_alone
 from heron_mqtt.field.state_directory import state_directory
 from heron_mqtt.messages import EmergencyStop, RunState, Setpoint, Telemetry
@@ -323,7 +323,7 @@ async def test_a_program_that_is_ended_twice_leaves_its_hardware_in_the_safe_sta
 async def test_what_cannot_be_broken_off_holds_up_the_safe_state_of_the_end_for_a_moment_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(safe_state, "BREAK_OFF_S", 0.02)
+    monkeypatch.setattr(program_end, "BREAK_OFF_S", 0.02)
     async with InMemoryBroker() as broker:
         site = Site(SlowToRest("MG1", "ess", broker, period_s=0.0), broker)
         running = asyncio.create_task(site.device.run())
