@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from heron_mqtt.errors import BrokerError, MessageError
+from heron_mqtt.errors import MessageError
 from heron_mqtt.field.gateway.acknowledgements import Acknowledgements
+from heron_mqtt.field.gateway.device_lives import DeviceLives
 from heron_mqtt.field.gateway.device_stats import DeviceStats
 from heron_mqtt.field.gateway.hand_back import HandBack, Unreturned
 from heron_mqtt.field.gateway.lease_taking import LeaseTaking
@@ -19,8 +19,7 @@ from heron_mqtt.field.gateway.mapping_hint import MappingHint
 from heron_mqtt.field.gateway.plausibility import Plausibility
 from heron_mqtt.field.gateway.settings import GatewayTable
 from heron_mqtt.field.steady_clock import steady_s
-from heron_mqtt.field.telemetry_order import REMEMBERED_BOOTS, TelemetryOrder
-from heron_mqtt.messages import UNNAMED_KIND, LeaseState, Owner, Setpoint, Status, Telemetry, fields_of
+from heron_mqtt.messages import LeaseState, Setpoint, Status, Telemetry, fields_of
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.core.background_loop import running_loop
@@ -93,13 +92,12 @@ class DeviceLink:
         "_acks",
         "_answer",
         "_arrived_at",
-        "_echo",
         "_env_id",
         "_heard_at",
+        "_lives",
         "_measured_at",
         "_monotonic",
         "_on_change",
-        "_order",
         "_plausible",
         "awaits_rebirth_telemetry",
         "measurements",
@@ -131,7 +129,6 @@ class DeviceLink:
         self.device = device
         self.name = f"{agent_id}/{device}"
         self.stats = DeviceStats()
-        self.status: Status | None = None
         self.telemetry: Telemetry | None = None
         self._broker = broker
         self._lease_s = lease_s
@@ -148,8 +145,6 @@ class DeviceLink:
         self._refused_at: float | None = None
         self._watched_since: float | None = None
         self._heard_at: float | None = None  # of anything, births too
-        self._echo: tuple[str, int] | None = None  # boot and seq of the newest since it was born (again)
-        self._order = TelemetryOrder()
         self.awaits_rebirth_telemetry = False
         """Whether it was born again and has not said since what it does: no setpoint until it has."""
         self.measurements = 0
@@ -160,21 +155,13 @@ class DeviceLink:
         """New telemetry without anything wrong in it, since the last that was, or since a new birth."""
         self.says_stopped = False
         """Whether the device knows of an emergency stop."""
-        self.reborn = 0
-        """How often it was born again."""
-        self._kind = kind
-        self._wrong_kind: str | None = None
         self._reseed_due = False
         self._hears_lease = self._is_lease_free = False
-        self._owner: str | None = None  # boot of who holds its name; None = not known, or not said
-        self._asking: asyncio.Task[None] | None = None
-        self._statuses: dict[str, Status] = {}  # the newest of each boot
         self.hand_back = HandBack(nameplate_mw or (0.0, 0.0))
         """Whether it was driven, and shows since that it was let go."""
         self._hint = MappingHint(max(map(abs, nameplate_mw or (0.0,))))
         self._taking = LeaseTaking(agent_id, from_anybody=take_over, predecessors=predecessors)
         self._env_id = env_id
-        self._has_live_status = False
         self._plausible = Plausibility(
             self.name,
             self._settings,
@@ -183,6 +170,17 @@ class DeviceLink:
             tell=lambda what: broker.stats.report("device", self.name, what),
             monotonic=monotonic,
             now=now,
+        )
+        self._lives = DeviceLives(
+            agent_id,
+            device,
+            broker,
+            env_id=env_id,
+            kind=kind,
+            subscriptions=self._subscriptions,
+            plausible=self._plausible,
+            on_new_life=self._begin_life,
+            on_change=on_change,
         )
 
     async def open(self) -> None:
@@ -204,15 +202,24 @@ class DeviceLink:
 
     def on_reconnect(self) -> None:
         """What the broker tells of the device now is news again: its will may have been sent meanwhile."""
-        self._has_live_status = False
+        self._lives.on_reconnect()
 
     def close(self) -> None:
         """Stop listening."""
-        if self._asking is not None:
-            self._asking.cancel()
+        self._lives.close()
         self._subscriptions.close()
 
     # -- what is known -----------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status | None:
+        """What the device has said of itself last; None = nothing."""
+        return self._lives.status
+
+    @property
+    def reborn(self) -> int:
+        """How often it was born again."""
+        return self._lives.reborn
 
     @property
     def status_channel(self) -> str:
@@ -242,7 +249,7 @@ class DeviceLink:
     @property
     def was_heard(self) -> bool:
         """Whether anything usable has come from it, live."""
-        return self.stats.telemetry > 0 or (self.is_born and self._has_live_status)
+        return self.stats.telemetry > 0 or (self.is_born and self._lives.has_live_status)
 
     def waits_for(self, wanted: int) -> str:
         """Say what lacks before the device counts as proven by ``wanted`` messages; for people."""
@@ -261,7 +268,7 @@ class DeviceLink:
 
     def is_ready(self, run: str | None, episode: int | None) -> bool:
         """Whether the device is online and, if it follows episodes at all, in this one of this run."""
-        status = self.status
+        status = self._lives.status
         if status is None or status.state != "online":
             return False
         return status.run is None or (status.run, status.episode) == (run, episode)
@@ -291,7 +298,7 @@ class DeviceLink:
     @property
     def health(self) -> Health:
         """What the device says of itself, how long it has been silent, and whether it is one device."""
-        status = self.status
+        status = self._lives.status
         if status is not None and status.state != "online":
             return status.state
         if self._plausible.is_contested:
@@ -306,7 +313,7 @@ class DeviceLink:
     @property
     def can_prove_age(self) -> bool:
         """Whether the device numbers its telemetry, so that setpoints can echo it."""
-        return self._echo is not None
+        return self._lives.echo is not None
 
     @property
     def why_not_sent(self) -> str | None:
@@ -315,11 +322,13 @@ class DeviceLink:
         A device without telemetry within the last lease gets no setpoint: the echo would be older than the
         lease. A device whose telemetry cannot be echoed gets none on the basis of older telemetry, either.
         """
-        if self.health in {"offline", "fault"} and not self._plausible.is_contested:
-            return f"device {self.health}"
-        if self._wrong_kind is not None:
-            return self._wrong_kind
-        if self._plausible.is_contested:
+        health = self.health
+        is_contested = health in {"offline", "fault"} and self._plausible.is_contested
+        if health in {"offline", "fault"} and not is_contested:
+            return f"device {health}"
+        if self._lives.wrong_kind is not None:
+            return self._lives.wrong_kind
+        if is_contested:
             return "two devices publish under this name"
         if self.awaits_rebirth_telemetry:
             return "device has not measured since it was born again"
@@ -359,7 +368,7 @@ class DeviceLink:
         )
         now_s = self._monotonic()
         self._lease = make_tuple(_SentLease, (setpoint, now_s + lease_s))
-        takes = {"take_over": True} if self._taking.may_displace(self._order.boot) else {}
+        takes = {"take_over": True} if self._taking.may_displace(self._lives.boot) else {}
         stamped = self._stamped(setpoint, stamper, episode, step, **takes)
         self._acks.note_sent(stamper.boot, stamped["seq"], now_s)
         self._answer = None
@@ -440,8 +449,8 @@ class DeviceLink:
         """
         fields = fields_of(setpoint)
         fields.update(changed)
-        if self._echo is not None:
-            fields["heard_boot"], fields["heard_seq"] = self._echo
+        if (echo := self._lives.echo) is not None:
+            fields["heard_boot"], fields["heard_seq"] = echo
         stamped = stamper.stamp(self._setpoint, fields, episode=episode, step=step)
         self._acks.note_number(stamped["seq"])
         return stamped
@@ -545,7 +554,7 @@ class DeviceLink:
             return
         if left_out:
             plausible.once(left_out, f"telemetry: {left_out}")
-        if not self._is_news(telemetry.boot, telemetry.seq):
+        if not self._lives.take_telemetry(telemetry.boot, telemetry.seq):
             self.stats.refused += 1
             return
         if self.awaits_rebirth_telemetry:
@@ -574,70 +583,6 @@ class DeviceLink:
             self._take_answer(acks, telemetry)
         self._on_change()
 
-    def _is_news(self, boot: str | None, seq: int | None) -> bool:
-        """Take the number of telemetry, to be echoed; whether it can be newer than the newest.
-
-        A boot that was never heard of is a restart, or a second device of this name, also without its birth:
-        who looks on (``DeviceSeen``) goes by the birth, a gateway has to notice both.
-        """
-        order = self._order
-        if boot != order.boot:
-            if self._is_past(boot):
-                return False  # of an earlier life of the device, late; or of a second one
-            self._note_boot(boot)
-        if not order.take(boot, seq):
-            self._plausible.once("repeated", "telemetry that is not newer than the newest does not count")
-            return False
-        self._echo = order.newest
-        return True
-
-    def _is_past(self, boot: str | None) -> bool:
-        """Whether a message is of an earlier life of the device, or of a second one; takes note of it.
-
-        Where two speak, and not one of them late, the one that holds the device's name is the device: that is
-        looked up from the first time on.
-        """
-        if boot is None or not self._order.is_past(boot):
-            return False
-        self._plausible.note_past()
-        if not self._plausible.is_contested:
-            return True
-        if boot == self._owner:
-            return not self._goes_back(boot)
-        if self._asking is None and (loop := running_loop()) is not None:
-            self._asking = loop.create_task(self._hear_owner(), name=f"owner of {self.name}")
-        return True
-
-    def _goes_back(self, boot: str) -> bool:
-        """Take an earlier life for the present one again, if it was one; it begins from what it measures."""
-        if not self._order.go_back(boot):
-            return False
-        self._plausible.begin_boot()
-        self.status = self._statuses.get(boot)  # what the other one said is not of it
-        self._is_born_again()
-        return True
-
-    def _remember_status(self, status: Status) -> None:
-        if status.boot is not None:
-            self._statuses.pop(status.boot, None)
-            self._statuses[status.boot] = status
-            while len(self._statuses) > REMEMBERED_BOOTS:
-                del self._statuses[next(iter(self._statuses))]
-
-    async def _hear_owner(self) -> None:
-        """Listen to who holds the device's name; devices of other makers may not say it."""
-        with contextlib.suppress(BrokerError):
-            channel = topics.device(self.agent_id, self.device, "owner")
-            await self._subscriptions.open([(channel, self._on_owner)])
-
-    def _on_owner(self, message: Received) -> None:
-        owner = self._broker.parsed(message, Owner)
-        if owner is None or owner.env_id not in {None, self._env_id} or owner.state != "holds":
-            return
-        self._owner = owner.boot
-        if owner.boot is not None and self._goes_back(owner.boot):
-            self._on_change()
-
     def _take_answer(self, acks: Acknowledgements, telemetry: Telemetry) -> None:
         """See whether telemetry answers the newest setpoint, which the one before may have done already."""
         before, self._answer = self._answer, telemetry if acks.is_answer(telemetry) else None
@@ -659,21 +604,9 @@ class DeviceLink:
             return
         if left_out:
             self._plausible.once(left_out, f"status: {left_out}")
-        if message.retained and self._has_live_status:
-            return  # what it says now counts for more than what the broker kept
-        if status.state == "offline" and self._order.is_other(status.boot):
-            return  # the will of an earlier life comes late: its connection was lost without its end
-        self._remember_status(status)
-        if self._is_past(status.boot):
-            return  # of an earlier life of the device, late, whatever it says; or of a second one
-        self._has_live_status |= not message.retained
-        before, self.status = self.status, status
-        if status.state == "online":
-            self._note_kind(status.kind)
-            self._note_boot(status.boot)
-            if before is not None and before.state == "offline":
-                self._is_born_again()
-        else:
+        if not self._lives.take_status(status, retained=message.retained):
+            return
+        if status.state != "online":
             self.plausible_in_a_row = 0
         self.says_stopped = status.stopped is True
         self._acks.is_expected |= status.state == "online"
@@ -687,27 +620,11 @@ class DeviceLink:
             self._is_lease_free = lease.state == "free"
             self._on_change()
 
-    def _note_kind(self, kind: str | None) -> None:
-        self._wrong_kind = None
-        if kind not in {None, UNNAMED_KIND, self._kind} and self._kind is not None:
-            self._wrong_kind = f"its birth says that it is a {kind}, the scenario says a {self._kind}"
-            self._plausible.once("kind", f"{self._wrong_kind}: nothing is sent to it")
-
-    def _note_boot(self, boot: str | None) -> None:
-        """Notice that the device has started again: what it did and what it was told is past."""
-        was_known = self._order.boot is not None
-        if not self._order.begin(boot):
-            return
-        self._plausible.begin_boot()
-        if was_known:
-            self._is_born_again()
-
-    def _is_born_again(self) -> None:
+    def _begin_life(self) -> None:
+        """Forget what the device did and was told before it was born again."""
         self.awaits_rebirth_telemetry = True
-        self.reborn += 1
         self.plausible_in_a_row = 0
         self.telemetry = self._answer = None
         self._arrived_at = None
-        self._echo = None
         self.forget_setpoint()
         self.hand_back.note_restart()

@@ -397,7 +397,7 @@ async def test_evidence_begins_at_nothing() -> None:
 @pytest.mark.parametrize(("kind", "sent"), [("battery", 1), (None, 1), ("pv", 0)])
 async def test_a_device_whose_birth_says_another_kind_is_sent_nothing(kind: str | None, sent: int) -> None:
     rig = await Rig().open(birth=False)
-    rig.link._kind = "battery"
+    rig.link._lives._kind = "battery"
     said = {} if kind is None else {"kind": kind}
     rig.say("status", state="online", run="none", **said)
     rig.measure()

@@ -1022,11 +1022,11 @@ async def test_after_a_reconnection_what_is_known_is_said_and_heard_again() -> N
         pair.broker.subscribe(channel, lambda m: said.append((m.channel, m.get("level") or m.get("active"))))
     pair.broker.publish("estop", {"type": "estop", "active": True, "who": "ann"})
     said.clear()
-    pair.gateway.links["a"]._has_live_status = True
+    pair.gateway.links["a"]._lives.has_live_status = True
     (reconnected,) = pair.broker.reconnected
     reconnected()
     assert sorted(said) == [("devices/MG1/a/authority_state", "full"), ("estop/confirm/MG1", True)]
-    assert not pair.gateway.links["a"]._has_live_status
+    assert not pair.gateway.links["a"]._lives.has_live_status
 
 
 async def test_each_lease_is_renewed_with_what_is_left_of_it_to_a_millisecond() -> None:
