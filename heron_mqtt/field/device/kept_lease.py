@@ -88,6 +88,7 @@ class KeptLease:
         self._is_read = False
         self._name = f"{hashlib.sha256(topic.encode()).hexdigest()[:32]}.json"
         self._file: LockedFile | None = None
+        self._written: bytes | None = None  # what this program has written to the file that is open
         self._reported: set[str] = set()
         self._disk = threading.Lock()  # of the two below
         self._is_forcing = self._is_unforced = False
@@ -120,7 +121,10 @@ class KeptLease:
                     self._read(file)
             told = self._told(holder)
             if file is not None:
+                if told == self._written:
+                    return
                 file.rewrite(told, FILE_BYTES)
+                self._written = told
                 self._force(file)
             elif holder is not None and CAN_LOCK:
                 what = "another program of this name lives on this machine, and has it locked"
@@ -167,6 +171,7 @@ class KeptLease:
                 self._file = LockedFile(self._path, makes=True)
             except BlockingIOError:
                 return None
+            self._written = None
         return self._file
 
     def _force(self, file: LockedFile) -> None:
@@ -176,9 +181,16 @@ class KeptLease:
             if self._is_forcing:
                 return
             self._is_forcing = True
-        threading.Thread(
+        thread = threading.Thread(
             target=self._force_all, args=(file,), name=f"disk {self._topic}", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as exc:  # the system has no room for one more
+            with self._disk:
+                self._is_forcing = False
+            self._written = None  # it is not done: saving the same again is not too much
+            self._report_unforced(exc)
 
     def _force_all(self, file: LockedFile) -> None:
         while True:
@@ -189,9 +201,12 @@ class KeptLease:
             try:
                 file.force()
             except OSError as exc:
-                self._report("cannot be used", f"cannot be forced to the disk: {exc}")
+                self._report_unforced(exc)
 
-    def _report(self, kind: str, what: str) -> None:
+    def _report_unforced(self, exc: Exception) -> None:
+        self._report("cannot be forced", f"cannot be forced to the disk: {exc}", after="a power cut")
+
+    def _report(self, kind: str, what: str, after: str = "a kill") -> None:
         if kind in self._reported:
             return
         self._reported.add(kind)
@@ -199,7 +214,6 @@ class KeptLease:
         with contextlib.suppress(RuntimeError):  # no home directory
             where = self._path
         log.warning(
-            "%s (%s): %s: after a kill, the next program knows by the broker alone whether the device was "
-            "driven",
-            *(where, self._topic, what),
+            "%s (%s): %s: after %s, the next program knows by the broker alone whether the device was driven",
+            *(where, self._topic, what, after),
         )

@@ -15,6 +15,7 @@ import pytest
 from heron_mqtt.field.device.kept_lease import KeptLease
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.state_directory import state_directory
+from heron_mqtt.locked_file import LockedFile
 from support.clocked_device import ESS, ClockedSite, serve
 from support.field_rig import OpenMemoryBroker
 
@@ -37,6 +38,10 @@ class Disk:
         self.forced: list[Path] = []
         self.works = threading.Event()
         self.works.set()
+        soon(
+            lambda: not any(thread.name.startswith("disk ") for thread in threading.enumerate()),
+            "the disk to have what earlier tests wrote",
+        )
         monkeypatch.setattr(os, "fsync", self._fsync)
 
     def _fsync(self, descriptor: int) -> None:
@@ -89,6 +94,49 @@ def test_a_disk_that_hangs_holds_up_neither_setpoint_nor_stop(monkeypatch: pytes
         soon(lambda: disk.files == 2, "what was written since to be forced, in one")
 
     serve(test)
+
+
+def test_the_end_of_a_device_writes_what_it_leaves_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    rewrite = LockedFile.rewrite
+
+    def noted(file: LockedFile, content: bytes, size: int) -> None:
+        written.append(content)
+        rewrite(file, content, size)
+
+    monkeypatch.setattr(LockedFile, "rewrite", noted)
+
+    async def test(site: ClockedSite) -> None:
+        site.send(0.1)
+        await asyncio.sleep(0.1)
+        assert len(written) == 1
+        assert site.running is not None
+        site.running.cancel()
+        await asyncio.gather(site.running, return_exceptions=True)
+
+    serve(test)
+    assert [b"MG1" in content for content in written] == [True, False]
+
+
+def test_a_thread_that_cannot_begin_is_no_file_that_cannot_be_written_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk(monkeypatch)
+    kept = KeptLease(LEASE)
+    with monkeypatch.context() as full:
+
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        full.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            kept.save(HOLDER)
+    [line] = caplog.messages
+    assert f"({LEASE}): cannot be forced to the disk: can't start new thread: after a power cut, " in line
+    assert (kept.load(), disk.files) == ((HOLDER,), 0)
+    kept.save(HOLDER)
+    soon(lambda: disk.files == 1, "the disk to have it")
+    kept.close()
 
 
 def test_what_a_program_left_at_one_broker_is_known_to_the_next_at_another() -> None:
