@@ -119,12 +119,14 @@ class KeptLease:
             if file is not None and not self._is_read:  # what it holds of other sites stays
                 with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
                     self._read(file)
+            before = [site for site in self._left if site != UNKNOWN_SITE]
             told = self._told(holder)
             if file is not None:
                 if told == self._written:
                     return
                 file.rewrite(told, FILE_BYTES)
                 self._written = told
+                self._report_left_out([site for site in before if site not in {*self._left, self._site}])
                 self._force(file)
             elif holder is not None and CAN_LOCK:
                 what = "another program of this name lives on this machine, and has it locked"
@@ -139,7 +141,8 @@ class KeptLease:
     def _told(self, holder: Holder | None) -> bytes:
         """Return what the file is to hold: what is left here, and what is left at other sites.
 
-        Of more than it has room for, those that were written first are left out.
+        Of more than it has room for, those that were written first are left out. A site at which hardware was
+        at rest, and that is left out of such a list, only brings it to rest once more.
         """
         for site in (self._site, UNKNOWN_SITE):
             self._left.pop(site, None)
@@ -203,10 +206,16 @@ class KeptLease:
             except OSError as exc:
                 self._report_unforced(exc)
 
-    def _report_unforced(self, exc: Exception) -> None:
-        self._report("cannot be forced", f"cannot be forced to the disk: {exc}", after="a power cut")
+    def _report_left_out(self, sites: list[str]) -> None:
+        for site in sites:
+            at = f"at brokers on {site}" if site else "at brokers on this machine"
+            what = f"what a program left driven {at} has no room in it any more"
+            self._report(f"left out: {site}", what, "at that site")
 
-    def _report(self, kind: str, what: str, after: str = "a kill") -> None:
+    def _report_unforced(self, exc: Exception) -> None:
+        self._report("cannot be forced", f"cannot be forced to the disk: {exc}", "after a power cut")
+
+    def _report(self, kind: str, what: str, when: str = "after a kill") -> None:
         if kind in self._reported:
             return
         self._reported.add(kind)
@@ -214,6 +223,6 @@ class KeptLease:
         with contextlib.suppress(RuntimeError):  # no home directory
             where = self._path
         log.warning(
-            "%s (%s): %s: after %s, the next program knows by the broker alone whether the device was driven",
-            *(where, self._topic, what, after),
+            "%s (%s): %s: %s, the next program knows by the broker alone whether the device was driven",
+            *(where, self._topic, what, when),
         )

@@ -197,6 +197,24 @@ def test_names_as_long_as_they_may_be_leave_room_for_the_newest_of_several_sites
         kept.close()
 
 
+def test_what_has_no_room_any_more_is_named_with_its_site(caplog: pytest.LogCaptureFixture) -> None:
+    for site in ("plant.lan", "b.lan", "c.lan", "d.lan", "", "f.lan"):
+        assert caplog.messages == []
+        kept = KeptLease(LEASE, site)
+        kept.save(HOLDER)
+        kept.close()
+    [line] = caplog.messages
+    assert (
+        f"({LEASE}): what a program left driven at brokers on plant.lan has no room in it any more: "
+        "at that site, the next program knows by the broker alone whether the device was driven"
+    ) in line
+    again = KeptLease(LEASE, "plant.lan")
+    assert again.load() == (HOLDER,), "what others left is heeded"
+    again.save(None)
+    assert "on b.lan has no room" in caplog.messages[-1], "of five others"
+    again.close()
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
