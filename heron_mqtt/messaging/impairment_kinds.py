@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel
-
+from heron_mqtt.config import Table
 from heron_mqtt.registry import Registry
 
 __all__ = ["IMPAIRMENTS", "JITTERS", "Impairment", "ImpairmentKind", "JitterDistribution", "jitter_s"]
@@ -57,7 +56,7 @@ class ImpairmentKind(ABC):
     """
 
     name: ClassVar[str]
-    table: ClassVar[type[BaseModel] | None] = None
+    table: ClassVar[type[Table] | None] = None
     draws: ClassVar[int] = 1
     shared_draws: ClassVar[slice | None] = None
     key: ClassVar[str | None] = None

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from pydantic import BaseModel
-
+from heron_mqtt.config import Table
 from heron_mqtt.messages import Message
 
 __all__ = [
@@ -138,7 +137,7 @@ class HorizontalProtocol(ABC):
 
     name: ClassVar[str]
     messages: ClassVar[tuple[type[Message], ...]] = ()
-    options: ClassVar[type[BaseModel] | None] = None
+    options: ClassVar[type[Table] | None] = None
     has_neighbours: ClassVar[bool] = True
 
     @abstractmethod

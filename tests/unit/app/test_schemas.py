@@ -13,10 +13,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from pydantic import BaseModel
 
 from heron_mqtt.app.schemas import SCHEMAS, schema_of
-from heron_mqtt.config import shipped_config
+from heron_mqtt.config import Table, shipped_config
 from heron_mqtt.errors import ConfigError
 from heron_mqtt.messaging.impairment_kinds import IMPAIRMENTS, Impairment, ImpairmentKind
 
@@ -76,7 +75,7 @@ def test_what_a_run_refuses_an_editor_marks(change: dict[str, Any]) -> None:
 
 
 def test_an_added_kind_of_impairment_is_a_table_of_a_rule() -> None:
-    class SpikesTable(BaseModel, extra="forbid"):
+    class SpikesTable(Table):
         spike_s: float
 
     class Spikes(ImpairmentKind):
