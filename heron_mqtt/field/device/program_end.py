@@ -37,7 +37,7 @@ class EndingDevice(SafeStateDevice, abc.ABC):
             self._notice.tell_at_the_end(self._holder_to_tell(), None)
             if self._kept is not None and self._is_left_known and not self._notice.is_held:
                 self._kept.save(None)  # also where it was driven by nothing: then the next one knows
-        left = left or self.left_unheeded
+        left = left or self.left_unheeded()
         await self._leave()
         if self._kept is not None:
             self._kept.close()

@@ -233,11 +233,12 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         if kept[0] is not None and not self._notice.is_held:
             self._bring_to_rest(kept[0])
 
-    @property
     def left_unheeded(self) -> str | None:
-        """What an earlier program left in the hardware, for people, where this one ends before it has looked.
+        """Look up what an earlier program left in the hardware, where this one ends before it has looked.
 
-        None = nothing that is known, or it was looked at, or another program of the name lives.
+        Returns:
+            What it is, for people; None = nothing that is known, or it was looked at, or another program of
+            the name lives.
         """
         if self._is_left_heeded or self._taken_by is not None or not self._may_be_left_driven:
             return None

@@ -209,7 +209,7 @@ class SunSpecDevice(FieldDevice):
         """
         if not self._inverter.is_controlled:
             return
-        if self._left is not None and (why := self.left_unheeded) is not None:
+        if self._left is not None and (why := self.left_unheeded()) is not None:
             raise NotHandedBack(f"{self.label}: {why}")
         if not self.stopped:
             if self._has_written or (self._left is not None and self._has_name):

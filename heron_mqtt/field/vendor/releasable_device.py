@@ -141,7 +141,7 @@ class ReleasableDevice(MappedDevice, abc.ABC):
         It was not handed back; or a stop is in force, and the device has not taken it or is not known to be
         at 0. One that is not told of stops, because it can only be read or is in ``shadow``, is not ours.
         """
-        return self._end.left_undone or self.left_unheeded
+        return self._end.left_undone or self.left_unheeded()
 
     async def run(
         self,
