@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import weakref
 from pathlib import Path
 from typing import Any
+
+from heron_mqtt.forked_processes import close_when_forked
 
 fcntl: Any
 try:
@@ -17,22 +18,6 @@ __all__ = ["CAN_LOCK", "LockedFile"]
 
 CAN_LOCK = fcntl is not None
 """Whether this system locks files so that a lock proves that its process lives; else nothing is locked."""
-
-_open_here: weakref.WeakSet[LockedFile] = weakref.WeakSet()
-
-
-def _leave_to_the_parent() -> None:
-    """Close, in a process that was just forked, what proves that its parent lives.
-
-    A lock belongs to the open file, which a fork shares: a worker that outlives its parent would have it
-    still. Closing there takes nothing from the parent.
-    """
-    for file in tuple(_open_here):
-        file.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class LockedFile:
@@ -62,7 +47,7 @@ class LockedFile:
             flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             self._make_folder()
         if not is_inherited:
-            _open_here.add(self)
+            close_when_forked(self)
         self.descriptor = os.open(path, flags, 0o600)
         try:
             if fcntl is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from heron_mqtt.errors import PlaceTaken
 from heron_mqtt.field.modbus.place import ModbusPlace, SerialLine
+from heron_mqtt.forked_processes import close_when_forked
 from heron_mqtt.messaging.urls import host_key
 
 _NAMES = Path("/proc/net/unix")
@@ -60,7 +61,8 @@ def broker_place(hosts: Iterable[tuple[str, int]]) -> str:
 class PlaceClaim:
     """Places that one environment drives, and those of them that only one of its devices drives.
 
-    The same one may claim them again, also in another program.
+    The same one may claim them again, also in another program. A process that is forked, or started, by one
+    that has a claim does not have it.
 
     On systems without abstract socket names (all but Linux) nothing is known, and nothing refused.
 
@@ -91,6 +93,7 @@ class PlaceClaim:
             *((place, own_device) for place in own_places),
         )
         self._held: dict[str, socket.socket] = {}
+        close_when_forked(self)
 
     def take(self, learned: Mapping[str, str] | None = None) -> None:
         """Claim the places, unless they are claimed already by this.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -144,6 +145,38 @@ def test_a_claim_ends_with_its_process_however_that_ends(claims: list[PlaceClaim
         other.wait()
         other.stdout.close() if other.stdout else None
     claims[0].take()
+
+
+@pytest.mark.parametrize("how", ["forked", "started"])
+def test_a_process_that_outlives_the_one_that_began_it_does_not_have_its_claim(
+    claims: list[PlaceClaim], place: str, how: str
+) -> None:
+    begins = {
+        "forked": "pid = os.fork()\nif pid == 0: time.sleep(60); os._exit(0)",
+        "started": "pid = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], "
+        "close_fds=False, stdout=subprocess.DEVNULL).pid",
+    }
+    program = (
+        "import os, subprocess, sys, time; from heron_mqtt.field.place_claim import PlaceClaim\n"
+        f"claim = PlaceClaim([{place!r}], 'lab', {HOME!r}); claim.take()\n"
+        f"{begins[how]}\nprint(pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        claims.append(PlaceClaim([place], "field", HOME))
+        with pytest.raises(PlaceTaken, match=f"by process {parent.pid} "):
+            claims[0].take()
+        parent.kill()
+        parent.wait()
+        os.kill(child, 0)  # it lives
+        claims[0].take()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
 
 
 def test_a_place_has_one_name_however_its_host_is_spelled(tmp_path: Path) -> None:
