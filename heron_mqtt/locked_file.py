@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.forced_files import force, make_folder
 from heron_mqtt.forked_processes import close_when_forked
 
 fcntl: Any
@@ -41,11 +42,11 @@ class LockedFile:
         self.path = path
         self.descriptor = -1
         """Of the open file; -1 = it is closed."""
-        self._to_force = [path]  # and the folders that have a new entry for it
+        self._to_force = [path]
         flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
         if makes:
             flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            self._make_folder()
+            self._to_force += make_folder(path.parent, 0o700)
         if not is_inherited:
             close_when_forked(self)
         self.descriptor = os.open(path, flags, 0o600)
@@ -55,14 +56,6 @@ class LockedFile:
         except BaseException:
             self.close()
             raise
-
-    def _make_folder(self) -> None:
-        folder = self.path.parent
-        while not folder.exists():
-            self._to_force.append(folder)
-            folder = folder.parent
-        self._to_force.append(folder)
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def is_open(self) -> bool:
@@ -98,12 +91,7 @@ class LockedFile:
         Raises:
             OSError: The disk says that it is not.
         """
-        for path in self._to_force:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        force(self._to_force)
 
     def close(self) -> None:
         """Let another one have it, as far as this process is concerned. Idempotent."""

@@ -28,6 +28,7 @@ LAYERS: list[dict[str, str]] = [
         "heron_mqtt.input_files": "errors",
         "heron_mqtt.units": "errors",
         "heron_mqtt.deferred_model": "program",
+        "heron_mqtt.forced_files": "errors",
         "heron_mqtt.forked_processes": "errors",
         "heron_mqtt.json_object": "errors",
         "heron_mqtt.locked_file": "errors",

@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import json
 import logging
-import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.state_directory import state_directory
+from heron_mqtt.forced_files import DiskThread
 from heron_mqtt.locked_file import CAN_LOCK, LockedFile
 
 log = logging.getLogger("heron_mqtt.device")
@@ -90,8 +90,7 @@ class KeptLease:
         self._file: LockedFile | None = None
         self._written: bytes | None = None  # what this program has written to the file that is open
         self._reported: set[str] = set()
-        self._disk = threading.Lock()  # of the two below
-        self._is_forcing = self._is_unforced = False
+        self._disk = DiskThread(f"disk {topic}", self._report_unforced)
 
     def load(self) -> tuple[Holder | None] | None:
         """Return whose setpoint the last program left in the hardware, alone in a tuple; None = not known."""
@@ -127,7 +126,8 @@ class KeptLease:
                 file.rewrite(told, FILE_BYTES)
                 self._written = told
                 self._report_left_out([site for site in before if site not in {*self._left, self._site}])
-                self._force(file)
+                if not self._disk.do(file.force):
+                    self._written = None  # it is not done: saving the same again is not too much
             elif holder is not None and CAN_LOCK:
                 what = "another program of this name lives on this machine, and has it locked"
                 self._report(what, f"{what}: end that one, or use names of their own for two devices")
@@ -176,35 +176,6 @@ class KeptLease:
                 return None
             self._written = None
         return self._file
-
-    def _force(self, file: LockedFile) -> None:
-        """Have what was written forced to the disk, by one thread at a time, however long that takes."""
-        with self._disk:
-            self._is_unforced = True
-            if self._is_forcing:
-                return
-            self._is_forcing = True
-        thread = threading.Thread(
-            target=self._force_all, args=(file,), name=f"disk {self._topic}", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError as exc:  # the system has no room for one more
-            with self._disk:
-                self._is_forcing = False
-            self._written = None  # it is not done: saving the same again is not too much
-            self._report_unforced(exc)
-
-    def _force_all(self, file: LockedFile) -> None:
-        while True:
-            with self._disk:
-                self._is_forcing, self._is_unforced = self._is_unforced, False
-                if not self._is_forcing:
-                    return
-            try:
-                file.force()
-            except OSError as exc:
-                self._report_unforced(exc)
 
     def _report_left_out(self, sites: list[str]) -> None:
         for site in sites:

@@ -6,10 +6,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from heron_mqtt.field.state_directory import write_whole
 from heron_mqtt.field.sunspec.controls import Control, OwnSettings
+from heron_mqtt.forced_files import DiskThread, force
 
 log = logging.getLogger("heron_mqtt.sunspec")
 
@@ -22,6 +25,9 @@ class KeptSettings:
     An inverter is known by its place and what it says of itself: serial numbers are not always unique. Of one
     without a serial number nothing is kept, as another one may stand there.
 
+    What is kept is there for the next bridge at once. A thread forces it to the disk, for a power cut: no
+    setpoint and no stop waits for a disk.
+
     Args:
         folder: Of the files, one for each inverter; made when needed.
         place: Of the inverter: address and unit.
@@ -32,6 +38,7 @@ class KeptSettings:
         self.is_unreadable = False
         """Whether, when it was loaded, there was a file of the inverter that does not say its settings."""
         self._is_reported = False
+        self._disk = DiskThread(f"disk {place}", self._report_unforced)
 
     def load(self, identity: Sequence[str], control: Control) -> OwnSettings | None:
         """Return what a bridge has kept of the inverter; None = nothing, or nothing that can be used.
@@ -70,11 +77,13 @@ class KeptSettings:
         if file is None:
             return
         try:
-            write_whole(
+            written = write_whole(
                 file, {"control": _named(control), "raw": dict(own.raw), "exponents": dict(own.exponents)}
             )
         except OSError as exc:
             self._report(f"{file}: the settings of an inverter cannot be kept, a kill loses them: {exc}")
+            return
+        self._disk.do(partial(_force, written))
 
     def drop(self, identity: Sequence[str]) -> None:
         """Keep nothing of an inverter any more: it has its settings back."""
@@ -85,6 +94,8 @@ class KeptSettings:
             file.unlink(missing_ok=True)
         except OSError as exc:
             self._report(f"{file}: the settings of an inverter that has them back cannot be deleted: {exc}")
+            return
+        self._disk.do(partial(_force, [self._folder]))
 
     def _file(self, identity: Sequence[str]) -> Path | None:
         if not identity[-1]:
@@ -92,10 +103,21 @@ class KeptSettings:
         name = hashlib.sha256(json.dumps([self._place, *identity]).encode()).hexdigest()[:32]
         return self._folder / f"{name}.json"
 
+    def _report_unforced(self, exc: Exception) -> None:
+        self._report(
+            f"{self._folder}: the settings of an inverter cannot be forced to the disk, a power cut may take "
+            f"them: {exc}"
+        )
+
     def _report(self, text: str) -> None:
         if not self._is_reported:
             self._is_reported = True
             log.warning("%s", text)
+
+
+def _force(paths: list[Path]) -> None:
+    with suppress(FileNotFoundError):  # it has been handed back meanwhile
+        force(paths)
 
 
 def _named(control: Control) -> str:

@@ -6,9 +6,6 @@ import asyncio
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -17,41 +14,11 @@ from heron_mqtt.field.device.lease import Holder
 from heron_mqtt.field.state_directory import state_directory
 from heron_mqtt.locked_file import LockedFile
 from support.clocked_device import ESS, ClockedSite, serve
+from support.disk import Disk, soon
 from support.field_rig import OpenMemoryBroker
 
 LEASE = f"{ESS}/lease"
 HOLDER = Holder("MG1", "g1")
-
-
-def soon(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a thread; the clock of the devices stands still."""
-    ends = time.monotonic() + 30.0
-    while not condition():
-        assert time.monotonic() < ends, what
-        time.sleep(0.002)
-
-
-class Disk:
-    """Notes what is forced to the disk, and takes as long for it as the test wants."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.forced: list[Path] = []
-        self.works = threading.Event()
-        self.works.set()
-        soon(
-            lambda: not any(thread.name.startswith("disk ") for thread in threading.enumerate()),
-            "the disk to have what earlier tests wrote",
-        )
-        monkeypatch.setattr(os, "fsync", self._fsync)
-
-    def _fsync(self, descriptor: int) -> None:
-        self.forced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
-        assert self.works.wait(30.0)
-
-    @property
-    def files(self) -> int:
-        """How often a file was forced."""
-        return sum(path.suffix == ".json" for path in self.forced)
 
 
 def test_taking_and_release_are_forced_to_the_disk_and_no_setpoint_between(
