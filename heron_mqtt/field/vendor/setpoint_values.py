@@ -61,6 +61,10 @@ class SetpointValue:
             *(above[n].made_of if n in above else {n} for n in used)
         )
         """The quantities and inputs that it is made of, also by way of values above it."""
+        self.made_from: frozenset[str] = frozenset().union(
+            *({n} | above[n].made_from for n in used if n in above)
+        )
+        """The values above it that it is made of, and those that these are made of."""
         self._decimals = 0 if table.quantity == "seq" else table.decimals
         self._ends: dict[float, float] = {}  # of the nameplate, and 0, by the sign of the power
         self._least: float | None = None  # that a lease may become; None: where it is rounded, one step
@@ -456,14 +460,12 @@ class SetpointValues:
 
     def measured_by(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return which of these values, and those that they are made of, need inputs of the device: which."""
-        made_of = self.quantities(names)[1]
         found = {}
-        for name in sorted(made_of):
-            formula = self._values[name].formula
-            known = {*self._values, *QUANTITIES}
-            inputs = [] if formula is None else sorted(set(formula.names) - known)
-            if inputs:
-                found[name] = inputs
+        for name in sorted(self.quantities(names)[1]):
+            value = self._values[name]
+            used = set() if value.formula is None else set(value.formula.names)
+            if inputs := (used & value.made_of) - {*QUANTITIES}:
+                found[name] = sorted(inputs)
         return found
 
     def render(
@@ -520,20 +522,10 @@ class SetpointValues:
 
     def quantities(self, names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
         """Return what of a setpoint these values are made of, and all values that they are made of."""
-        used = set(names)
-        waiting = [name for name in used if name in self._values]
-        quantities: set[str] = set()
-        while waiting:
-            value = self._values[waiting.pop()]
-            if value.table.quantity is not None:
-                quantities.add(value.table.quantity)
-                continue
-            made_of = value.packed if value.formula is None else set(value.formula.names)
-            quantities.update(made_of & set(QUANTITIES))
-            more = (made_of & self._values.keys()) - used
-            used |= more
-            waiting += more
-        return frozenset(quantities), frozenset(used & self._values.keys())
+        among = {name: self._values[name] for name in names if name in self._values}
+        made_of = frozenset[str]().union(*(value.made_of for value in among.values()))
+        made_from = frozenset(among).union(*(value.made_from for value in among.values()))
+        return made_of & {*QUANTITIES, "uid"}, made_from
 
 
 def _told_by(setpoint: Setpoint, context: MessageContext) -> dict[str, Any]:

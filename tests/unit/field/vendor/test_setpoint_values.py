@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from heron_mqtt.errors import MessageError
-from heron_mqtt.field.vendor.setpoint_values import SetpointValue
+from heron_mqtt.field.vendor.problems import Problems
+from heron_mqtt.field.vendor.setpoint_values import SetpointValue, SetpointValues
 from heron_mqtt.field.vendor.tables import ValueTable
 from heron_mqtt.messages import Setpoint
 
@@ -136,3 +137,32 @@ def test_a_power_that_is_no_number_for_the_device_is_not_sent() -> None:
         MessageError, match=r"setpoint: p_mw = 1e\+300 is not a finite number; it is not sent"
     ):
         value(scale=1e10).number(1e300)
+
+
+def test_what_a_value_is_made_of_is_known_through_the_values_above_it() -> None:
+    tables = {
+        "w": {"quantity": "p_mw", "unit": "W"},
+        "share": {"formula": "w / limit"},
+        "id": {"quantity": "uid"},
+        "frame": {"pack": ["{share}", "{id}"], "struct": ">ff", "bytes": "hex"},
+        "soc": {"formula": "soc / 100"},
+        "ratio": {"formula": "soc + lease_s"},
+        "early": {"formula": "seq"},
+        "seq": {"quantity": "q_mvar"},
+    }
+    parsed = {name: ValueTable.model_validate(table) for name, table in tables.items()}
+    values = SetpointValues(parsed, ("limit", "soc"), Problems("x"))
+    every = {name: values.quantities([name]) for name in tables}
+    assert every == {
+        "w": ({"p_mw"}, {"w"}),
+        "share": ({"p_mw"}, {"w", "share"}),
+        "id": ({"uid"}, {"id"}),
+        "frame": ({"p_mw", "uid"}, {"w", "share", "id", "frame"}),
+        "soc": (set(), {"soc"}),
+        "ratio": ({"lease_s"}, {"soc", "ratio"}),
+        "early": ({"seq"}, {"early"}),  # the setpoint's: the value of that name stands below
+        "seq": ({"q_mvar"}, {"seq"}),
+    }
+    assert values.quantities(["frame", "ratio", "other"])[0] == {"p_mw", "uid", "lease_s"}
+    assert values.measured_by(["frame", "early"]) == {"share": ["limit"]}
+    assert values.measured_by(["soc"]) == {"soc": ["soc"]}
