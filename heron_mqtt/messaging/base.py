@@ -58,7 +58,10 @@ class MessageBroker(abc.ABC):
 
     @property
     def site(self) -> str:
-        """Which hosts the server is on, for what is kept on this machine; empty = this one, or none."""
+        """Where the server is, for what is kept on this machine: its hosts, and their ports if these last.
+
+        Empty = on this machine, at a port that it has for this start only; or there is none.
+        """
         return ""
 
     @abc.abstractmethod

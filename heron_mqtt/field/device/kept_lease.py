@@ -179,8 +179,8 @@ class KeptLease:
 
     def _report_left_out(self, sites: list[str]) -> None:
         for site in sites:
-            at = f"at brokers on {site}" if site else "at brokers on this machine"
-            what = f"what a program left driven {at} has no room in it any more"
+            at = f"the broker at {site}" if site else "a broker on this machine"
+            what = f"what a program left driven beside {at} has no room in it any more"
             self._report(f"left out: {site}", what, "at that site")
 
     def _report_unforced(self, exc: Exception) -> None:

@@ -29,6 +29,9 @@ from heron_mqtt.messaging.topics import (
 )
 from heron_mqtt.messaging.urls import host_key
 
+FIRST_GIVEN_PORT = 32_768
+"""From here on systems give ports to who asks for any: a server that does has another one at each start."""
+
 
 class SessionBroker(LoopBoundBroker):
     """Publishes and subscribes over a session; a subclass makes ``_session`` and says what ``publish`` takes.
@@ -64,8 +67,8 @@ class SessionBroker(LoopBoundBroker):
     @property
     def site(self) -> str:
         """See ``MessageBroker.site``; the same for every spelling of its hosts."""
-        hosts = {host_key(host) for host, _ in self.options.hosts}
-        return "" if all(map(is_loopback, hosts)) else ",".join(sorted(hosts))
+        sites = {_site(host_key(host), port) for host, port in self.options.hosts}
+        return ",".join(sorted(sites - {""}))
 
     @property
     def connected(self) -> bool:
@@ -302,3 +305,10 @@ class SessionBroker(LoopBoundBroker):
         session = self._kept.session if self._kept is not None and is_kept else self._session
         for topic_filter in filters:
             session.unsubscribe(topic_filter)
+
+
+def _site(host: str, port: int) -> str:
+    """Return what tells a server from those of other sites, as far as it is the same at its next start."""
+    if port < FIRST_GIVEN_PORT:
+        return f"{host}:{port}"
+    return "" if is_loopback(host) else host

@@ -172,13 +172,13 @@ def test_what_has_no_room_any_more_is_named_with_its_site(caplog: pytest.LogCapt
         kept.close()
     [line] = caplog.messages
     assert (
-        f"({LEASE}): what a program left driven at brokers on plant.lan has no room in it any more: "
+        f"({LEASE}): what a program left driven beside the broker at plant.lan has no room in it any more: "
         "at that site, the next program knows by the broker alone whether the device was driven"
     ) in line
     again = KeptLease(LEASE, "plant.lan")
     assert again.load() == (HOLDER,), "what others left is heeded"
     again.save(None)
-    assert "on b.lan has no room" in caplog.messages[-1], "of five others"
+    assert "at b.lan has no room" in caplog.messages[-1], "of five others"
     again.close()
 
 
