@@ -401,12 +401,15 @@ async def test_trap_the_cost_of_a_message_does_not_grow_with_the_filters_of_othe
     async with running(kind) as port, connected(port, "client") as client, connected(port, "other") as other:
         await client.subscribe(("x", 1))
 
+        # Ours is in this process: what others do meanwhile takes none of its time.
+        clock = time.process_time if kind == "embedded" else time.perf_counter
+
         async def took_s() -> float:
-            began_s = time.perf_counter()
+            began_s = clock()
             for number in range(50):
                 await client.publish("x", b"%d" % number, qos=1)
                 await client.received()
-            return time.perf_counter() - began_s
+            return clock() - began_s
 
         await took_s()
         alone_s = min([await took_s() for _ in range(3)])
