@@ -39,6 +39,10 @@ class AwkwardDevice(PlainDevice):
             if self.mood == "unasked":
                 self.say()
             return
+        if self.stopped and told["p_mw"] != 0.0:  # sent a moment before its gateway heard of the stop
+            self._ack = {"ack_boot": told["boot"], "ack_seq": told["seq"]}
+            self.say(rejected="emergency stop", stopped=True)
+            return
         self.told += 1
         if self._was_away:  # whether a step still waits for this answer is chance: it is an ordinary one
             self.back += 1

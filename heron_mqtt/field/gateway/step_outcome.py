@@ -67,9 +67,12 @@ class StepOutcome:
             stats.rejected += 1
             self.remark(name, f"rejected by the device: {telemetry.rejected}")
         elif min(abs(residual), abs(tracking_error_mw(setpoint, telemetry.p_mw))) > self._gates_mw[name]:
-            stats.deviations += 1
-            expected_mw = telemetry.p_mw - residual
-            self.remark(name, f"not followed by the device ({expected_mw:.6g} -> {telemetry.p_mw:.6g} MW)")
+            change = f"({telemetry.p_mw - residual:.6g} -> {telemetry.p_mw:.6g} MW)"
+            if telemetry.stopped and abs(telemetry.p_mw) <= self._gates_mw[name]:
+                self.remark(name, f"emergency stop at the device {change}")  # it came after the setpoint
+            else:
+                stats.deviations += 1
+                self.remark(name, f"not followed by the device {change}")
         link.compare(expected_p_mw(setpoint), telemetry.p_mw)
         self._note(name, link, telemetry, setpoint, residual)
 

@@ -54,6 +54,27 @@ async def test_what_was_measured_before_an_earlier_step_is_no_new_evidence() -> 
     assert rig.gateway.residuals() == {}
 
 
+@pytest.mark.parametrize(
+    ("given_mw", "stopped", "deviations", "said"),
+    [
+        (0.0, True, 0, "emergency stop at the device (0.02 -> 0 MW)"),
+        (0.0, None, 1, "not followed by the device (0.02 -> 0 MW)"),
+        (0.01, True, 1, "not followed by the device (0.02 -> 0.01 MW)"),  # it does not obey its stop either
+        (0.02, True, 0, None),
+    ],
+)
+async def test_a_device_that_goes_to_0_for_a_stop_after_it_has_answered_has_not_deviated(
+    given_mw: float, stopped: bool | None, deviations: int, said: str | None
+) -> None:
+    rig = await Rig("full").open()
+    rig.answer = lambda rig, setpoint: (
+        None if setpoint["p_mw"] == 0.0 else rig.measure(ack=setpoint, p_mw=given_mw, stopped=stopped)
+    )
+    rig.step(0.02)
+    assert rig.link.stats.deviations == deviations
+    assert rig.gateway.reasons().get("ess") == said
+
+
 def stood_in(rig: Rig, *, was_sent: bool, unsent: str | None = None) -> str | None:
     """Let the model stand in; return what is said of it."""
     rig.agent.observe(Observation(dt_s=DT_S, episode=1, step=0), 50.0)
