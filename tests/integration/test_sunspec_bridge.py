@@ -48,7 +48,7 @@ async def make() -> AsyncIterator[Any]:
         async def start(
             models: dict[int, dict[str, Any]],
             period_s: float = 0.05,
-            timeout_s: float = 0.3,
+            timeout_s: float = 10.0,
             writes_refused: bool = False,
             **settings: Any,
         ) -> Site:
@@ -197,7 +197,7 @@ async def test_after_a_lost_connection_the_safe_state_is_caught_up_before_anythi
 
 
 async def test_a_stop_that_did_not_reach_the_inverter_is_confirmed_once_it_did(make: Any) -> None:
-    site = await make(DER)
+    site = await make(DER, timeout_s=1.0)
     confirmed: list[dict[str, Any]] = []
     site.gateway.broker.subscribe(topics.stop_confirm("MG1", "ess"), confirmed.append)
     await site.gateway.ask(0.003, 30.0)
@@ -270,7 +270,7 @@ async def test_a_stop_that_the_inverter_refuses_is_not_confirmed_as_safe(make: A
 
 
 async def test_a_stop_in_the_dark_is_not_confirmed_as_safe_before_the_inverter_was_told(make: Any) -> None:
-    site = await make(PV, dark_is_zero=True)
+    site = await make(PV, timeout_s=1.0, dark_is_zero=True)
     confirmed = confirmations(site)
     await site.gateway.ask(0.01, 30.0)
     await site.box.stop()
