@@ -59,8 +59,8 @@ class _Mailbox:
         """
 
 
-class _ChannelRecord:
-    """What is at hand of one channel that messages came on, so that each of them looks for it only once.
+class _ChannelCache:
+    """What is cached of one channel that messages came on, so that each of them looks for it only once.
 
     Attributes:
         subscriptions: Those that match; None = to be looked up, as they may have changed.
@@ -122,8 +122,8 @@ class Dispatcher:
         self._lock = threading.RLock()
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._wide: dict[str, None] = {}  # filters with wildcards among them: the only ones to search
-        self._channels: dict[str, _ChannelRecord] = {}
-        self._routed: list[_ChannelRecord] = []  # of these, the ones whose subscriptions are known
+        self._channels: dict[str, _ChannelCache] = {}
+        self._routed: list[_ChannelCache] = []  # of these, the ones whose subscriptions are known
         self._troubled: dict[str, ChannelTrouble] = {}
         self._mailboxes: dict[str, _Mailbox] = {}
         self._foreign: dict[str, Json] = {}  # the last message of each channel that has no sequence
@@ -176,23 +176,23 @@ class Dispatcher:
     def subscriptions(self, channel: str) -> tuple[Subscription, ...]:
         """Return the subscriptions that match a channel."""
         with self._lock:
-            at_hand = self._channels.get(channel) or self._take_to_hand(channel)
-            found = at_hand.subscriptions
+            cached = self._channels.get(channel) or self._cache(channel)
+            found = cached.subscriptions
             if found is None:
                 wide = [f for f in self._wide if topics.matches(f, channel)]
                 found = tuple(s for f in (channel, *wide) for s in self._subscriptions.get(f, ()))
-                at_hand.subscriptions = found
-                self._routed.append(at_hand)
+                cached.subscriptions = found
+                self._routed.append(cached)
             return found
 
     def _forget_routes(self) -> None:
         """Look up again who wants what: subscriptions have changed."""
-        for at_hand in self._routed:
-            at_hand.subscriptions = None
+        for cached in self._routed:
+            cached.subscriptions = None
         self._routed.clear()
 
-    def _take_to_hand(self, channel: str) -> _ChannelRecord:
-        """Have a channel at hand; of too many, all others are laid aside.
+    def _cache(self, channel: str) -> _ChannelCache:
+        """Begin the cache of a channel; of too many, those of all others are dropped.
 
         A stream whose messages are taken without asking the tracker is handed back to it before it is left:
         the tracker forgets those that it has not heard of for longest.
@@ -203,8 +203,8 @@ class Dispatcher:
                     self._tracker.keep(known.sender, known.boot, name, known.stream)
             self._channels.clear()
             self._routed.clear()
-        at_hand = self._channels[channel] = _ChannelRecord()
-        return at_hand
+        cached = self._channels[channel] = _ChannelCache()
+        return cached
 
     # -- arrival -----------------------------------------------------------------------------------
 
@@ -281,20 +281,20 @@ class Dispatcher:
         lock = self._lock
         lock.acquire()  # for each message: ``with`` looks for two methods of the lock each time
         try:
-            at_hand = self._channels.get(channel) or self._take_to_hand(channel)
+            cached = self._channels.get(channel) or self._cache(channel)
             # nearly every message is the one after the last on its channel
-            stream, seq = at_hand.stream, message.get("seq")
+            stream, seq = cached.stream, message.get("seq")
             if (
                 stream is not None
                 and type(seq) is int
                 and seq == stream.expected
-                and message.get("sender") == at_hand.sender
-                and message.get("boot") == at_hand.boot
+                and message.get("sender") == cached.sender
+                and message.get("boot") == cached.boot
             ):
                 stream.expected = seq + 1
                 known = False
             else:
-                known = self._is_known(channel, at_hand, message, retained)
+                known = self._is_known(channel, cached, message, retained)
             if known and channel in topics.ALWAYS_DELIVERED:
                 known = False
             if self.tap is not None:
@@ -303,14 +303,14 @@ class Dispatcher:
                 self.tap.arrived(channel, message, payload, retained, kind)
             asked = False
             if not known:
-                box = at_hand.mailbox or self._mailbox_of(channel, at_hand)
+                box = cached.mailbox or self._mailbox_of(channel, cached)
                 if box is not None and not (asked := box.asked):
                     box.unasked.append((message if payload is None else payload, retained))
             elif not retained:
                 stats.duplicated += 1
                 self._troubled.setdefault(channel, ChannelTrouble()).duplicated += 1
                 return
-            subscriptions = at_hand.subscriptions
+            subscriptions = cached.subscriptions
         finally:
             lock.release()
         if subscriptions is None:
@@ -331,19 +331,19 @@ class Dispatcher:
         self.stats.received += 1
         subscription.deliver(Received(message, message.channel, retained=True), running_loop())
 
-    def _mailbox_of(self, channel: str, at_hand: _ChannelRecord) -> _Mailbox | None:
-        """Return a channel's mailbox, if it has one or gets one now, and have it at hand."""
+    def _mailbox_of(self, channel: str, cached: _ChannelCache) -> _Mailbox | None:
+        """Return a channel's mailbox, if it has one or gets one now, and cache it."""
         box = self._mailboxes.get(channel)
         if box is None and self._keeps_all and len(self._mailboxes) < MAX_CHANNELS:
             box = self._mailboxes[channel] = _Mailbox()
-        at_hand.mailbox = box
+        cached.mailbox = box
         return box
 
-    def _is_known(self, channel: str, at_hand: _ChannelRecord, message: Json, retained: bool) -> bool:
+    def _is_known(self, channel: str, cached: _ChannelCache, message: Json, retained: bool) -> bool:
         """Whether a message has come before; it is not just the next of the stream that is followed."""
         sender, boot, seq = message.get("sender"), message.get("boot"), message.get("seq")
-        if at_hand.stream is not None and at_hand.is_of(sender, boot):
-            self._tracker.keep(at_hand.sender, at_hand.boot, channel, at_hand.stream)
+        if cached.stream is not None and cached.is_of(sender, boot):
+            self._tracker.keep(cached.sender, cached.boot, channel, cached.stream)
         if type(seq) is not int or not isinstance(sender, str) or not isinstance(boot, str):
             # A foreign message: nothing to go by. Only a retained one that equals the last is no news.
             known = retained and self._foreign.get(channel) == message
@@ -353,7 +353,7 @@ class Dispatcher:
             return known
         lost_before = self._tracker.lost
         arrival = self._tracker.observe(sender, boot, channel, seq)
-        self._follow(channel, at_hand, sender, boot)
+        self._follow(channel, cached, sender, boot)
         if arrival is Arrival.EXPECTED:
             return False
         if self._tracker.lost != lost_before:
@@ -368,13 +368,13 @@ class Dispatcher:
             self.stats.report("gap", channel, f"{sender} jumped to seq {seq}: it does not count by one")
         return arrival is Arrival.DUPLICATE
 
-    def _follow(self, channel: str, at_hand: _ChannelRecord, sender: str, boot: str) -> None:
+    def _follow(self, channel: str, cached: _ChannelCache, sender: str, boot: str) -> None:
         """Remember the stream of a channel's last message: the next one is likely to go on with it."""
         stream = self._tracker.stream(sender, boot, channel)
-        if at_hand.stream is not None and not at_hand.is_of(sender, boot):
-            self._tracker.keep(at_hand.sender, at_hand.boot, channel, at_hand.stream)
+        if cached.stream is not None and not cached.is_of(sender, boot):
+            self._tracker.keep(cached.sender, cached.boot, channel, cached.stream)
         if stream is not None:
-            at_hand.sender, at_hand.boot, at_hand.stream = sender, boot, stream
+            cached.sender, cached.boot, cached.stream = sender, boot, stream
 
     def trouble(self, channel: str) -> ChannelTrouble:
         """Return what went wrong on one channel so far."""
@@ -463,8 +463,8 @@ class Dispatcher:
             held = [s for subs in self._subscriptions.values() for s in subs]
             waiters = [w for box in self._mailboxes.values() for w in box.waiters]
             self._mailboxes.clear()
-            for at_hand in self._channels.values():
-                at_hand.mailbox = None
+            for cached in self._channels.values():
+                cached.mailbox = None
         for subscription in held:
             subscription()
         for waiter in waiters:
