@@ -9,14 +9,14 @@ import logging
 
 from heron_mqtt.end_times import BREAK_OFF_S, TELL_END_S
 from heron_mqtt.errors import HeronError, NotHandedBack, NotReady
+from heron_mqtt.field.device.earlier_program import SuccessorDevice
 from heron_mqtt.field.device.hardware_rest import PowerSeen
 from heron_mqtt.field.device.last_look import LastLook, last_look
-from heron_mqtt.field.device.safe_state import SafeStateDevice
 
 log = logging.getLogger("heron_mqtt.device")
 
 
-class EndingDevice(SafeStateDevice, abc.ABC):
+class EndingDevice(SuccessorDevice, abc.ABC):
     """A device whose hardware is at rest when its program has ended, or that says why it is not.
 
     ``FieldDevice`` ends by ``_end_program``. A device that is handed back in another way does that in

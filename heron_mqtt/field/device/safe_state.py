@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from heron_mqtt.cancellation import end_tasks
 from heron_mqtt.end_times import TELL_END_S
-from heron_mqtt.errors import NameTaken, NotReady
+from heron_mqtt.errors import NotReady
 from heron_mqtt.field.device.device_lock import DeviceLock
 from heron_mqtt.field.device.device_thread import DeviceThread
 from heron_mqtt.field.device.hardware_rest import HardwareRest, PowerSeen
@@ -20,27 +20,22 @@ from heron_mqtt.field.device.lease import DeviceLease, Holder
 from heron_mqtt.field.device.lease_notice import LeaseNotice
 from heron_mqtt.field.device.presence import PresentDevice
 from heron_mqtt.field.emergency_stop import ALWAYS, StopRegister, told_by
-from heron_mqtt.messages import LeaseState, Setpoint, StopConfirm, Telemetry
+from heron_mqtt.messages import Setpoint, StopConfirm, Telemetry
 from heron_mqtt.messaging import topics
 from heron_mqtt.messaging.base import MessageBroker, Received
 from heron_mqtt.messaging.stamping import MessageStamper
-from heron_mqtt.units import KW_PER_MW
 
 log = logging.getLogger("heron_mqtt.device")
 
 GO_SAFE_S = 5.0  # for hardware to be put into its safe state; longer counts as failed
-EARLIER = (
-    "an earlier program was killed while it drove the device, and this one ended before it could bring the "
-    "device to rest: the device may hold its last setpoint"
-)
 GO_SAFE_AGAIN_S = 1.0  # the shortest time between two tries, where that failed
 
 
 class SafeStateDevice(PresentDevice, abc.ABC):
     """A device with a safe state, which it goes to in a stop and after a lease.
 
-    What it does when its program ends is up to ``EndingDevice``, and what between to ``FieldDevice``, which
-    are derived from it; arguments as there.
+    What it does with what an earlier program left is up to ``SuccessorDevice``, when its program ends to
+    ``EndingDevice``, and between to ``FieldDevice``: they are derived from it. Arguments as there.
     """
 
     watches_its_rest: ClassVar[bool] = False
@@ -72,14 +67,10 @@ class SafeStateDevice(PresentDevice, abc.ABC):
         self._told_safe: bool | None = None  # of the stop in force
         self._own_thread = DeviceThread(f"device {self.label}")
         self._lease = DeviceLease(monotonic, require_proof=require_proof)
-        is_hardware = broker.features.external and not self.is_model
-        keeps = is_hardware and self._keeps_lease
+        self._is_hardware = broker.features.external and not self.is_model
+        keeps = self._is_hardware and self._keeps_lease
         self._lease_channel = topics.device(agent_id, name, "lease")
         self._kept = KeptLease(broker.topic_of(self._lease_channel), broker.site) if keeps else None
-        self._is_doubt_told = False
-        self._is_left_known = not keeps  # whether an earlier program left it driven
-        self._is_left_heeded = not is_hardware  # it is brought to rest, or left to another program that lives
-        self._lease_before: LeaseState | None = None  # what the broker had kept before the name was ours
         self._notice = LeaseNotice(
             agent_id,
             name,
@@ -184,101 +175,7 @@ class SafeStateDevice(PresentDevice, abc.ABC):
     @property
     def _is_at_rest(self) -> bool:
         """Whether the hardware is in its safe state, for all that is known."""
-        if self._is_doubt_told and not (self._is_left_known or self._rest.is_told):
-            return False  # it has power, and whose is not known
         return self.is_safe and self._rest.is_taken and not self.owes_safe_state
-
-    async def _take_name(self) -> None:
-        """Take the name, and read beside it what lease the broker has kept: the program may end meanwhile."""
-        if self._is_left_heeded:
-            return await super()._take_name()
-        reading = self._broker.subscribe(self._lease_channel, self._on_lease_before)
-        try:
-            await super()._take_name()
-        except NameTaken:
-            self._is_left_heeded = True
-            raise
-        finally:
-            reading()
-
-    def _on_lease_before(self, message: Received) -> None:
-        if message.retained:
-            self._lease_before = self._broker.parsed(message, LeaseState)
-
-    @property
-    def _may_be_left_driven(self) -> bool:
-        """Whether what an earlier program left, if it left any, is still in the hardware, and ours to end."""
-        return self.is_settable and self._lease.holder is None
-
-    def _on_lease_left(self, message: Received) -> None:
-        """Bring hardware to rest that an earlier program of this name left driven: it was killed."""
-        if not message.retained or not self._may_be_left_driven:
-            return
-        state = self._broker.parsed(message, LeaseState)
-        if state is None or state.boot == self._stamper.boot:
-            return
-        self._is_left_known = True
-        if state.state == "held":
-            self._bring_to_rest(Holder(state.holder, state.holder_boot))
-
-    def _look_at_kept_lease(self) -> None:
-        """Do the same where the broker has lost it: this machine knows what its last program left."""
-        self._is_left_heeded = True
-        if self._kept is None or not self._may_be_left_driven:
-            return
-        kept = self._kept.load()
-        if kept is None:
-            return
-        self._is_left_known = True
-        if kept[0] is not None and not self._notice.is_held:
-            self._bring_to_rest(kept[0])
-
-    def left_unheeded(self) -> str | None:
-        """Look up what an earlier program left in the hardware, where this one ends before it has looked.
-
-        Returns:
-            What it is, for people; None = nothing that is known, or it was looked at, or another program of
-            the name lives.
-        """
-        if self._is_left_heeded or self._taken_by is not None or not self._may_be_left_driven:
-            return None
-        before = self._lease_before
-        is_held = before is not None and before.state == "held"
-        if not is_held and self._kept is not None:
-            kept = self._kept.load()
-            self._kept.close()
-            is_held = kept is not None and kept[0] is not None
-        return EARLIER if is_held else None
-
-    def _bring_to_rest(self, left_by: Holder) -> None:
-        self._notice.take_over(left_by)
-        self._rest.is_taken = False  # it is not safe, and held, until the hardware has been told
-        self._spawn(self._rest_what_was_left())
-
-    def _may_be_left(self, telemetry: Telemetry) -> bool:
-        """Whether power may be what an earlier program left, and may be the hardware's own: not known which.
-
-        Told once to people. What was at rest since, or was told to rest, is another matter.
-        """
-        if self._is_left_known or self._rest.is_told or self.watches_its_rest or not self.is_settable:
-            return False
-        if self._rest.is_at_rest(telemetry.p_mw, telemetry.q_mvar):
-            self._is_left_known = True
-            return False
-        if not self._is_doubt_told:
-            self._is_doubt_told = True
-            self._report(
-                f"it has {KW_PER_MW * telemetry.p_mw:g} kW at the start, and it is not known whether an "
-                "earlier "
-                "program left it driven: neither the broker nor this machine has its lease; nothing is "
-                "sent to it"
-            )
-        return True
-
-    async def _rest_what_was_left(self) -> None:
-        async with self._busy:
-            if self.is_safe:
-                await self._make_safe("an earlier program ended while it held the device")
 
     async def _lease_over(self) -> None:
         async with self._busy.coming_first("its lease is over"):

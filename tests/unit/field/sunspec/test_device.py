@@ -13,7 +13,7 @@ import pytest
 
 from heron_mqtt.errors import NotHandedBack
 from heron_mqtt.field.device import SetpointRejected
-from heron_mqtt.field.device.safe_state import EARLIER
+from heron_mqtt.field.device.earlier_program import EARLIER
 from heron_mqtt.field.modbus.registers import ModbusFault
 from heron_mqtt.field.sunspec import device
 from heron_mqtt.field.sunspec.block import SunSpecError

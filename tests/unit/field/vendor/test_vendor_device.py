@@ -16,9 +16,9 @@ import pytest
 from heron_mqtt.app.vendor_adapters import load_mappings
 from heron_mqtt.errors import ConfigError, Displaced, MessageExpired, PlaceTaken
 from heron_mqtt.field import moving_deadline
+from heron_mqtt.field.device.earlier_program import EARLIER
 from heron_mqtt.field.device.kept_lease import KeptLease
 from heron_mqtt.field.device.lease import Holder
-from heron_mqtt.field.device.safe_state import EARLIER
 from heron_mqtt.field.mapping import load_mapping
 from heron_mqtt.field.place_claim import PlaceClaim, place_name
 from heron_mqtt.field.state_directory import state_directory
