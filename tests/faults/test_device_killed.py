@@ -1,6 +1,6 @@
 """A device program that is killed while it is driven, beside a broker that forgets: the next one knows.
 
-Quick counterparts: ``tests/unit/field/device/test_safe_state.py``.
+Quick counterparts: ``tests/unit/field/device/test_earlier_program.py``.
 """
 
 from __future__ import annotations
