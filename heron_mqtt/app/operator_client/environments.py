@@ -9,6 +9,7 @@ from heron_mqtt.app.operator_client.observer import PRESENCE, Heard, Observer
 from heron_mqtt.app.operator_client.text import printable
 from heron_mqtt.errors import MessageError, NotReady
 from heron_mqtt.field.emergency_stop import StopRegister, is_at_rest, is_reactive_at_rest
+from heron_mqtt.field.gateway.authority import SENDS
 from heron_mqtt.field.telemetry_order import TelemetryOrder
 from heron_mqtt.json_object import Json
 from heron_mqtt.messages import (
@@ -126,6 +127,13 @@ class DeviceSeen(AgentSeen):
         return self.lease is not None and self.lease.state == "held"
 
     @property
+    def is_undriven(self) -> bool:
+        """Whether it is there, may be sent setpoints, and follows no one's."""
+        if not self.is_present or self.authority is None or self.lease is None:
+            return False
+        return self.authority.level in SENDS and self.lease.state == "free"
+
+    @property
     def may_have_power(self) -> bool:
         """Whether it may give power although it is offline: it measures, or a setpoint was never ended."""
         is_heard = self.telemetry is not None and self.telemetry_at_s > self.status_at_s
@@ -165,6 +173,8 @@ class EnvironmentSeen:
 
     env_id: str
     run: RunState | None = None
+    run_at_s: float | None = None
+    """When the newest ``run/state`` came that the broker had not kept, by the loop's clock."""
     run_owner: Owner | None = None
     stop: StopRegister = field(init=False)
     stop_at_s: float = 0.0
@@ -195,6 +205,13 @@ class EnvironmentSeen:
         is_going = self.run is not None and self.run.state in GOING
         members = [*self.agents.values(), *self.devices.values()]
         return is_going or any(member.is_present for member in members)
+
+    @property
+    def undriven(self) -> list[str]:
+        """Devices that the run should drive, and whose lease is free: it has ended, or has not begun."""
+        if self.run is None or self.run.state != "running" or self.stop.is_active:
+            return []
+        return [label for label, device in sorted(self.devices.items()) if device.is_undriven]
 
     def forget_confirmations(self) -> None:
         """Forget who has confirmed a stop or release: another one follows."""
@@ -244,6 +261,8 @@ class EnvironmentSeen:
                     _take_device(device, leaf, heard)
             case ["run", "state"]:
                 self.run = _read(RunState, heard)
+                if not heard.retained:
+                    self.run_at_s = heard.at_s
             case ["run", "owner"]:
                 self.run_owner = _held(heard, self.run_owner)
             case ["estop", "confirm", agent]:

@@ -34,6 +34,9 @@ CHANNELS = (
     "session/+/+/outbox",
 )
 LISTEN_S = 2.0
+LOOK_AGAIN_S = 0.1
+SIGN_OF_LIFE_S = 10.0
+"""A run says where it stands at least as often, unless its leases are longer than 40 s."""
 OUTBOX_TOLD_S = 30.0
 """A client with an outbox reports it every 10 s at least: an older report is out of date."""
 OLD_S = 60.0  # of a measurement: no mapping or device of ours takes longer unless told so
@@ -68,8 +71,16 @@ async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> J
         ends_s = loop.time() + listen_s
         await observer.settle()
         await asyncio.sleep(max(0.0, ends_s - loop.time()))
+        while any(map(_may_stand_still, found.values())):
+            if loop.time() - ends_s >= SIGN_OF_LIFE_S - listen_s:
+                break
+            await asyncio.sleep(LOOK_AGAIN_S)
         now_s = loop.time()
-    alive = [environment(found[name], now_s, listen_s) for name in found.alive]
+    listened_s = max(listen_s, now_s - ends_s + listen_s)
+    alive = [
+        environment(view, now_s, listen_s, silent_s=listened_s if _may_stand_still(view) else None)
+        for view in map(found.__getitem__, found.alive)
+    ]
     gone = [
         {"env_id": name, "run": view.run.state}
         for name, view in sorted(found.items())
@@ -83,7 +94,19 @@ async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> J
     }
 
 
-def environment(view: EnvironmentSeen, now_s: float, listen_s: float, *, with_outboxes: bool = True) -> Json:
+def _may_stand_still(view: EnvironmentSeen) -> bool:
+    """Whether only the broker says that a run goes on, and a device that it should drive is not driven."""
+    return view.run_at_s is None and bool(view.undriven)
+
+
+def environment(
+    view: EnvironmentSeen,
+    now_s: float,
+    listen_s: float,
+    *,
+    with_outboxes: bool = True,
+    silent_s: float | None = None,
+) -> Json:
     """Return what is known of one environment.
 
     Args:
@@ -91,9 +114,17 @@ def environment(view: EnvironmentSeen, now_s: float, listen_s: float, *, with_ou
         now_s: The time, by the clock that telemetry was stamped with on arrival.
         listen_s: For how long telemetry was listened for, s.
         with_outboxes: Whether to say what clients say of their outboxes.
+        silent_s: For how long nothing was received from a run that does not drive its devices; None = it
+            drives them, or was received.
     """
     run, stop = view.run, view.stop.stop
     problems = list(_problems(view, listen_s))
+    if silent_s is not None:
+        undriven = ", ".join(view.undriven)
+        text = (
+            f"nothing was received from the run for {silent_s:.0f} s, and the lease of {undriven} is free: "
+        )
+        problems.insert(0, Problem(f"{text}it may stand still"))
     return {
         "env_id": view.env_id,
         "run": None
