@@ -40,10 +40,12 @@ class SentTexts(NamedTuple):
     """What a setpoint sends.
 
     Attributes:
+        p_mw: Its power, MW, positive = injected.
         indices: Of its messages.
         text: Returns what stands in a text of them.
     """
 
+    p_mw: float
     indices: Collection[int]
     text: Callable[[Any], str]
 
@@ -168,6 +170,7 @@ class CommandPlaces:
         if (part.group, name) in self._pairs:
             for first, *rest in _pairs_of(leaf):
                 yield (str(first),), rest[0] if len(rest) == 1 else rest
+                yield (str(first), "name"), first
         else:
             yield from (((len(leaf), i), each) for i, each in enumerate(leaf))
 
@@ -216,15 +219,15 @@ class CommandPlaces:
                 }
 
             words = set().union(*map(said, sent))
-            if len(words) < 2 or len(words) > MAX_COMMANDS or all(map(says_way_or_switch, words)):
+            if not 2 <= len(words) <= MAX_COMMANDS:
                 continue
-            if (
-                not is_address
-                and zero is not None
-                and any(says_off(word, name) or is_nought(word) for word in said(zero))
-            ):
-                continue
-            yield name
+            ways = [set[str]().union(*(said(e) for e in sent if e.p_mw * way > 0.0)) for way in (1.0, -1.0)]
+            is_way = all(map(says_way_or_switch, words))
+            if not any(map(tokens, words)):  # numbers, of which each sign has its own
+                is_way = all(ways) and not ways[0] & ways[1]
+            at_0 = set() if zero is None else said(zero)
+            if is_address or not (is_way or any(says_off(each, name) or is_nought(each) for each in at_0)):
+                yield name
 
     @staticmethod
     def _names(part: CommandPart) -> frozenset[str]:

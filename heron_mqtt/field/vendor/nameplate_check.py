@@ -190,7 +190,10 @@ class NameplateCheck:
         """
         asked = {series: powers_to_try(self._ranges[series.quantity]) for series in self._series()}
         sent = {series: self._each_sent(series, [0.0, *sizes]) for series, sizes in asked.items()}
-        texts = {series: {p: _texts_of(one) for p, one in each.items()} for series, each in sent.items()}
+        texts = {
+            series: {size: _texts_of(series, size, one) for size, one in each.items()}
+            for series, each in sent.items()
+        }
         every = [one for each in texts.values() for one in each.values()]
         at_0 = texts[ALONE].get(0.0)
         fleeting = [name for name in self._values.names if self._values[name].is_fleeting]
@@ -340,5 +343,7 @@ def _is_sg_rest(name: str, state: Scalar) -> bool:
     return is_sg_ready(name) and state in SG_READY_RESTS
 
 
-def _texts_of(sent: SentSetpoint) -> SentTexts:
-    return SentTexts(sent.indices, partial(text_of, values=sent.values))
+def _texts_of(series: PowerSeries, size: float, sent: SentSetpoint) -> SentTexts:
+    beside_mw = series.beside if series.other == "p_mw" else 0.0
+    p_mw = size if series.quantity == "p_mw" else beside_mw
+    return SentTexts(p_mw, sent.indices, partial(text_of, values=sent.values))

@@ -86,8 +86,12 @@ def filled_text(text: str, values: Mapping[str, RenderedValue], built_ins: Built
 
 def text_of(leaf: Any, values: Mapping[str, RenderedValue]) -> str:
     """Return a text or number with its values filled in, without what differs in each message."""
+    if isinstance(leaf, Mapping):
+        return "; ".join(f"{name} {text_of(each, values)}" for name, each in leaf.items())
+    if isinstance(leaf, list):
+        return "; ".join(text_of(each, values) for each in leaf)
     if not isinstance(leaf, str):
-        return as_text(leaf) if isinstance(leaf, Scalar) else repr(leaf)
+        return as_text(leaf)
     text = BUILT_INS.sub("", leaf)
     return PLACEHOLDER.sub(lambda m: values[m[1]].text if m[1] in values else "", text)
 

@@ -93,6 +93,8 @@ COMMANDS = [
     sent('b/c | "key={c};val={w}"', c="'power' if w != 0 else 'limit'"),
     sent('b/c | { do = [{ addr = "{c}", val = "{w}" }] }', c="100 if w != 0 else 101"),
     sent('b/c | { cmd = "{c}", arg = "{size}" }', c="'setChargeLimit' if w < 0 else 'setDischargeLimit'"),
+    sent('b/c | { name = "CHG", v = "{size}" } | w < 0', 'b/c | { name = "DIS", v = "{size}" } | w >= 0'),
+    sent('b/c | { cmd = "{c}", arg = "{w}" }', c="1 if w != 0 else 2"),
     sent('b/c | { slot = 1, p = "{w}" } | w != 0', "b/c | { slot = 2, p = 0 } | w == 0"),
     sent('b/c | { dev = 1, p = "{w}" } | w > 0', 'b/c | { dev = 2, p = "{w}" } | w <= 0'),
     sent('b/c | { type = "setPower", p = "{w}" } | w != 0', 'b/c | { type = "setLimit", p = 0 } | w == 0'),
@@ -120,6 +122,14 @@ def test_a_0_in_another_command_than_a_power_leaves_that_in_force(mapping: str) 
         sent('b/c | { slot = 1, p = "{w}" }', "b/c | { slot = 2, p = 0 }"),
         sent('b/c | { slot = 1, p = "{w}" } | w != 0', "b/c | { slot = 1, p = 0 } | w == 0"),
         sent('b/c | { dev = 7, p = "{w}" }'),
+        sent('b/c | { action = "{c}", p = "{size}" }', c="1 if w < 0 else 2"),
+        sent('b/c | { action = "{c}", p = "{size}" }', c="204 if w == 0 else 170 if w < 0 else 187"),
+        sent('{ cmd = "{c}", arg = "{size}" }', c="204 if w == 0 else 170 if w < 0 else 187"),
+        sent(
+            'b/c | { name = "CHG", v = "{size}" } | w < 0',
+            'b/c | { name = "DIS", v = "{size}" } | w > 0',
+            'b/c | { name = "stop" } | w == 0',
+        ),
         sent(
             'b/c | { id = 1, method = "Set", p = "{w}" } | w != 0',
             'b/c | { id = 2, method = "Set", p = 0 } | w == 0',
@@ -160,6 +170,7 @@ def test_a_shorter_list_leaves_what_a_longer_one_has_set(power: str, zero: str) 
         ('{ slots = ["{w}", 1] }', "{ slots = [0, 0] }"),
         ('["set", "{w}"]', '["set", 0]'),
         ('["set", "{w}"]', '["stop"]'),
+        ('[2, "{uid}", "SetProfile", { limit = "{w}" }]', '[2, "{uid}", "ClearProfile", {}]'),
         ('["set", "{w}", "forced"]', '["set", 0, "auto"]'),
     ],
 )
