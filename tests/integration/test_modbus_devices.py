@@ -488,7 +488,7 @@ SERVED = ["--agent", "MG1", "--broker", "mqtt://127.0.0.1:1", *ANYWHERE, "--mapp
         ([*SERVED, "--name", "ess"], 1, "127.0.0.1:1"),
         ([*SERVED, "--show"], 1, "nothing could be read: 127.0.0.1:1 unit 1: no answer"),
         ([*SERVED, "--show", "--set", "p_max=3"], 2, "parameters.p_max: no placeholder uses it"),
-        ([*ANYWHERE, "--mapping", "nothing.toml", "--show"], 2, "profile = 'nothing.toml': no such file"),
+        ([*ANYWHERE, "--mapping", "nothing.toml", "--show"], 2, "--mapping nothing.toml: no such file"),
     ],
 )
 def test_what_the_program_cannot_do_is_one_line(

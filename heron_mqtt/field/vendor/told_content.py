@@ -31,7 +31,7 @@ WAY_WORDS = _words("""
     charge charging chg discharge discharging dis dischg dchg import importing export exporting in out inject
     injecting absorb absorbing consume consuming draw feed feeding feedin buy sell generate generating produce
     load unload laden entladen plus minus positive negative pos neg up down forward reverse source sink supply
-    demand auto
+    demand auto cap capacitive ind inductive lead leading lag lagging over under overexcited underexcited
 """)
 """What says which way a power goes, or that the device decides."""
 FILLING_WORDS = _words("force forced battery bat mode do to begin")
@@ -39,6 +39,8 @@ ON_NAMES = _words("on enable enabled en ena run running start started active rel
 """What a place is called where 1 lets a power flow."""
 OFF_NAMES = _words("off stop stopped pause paused halt hold disable disabled") | BLOCK_WORDS
 """What a place is called where 1 ends a power."""
+VALVE_NAMES = _words("valve damper flap")
+"""What a place is called where open lets a power flow: of a contact it ends it."""
 MODE_NAMES = (
     ON_NAMES
     | OFF_NAMES
@@ -141,6 +143,8 @@ def says_off(text: str, name: str) -> bool | None:
     truth = False if is_nought(text) else _TRUTHS.get(plain)
     if truth is not None:
         return truth if ends else (not truth) if lets else None
+    if names & VALVE_NAMES and plain in {"open", "closed", "close"}:
+        return plain != "open"
     if (said := _sense(text)) is not None:
         return said != ends
     if numbers_in(text):

@@ -466,3 +466,40 @@ def test_a_mailbox_of_registers_takes_a_mode_and_then_a_power_that_has_its_sign(
     size = refusal(sent('{ cmd = 2, arg = "{n}" }', '{ cmd = 1, arg = "{size}" }', n=mode))
     assert "in another request" in size
     assert "never requested" in size
+
+
+@pytest.mark.parametrize(
+    ("place", "at_0", "at_power"),
+    [("b/valve", "closed", "open"), ("b/contactor", "open", "closed"), ("b/pause", "on", "off")],
+)
+def test_the_name_of_a_place_says_which_word_ends_a_power(place: str, at_0: str, at_power: str) -> None:
+    right = sent(f'{place} | "{{s}}"', s=f"'{at_power}' if p_mw < -0.001 else '{at_0}'")
+    assert refusal(right, CONSUMES) == ""
+    swapped = sent(f'{place} | "{{s}}"', s=f"'{at_0}' if p_mw < -0.001 else '{at_power}'")
+    assert "expected the other way" in refusal(swapped, CONSUMES)
+
+
+HONEST = [
+    sent('b/c | { p = "{w}", q = "{q}", kind = "{k}" }', k="'cap' if q_mvar > 0 else 'ind'"),
+    sent('b/c | { code = "{c}", value = "{size}" }', c="1 if w == 0 else 3 if w < 0 else 2"),
+    sent('b/c | { workMode = "{c}", power = "{w}" }', c="7 if w == 0 else 4"),
+    sent('b/c | { regs = [40100, 40101], vals = ["{w}", 1] }'),
+    sent('b/c | { plan = [[0, "{w}"], [24, "{w}"]] }'),
+    sent('b/c | "on {w}" | w != 0', 'b/c | "off" | w == 0'),
+    sent('b/c | { p = "{w}", disable = "{d}" }', d="w == 0"),
+    sent('b/c | { key = "mode", value = "remote" }', 'b/c | { key = "power", value = "{w}" }'),
+    sent('b/c | { name = "bat1", p = "{w}" } | w != 0', 'b/c | { name = "bat1", p = 0 } | w == 0'),
+    sent('b/c | { p = "{w}", low = 10, high = 90 }'),
+    sent('b/md | "{c}"', 'b/p | "{w}"', c="'local' if w == 0 else 'remote'"),
+    sent(
+        'b/c | { charge_enable = "{a}", discharge_enable = "{b}", cp = "{chg}", dp = "{dis}" }',
+        a="1 if w <= 0 else 0",
+        b="1 if w >= 0 else 0",
+    ),
+    sent('{ command = "{c}", size = "{size}" }', c="'stop' if w == 0 else m"),
+]
+
+
+@pytest.mark.parametrize("mapping", HONEST)
+def test_forms_of_honest_devices_are_taken(mapping: str) -> None:
+    assert refusal(mapping) == ""
