@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -459,6 +460,30 @@ def test_what_is_not_well_is_said(
         assert code == 1
         (told,) = environment["problems"]
         assert told.startswith(problem)
+
+
+@pytest.mark.parametrize(("speaks", "well"), [(False, False), (True, True)])
+def test_a_run_whose_program_stands_still_is_named_when_a_lease_of_its_devices_has_ended(
+    speaks: bool, well: bool, own_server: Mosquitto, env_id: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heron_mqtt.app.operator_client.status.SIGN_OF_LIFE_S", 2.5)
+    with Site(own_server.url, env_id) as site:
+        site.run_state("running")
+        site.gateway("MG1")
+        site.bare_device("MG1/ess")
+        level = {"type": "authority_state", "level": "limited", "ceiling": "limited"}
+        site.say("devices/MG1/ess/authority_state", level, retain=True)
+        site.say("devices/MG1/ess/lease", {"type": "lease", "state": "free"}, retain=True)
+        again = threading.Timer(1.2, site.run_state, ("running",))  # after the time to listen, before the end
+        if speaks:
+            again.start()
+        code, seen = look(cli, own_server.url)
+        again.cancel()
+    assert (code == 0, seen["well"]) == (well, well), seen
+    problem = (
+        "nothing was received from the run for 2 s, and the lease of MG1/ess is free: it may stand still"
+    )
+    assert seen["environments"][0]["problems"] == [] if well else [problem]
 
 
 def test_the_table_fits_80_columns_and_obeys_no_control_characters(site: Site, url: str, cli: Cli) -> None:
