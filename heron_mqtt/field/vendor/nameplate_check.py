@@ -163,12 +163,12 @@ class NameplateCheck:
                 ]
             except MessageError:
                 continue
-            sent = frozenset(name for m in self._messages for name in m.sent)
-            for name in sorted(self._values.powers(sent, quantity)):
-                at_0 = rest.values[name].json
+            used = frozenset(name for m in self._messages for name in m.sent)
+            for name in sorted(self._values.powers(used, quantity)):
+                at_0, *others = (sent.values[name].json for sent in (rest, *full))
                 if isinstance(at_0, str) or _is_sg_rest(name, at_0):
                     continue
-                rises = any(abs(float(sent.values[name].json)) > abs(at_0) for sent in full)
+                rises = any(isinstance(other, str) or abs(other) > abs(at_0) for other in others)
                 is_alone = all(self._differing(rest, sent) <= {name} for sent in full)
                 counts = not self._values[name].table.offset
                 is_raised = any(is_flat) and (len(is_flat) == 1 or not all(is_flat))

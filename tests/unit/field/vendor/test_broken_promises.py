@@ -503,3 +503,8 @@ HONEST = [
 @pytest.mark.parametrize("mapping", HONEST)
 def test_forms_of_honest_devices_are_taken(mapping: str) -> None:
     assert refusal(mapping) == ""
+
+
+def test_a_formula_that_is_a_number_for_0_and_a_word_for_a_power_is_looked_at_without_a_traceback() -> None:
+    assert refusal(sent('b/c | { p = "{v}" }', v="w if w < 2000 else 'full'")) == ""
+    assert refusal(sent('b/c | { p = "{v}" }', v="max(w, 500) if w < 2000 else 'full'"), INJECTS) != ""
