@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["CAN_LOCK", "LockedFile"]
+__all__ = ["CAN_LOCK", "LockedFile", "is_in_place"]
 
 CAN_LOCK = fcntl is not None
 """Whether this system locks files so that a lock proves that its process lives; else nothing is locked."""
@@ -62,6 +62,11 @@ class LockedFile:
         """Whether it is open here; a process that was just forked has closed what its parent has."""
         return self.descriptor >= 0
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its path still leads to it: no one has removed it, or put another file there."""
+        return is_in_place(self.path, self.descriptor)
+
     def read(self, most_bytes: int) -> bytes:
         """Return what stands in it, at most so many bytes."""
         return os.pread(self.descriptor, most_bytes, 0)
@@ -98,3 +103,13 @@ class LockedFile:
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def is_in_place(path: Path, descriptor: int) -> bool:
+    """Whether a path leads to an open file; where the system does not say, it does."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True

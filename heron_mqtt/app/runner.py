@@ -274,6 +274,8 @@ def _impairment_told(broker: MessageBroker) -> dict[str, Any] | None:
 
 async def _publish_head(broker: MessageBroker, scenario: Scenario, record: Mapping[str, Any]) -> None:
     """Publish the hash of the record, so that a later change of the file can be detected by it."""
+    if record["head"] is None:
+        return  # there is no file any more
     head = RecordHead(head=record["head"], rows=sum(record["rows"].values()), lost=record["lost"])
     stamped = MessageStamper(scenario.operator_id, scenario.topic_env_id).presence(head)
     retain = {"retain": True} if broker.features.retain else {}

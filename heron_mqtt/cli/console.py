@@ -244,8 +244,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.overruns:
         facts.append(("real time", summary.overruns_told))
     if summary.record is not None:
-        file, head = summary.record["file"], summary.record["head"]
-        facts.append(("record", f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"))
+        facts.append(("record", _recorded(summary.record["file"], summary.record["head"])))
     facts += [("NOT HANDED BACK", f"{name}: {left.why}") for name, left in summary.unreturned.items()]
     if summary.shortfalls:
         facts.append(("NOT WELL", f"{told(summary.shortfalls)}{_worst(summary)}"))
@@ -254,6 +253,13 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.diverged is not None:
         facts.append(("FAILED", f"the power flow diverged in step {summary.steps - 1}: {summary.diverged}"))
     return facts
+
+
+def _recorded(file: str, head: str | None) -> str:
+    """Say where a record is; without a head it is not there any more."""
+    if head is None:
+        return f"{file} was removed or replaced during the run: it is lost"
+    return f"{file}  head {head[:16]}; see it: heron-mqtt report {shlex.quote(file)}"
 
 
 def _worst(summary: Summary) -> str:

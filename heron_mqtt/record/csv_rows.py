@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from heron_mqtt.locked_file import is_in_place
 from heron_mqtt.record.base import Recorder
 from heron_mqtt.record.facts import StepFacts
 from heron_mqtt.record.result_file import CSV_ROWS, refuse_other_files
@@ -44,7 +45,8 @@ class CsvRecorder(Recorder):
     ) -> None:
         self.path = path
         self.lost = 0
-        """Rows that could not be written."""
+        """Rows that could not be written, or whose file was removed."""
+        self._rows = 0
         self._devices = tuple(dict.fromkeys(devices))
         self._report = report
         refuse_other_files(path, CSV_ROWS)
@@ -60,6 +62,7 @@ class CsvRecorder(Recorder):
                 self._writer.writeheader()
             self._writer.writerows(rows)
             self._file.flush()
+            self._rows += len(rows)
         except OSError as exc:
             if not self.lost:
                 self._report(f"csv {self.path}: {exc.strerror}; the run continues")
@@ -67,6 +70,11 @@ class CsvRecorder(Recorder):
 
     def close(self) -> None:
         """Close the file. Idempotent."""
+        if self._file.closed:
+            return
+        if not is_in_place(self.path, self._file.fileno()):
+            self._report(f"csv {self.path}: was removed or replaced during the run: its rows are lost")
+            self.lost += self._rows
         try:
             self._file.close()
         except OSError as exc:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 import time
 import zlib
@@ -35,6 +36,8 @@ from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE, RowTable
 from heron_mqtt.record.sink import RecordSink, Row
 from heron_mqtt.record.writer import RecordLimits, RecordWriter, create_record
 from heron_mqtt.record.writer_process import WriterProcess
+
+log = logging.getLogger("heron_mqtt.record")
 
 FORMAT = "heron-record"
 
@@ -77,6 +80,8 @@ class RunRecorder(Recorder):
         self._begun_s = elapsed() - (0.0 if resumed is None else resumed.elapsed_s(now()))
         self._brokers: list[tuple[MessageBroker, dict[str, int]]] = []  # with its counters at the beginning
         self._is_remote = facts.role != "environment"
+        self._report = report or (lambda text: log.warning("%s", text))
+        self._is_gone = False
         if resumed is None:
             files = {name: _packed(file) for name, file in facts.inputs.items()}
             create_record(self.path, _meta(facts, now(), keeps_messages), files)
@@ -119,9 +124,17 @@ class RunRecorder(Recorder):
         data = {"rows": dict(resumed.rows), "head": resumed.head}
         self.event(RESUMED, self._facts.scenario, what, data, at=at)
 
+    def _look_after(self) -> None:
+        """Say once that the file was removed, or that another one is in its place: its rows go nowhere."""
+        if self._is_gone or self._lock.is_in_place:
+            return
+        self._is_gone = True
+        self._report(f"record {self.path}: was removed or replaced; the run continues and is not recorded")
+
     @guarded
     def step(self, facts: StepFacts) -> None:
         """Take a step of the environment, when it is done: the file has all of it or nothing."""
+        self._look_after()
         rows: list[tuple[RowTable, Row]] = []
         self._together = rows
         try:
@@ -207,7 +220,8 @@ class RunRecorder(Recorder):
         """Record the summary, write all that waits, close the file.
 
         Returns:
-            ``file``, ``head`` (one hash over everything), ``rows`` by table, ``lost`` rows.
+            ``file``, ``head`` (one hash over everything), ``rows`` by table, ``lost`` rows. If the file was
+            removed or replaced during the run, all rows are lost, and ``head`` is None.
         """
         counts = []
         for broker, before in self._brokers:
@@ -224,12 +238,14 @@ class RunRecorder(Recorder):
         }
         self.event("summary", self._facts.scenario, "the end of the record", {**run, **(summary or {})})
         self._writer.close()
+        self._look_after()
         self._lock.close()
+        rows = {name.removesuffix("_row"): n for name, n in self._writer.rows.items()}
         return {
             "file": str(self.path),
-            "head": self._writer.head,
-            "rows": {name.removesuffix("_row"): n for name, n in self._writer.rows.items()},
-            "lost": self._lost(),
+            "head": None if self._is_gone else self._writer.head,
+            "rows": dict.fromkeys(rows, 0) if self._is_gone else rows,
+            "lost": self._lost() + (sum(rows.values()) if self._is_gone else 0),
         }
 
     def _lost(self) -> int:

@@ -39,3 +39,13 @@ def test_a_file_is_begun_anew_and_a_record_is_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds the record of a run, which is never overwritten"):
         CsvRecorder(path, [])
     assert path.read_bytes() == b"SQLite format 3\0 and more"
+
+
+def test_rows_of_a_file_that_was_removed_are_lost(tmp_path: Path) -> None:
+    said: list[str] = []
+    recorder = CsvRecorder(tmp_path / "rows.csv", [], said.append)
+    recorder._rows = 3
+    (tmp_path / "rows.csv").unlink()
+    recorder.close()
+    recorder.close()
+    assert (recorder.lost, len(said)) == (3, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from heron_mqtt.record.reader import RecordFile
 from heron_mqtt.record.recorder import RunRecorder
 from heron_mqtt.record.verify.chains import check_chains
 from powergrid.envs import MultiAgentMicrogrids
-from powergrid.scenario import scenario_from_dict
+from powergrid.scenario import load_scenario, scenario_from_dict
 from support.recorded_runs import STEPS, record_run
 from support.small_grid import scenario
 
@@ -139,6 +140,25 @@ def test_what_an_impaired_network_did_stands_on_the_message(lossy: RecordFile) -
 
 def test_missed_deadlines_are_counted_in_the_step(lossy: RecordFile) -> None:
     assert lossy.query("SELECT sum(missed) AS n FROM steps")[0]["n"] > 0
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced", "its folder removed"])
+def test_a_record_that_is_not_in_its_place_any_more_is_lost(tmp_path: Path, what: str) -> None:
+    said: list[str] = []
+    path = tmp_path / "records" / "run.heron"
+    path.parent.mkdir()
+    recorder = RunRecorder(path, run_facts(load_scenario("three_microgrids")), report=said.append)
+    recorder.event("note", "MG1", "something")
+    if what == "replaced":
+        (tmp_path / "other").write_bytes(b"another file")
+        (tmp_path / "other").replace(path)
+    elif what == "removed":
+        path.unlink()
+    else:
+        shutil.rmtree(path.parent)
+    told = recorder.close()
+    assert (told["head"], sum(told["rows"].values()), told["lost"]) == (None, 0, 2)
+    assert said.count(f"record {path}: was removed or replaced; the run continues and is not recorded") == 1
 
 
 def test_what_a_broker_reports_becomes_an_event(tmp_path: Path) -> None:
