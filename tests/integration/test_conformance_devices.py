@@ -19,7 +19,10 @@ from support.selection import selected
 
 pytestmark = pytest.mark.timeout(600)
 
-OTHER_THAN_PASS = {"ramp": "not shown", "proof": "not applicable", "hand-back": "not shown"}
+OTHER_THAN_PASS = {
+    **{"ramp": "not shown", "stop-ramp": "not shown", "hand-back": "not shown"},
+    "proof": "not applicable",
+}
 MICROPYTHON = shutil.which("micropython")
 ON_MOSQUITTO: dict[str, devices.Prepare] = {
     "bare_device.py": devices.bare,

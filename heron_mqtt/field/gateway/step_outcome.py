@@ -67,12 +67,12 @@ class StepOutcome:
             stats.rejected += 1
             self.remark(name, f"rejected by the device: {telemetry.rejected}")
         elif min(abs(residual), abs(tracking_error_mw(setpoint, telemetry.p_mw))) > self._gates_mw[name]:
-            change = f"({telemetry.p_mw - residual:.6g} -> {telemetry.p_mw:.6g} MW)"
-            if telemetry.stopped and abs(telemetry.p_mw) <= self._gates_mw[name]:
-                self.remark(name, f"emergency stop at the device {change}")  # it came after the setpoint
+            expected_mw, done_mw = telemetry.p_mw - residual, telemetry.p_mw
+            if telemetry.stopped and abs(done_mw) <= self._gates_mw[name]:  # it came after the setpoint
+                self.remark(name, f"emergency stop at the device ({expected_mw:.6g} -> {done_mw:.6g} MW)")
             else:
                 stats.deviations += 1
-                self.remark(name, f"not followed by the device {change}")
+                self.remark(name, f"not followed by the device ({expected_mw:.6g} -> {done_mw:.6g} MW)")
         link.compare(expected_p_mw(setpoint), telemetry.p_mw)
         self._note(name, link, telemetry, setpoint, residual)
 
