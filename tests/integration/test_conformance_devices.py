@@ -20,7 +20,9 @@ from support.selection import selected
 pytestmark = pytest.mark.timeout(600)
 
 OTHER_THAN_PASS = {
-    **{"ramp": "not shown", "stop-ramp": "not shown", "hand-back": "not shown"},
+    "ramp": "not shown",
+    "stop-ramp": "not shown",
+    "hand-back": "not shown",
     "proof": "not applicable",
 }
 MICROPYTHON = shutil.which("micropython")
