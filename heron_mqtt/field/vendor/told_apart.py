@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
-from heron_mqtt.field.vendor.told_content import ToldContent
+from heron_mqtt.field.vendor.told_content import ASIDE_NAMES, ToldContent, tokens
 from heron_mqtt.field.vendor.told_sizes import Effects, named, not_at_rest, sizes_in
 
 SMALLEST: float = 1e-3  # of the device's largest power: below it a wrong sign is noise
@@ -94,8 +94,9 @@ def confusions(
         held.setdefault(frozenset({**before, **effects}.items()), p_mw)
     every_size = own_sizes.union(sizes)
     powers = [*driving.values(), *(effects for effects in ever if effects != zero)]
+    aside = _aside(every_size, powers)
     says_its_own = any(
-        place not in every_size and _is_of_0(place, content, powers) for place, content in zero.items()
+        place not in every_size and _is_of_0(place, content, powers, aside) for place, content in zero.items()
     )
     set_by_powers = frozenset[Any]().union(*driving.values())
     is_plain = not (says_its_own or own_sizes)  # a constant that only 0 sends ends no word of a power
@@ -209,13 +210,26 @@ def _left_by_other_side(
     return None
 
 
-def _is_of_0(place: Any, content: ToldContent, powers: Sequence[Effects]) -> bool:
+def _aside(sizes: Collection[Any], powers: Sequence[Effects]) -> frozenset[str]:
+    """Return the words that name something beside the power: of a lamp whose power it is, no lamp."""
+    own = [each[place].name for each in powers for place in sizes if place in each]
+    return ASIDE_NAMES - tokens(" ".join((*map(named, sizes), *own)))
+
+
+def _is_of_0(place: Any, content: ToldContent, powers: Sequence[Effects], aside: frozenset[str]) -> bool:
     """Whether what 0 sets at a place is set there by no power, and says that a power is over.
 
     Where powers set it, too, what is known to be a mode may say so by any word; elsewhere it has to say off.
-    A constant that merely differs says nothing.
+    A constant that merely differs says nothing, also if it is 0, unless it clears a 1 where a number stands
+    for a name (a register 101); nor does what is off beside the power.
     """
     at_powers = [effects[place] for effects in powers if place in effects]
     if content in at_powers or content.says_off is False:
         return False
-    return content.says_off is True or (bool(at_powers) and (content.is_mode or content.is_nought))
+    if aside & tokens(f"{content.name} {named(place[1:])}"):
+        return False
+    if content.says_off is True:
+        return True
+    is_numbered = isinstance(place[-1], str) and place[-1].isdigit()
+    is_cleared = is_numbered and content.is_nought and all(each.is_truth for each in at_powers)
+    return bool(at_powers) and (content.is_mode or is_cleared)

@@ -57,6 +57,11 @@ ADDRESS_NAMES = _words("""
     which tag
 """)
 """What a member is called that says where the rest of a message belongs."""
+ASIDE_NAMES = _words("""
+    led leds light lights lamp lamps backlight indicator display screen buzzer beep beeper sound alarm alarms
+    bell log logs logging debug verbose trace comment note info soc
+""")
+"""What a place is called that neither lets a power flow nor ends it: it shows or tells something."""
 REACTIVE_NAMES = _words("q var vars kvar mvar reactive")
 """What a place is called that holds a reactive power."""
 SG_READY_RESTS = (1, 2)

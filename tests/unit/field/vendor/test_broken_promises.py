@@ -32,6 +32,8 @@ arg = { address = 11, type = "int16" }
 command = { address = 14, words = { 0 = "stop", 1 = "charge", 2 = "discharge" } }
 size = { address = 15 }
 sg = { address = 16 }
+led = { address = 17 }
+wd = { address = 18 }
 [quantities.p_mw]
 formula = "power"
 unit = "W"
@@ -253,6 +255,20 @@ def test_power_that_reactive_power_turns_round_or_holds_is_refused() -> None:
             LEAVES,
         ),
         (sent('b/x | "run" | w != 0', 'b/beat | "1" | w == 0'), LEAVES),
+        (sent('b/c | { p = "{w}", soc = 50 } | w != 0', "b/c | { soc = 0 } | w == 0"), LEAVES),
+        (sent('b/c | { p = "{w}", ramp = 9 } | w != 0', "b/c | { ramp = 0 } | w == 0"), LEAVES),
+        (sent('b/c | { p = "{w}", led = "on" } | w != 0', 'b/c | { led = "standby" } | w == 0'), LEAVES),
+        (sent('b/c | { p = "{w}" } | w != 0', "b/c | { led = { on = false } } | w == 0"), LEAVES),
+        (sent('b/p | "{w}" | w != 0', 'b/led | "off" | w == 0'), LEAVES),
+        (sent('b/c | "P {w}" | w != 0', 'b/c | "LED OFF" | w == 0'), LEAVES),
+        (
+            sent(
+                'b/c | { cmd = "power", v = "{w}" } | w != 0', 'b/c | { cmd = "light", v = "off" } | w == 0'
+            ),
+            LEAVES,
+        ),
+        (sent('{ arg = "{w}", led = 1 } | w != 0', "{ led = 0 } | w == 0"), LEAVES),
+        (sent('{ arg = "{w}", wd = 60 } | w != 0', "{ wd = 0 } | w == 0"), LEAVES),
     ],
 )
 def test_a_constant_that_merely_differs_is_no_mode(mapping: str, why: str) -> None:
@@ -268,6 +284,9 @@ def test_a_constant_that_merely_differs_is_no_mode(mapping: str, why: str) -> No
         sent('b/c | { p = "{w}" } | w != 0', "b/c | { pause = true } | w == 0"),
         sent('b/p | "{w}" | w != 0', 'b/stop | "" | w == 0'),
         sent('b/p | "{w}" | w != 0', 'b/p | "off" | w == 0'),
+        sent(
+            'b/c | { light = { on = true, v = "{w}" } } | w != 0', "b/c | { light = { on = false } } | w == 0"
+        ),
         sent('b/c | { p = "{w}", way = "{mi}" } | w != 0', 'b/c | { way = "{mi}" } | w == 0'),
         sent(
             'b/c | { mode = "out", dis = "{dis}" } | w > 0',
