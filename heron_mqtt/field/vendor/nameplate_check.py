@@ -28,7 +28,14 @@ from heron_mqtt.field.vendor.told_content import (
     is_sg_ready,
     tokens,
 )
-from heron_mqtt.field.vendor.told_sizes import Effects, bent_by_other, moved_rest, named, sizes_in
+from heron_mqtt.field.vendor.told_sizes import (
+    Effects,
+    bent_by_other,
+    moved_by_reactive,
+    moved_rest,
+    named,
+    sizes_in,
+)
 from heron_mqtt.field.vendor.told_switches import swapped
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
@@ -269,8 +276,19 @@ class NameplateCheck:
         told: Mapping[PowerSeries, Mapping[float, Effects]],
         sizes_of: Mapping[str, frozenset[Any]],
     ) -> Iterator[str]:
-        """Yield where what stands beside a power changes its sign or its scale."""
+        """Yield where what stands beside a power changes it, its sign or its scale."""
         largest = max(map(abs, self._range_mw))
+        of_q = {
+            series.beside: each
+            for series, each in told.items()
+            if series.quantity == "q_mvar" and series.is_of_power
+        }
+        if (moved := moved_by_reactive(of_q, told[ALONE], largest)) is not None:
+            place, p_mw, q_mvar = moved
+            yield (
+                f"{named(place)}: {p_mw + 0.0:g} MW is sent as another power with {q_mvar:g} Mvar than "
+                "without: make it of p_mw alone"
+            )
         for quantity, other in product(self._ranges, (*self._ranges, *MIXED)):
             of_it = {
                 series.beside: each

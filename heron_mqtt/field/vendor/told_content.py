@@ -64,6 +64,8 @@ ASIDE_NAMES = _words("""
 """What a place is called that neither lets a power flow nor ends it: it shows or tells something."""
 REACTIVE_NAMES = _words("q var vars kvar mvar reactive")
 """What a place is called that holds a reactive power."""
+APPARENT_NAMES = _words("s va kva mva apparent")
+"""What a place is called that holds an apparent power."""
 SG_READY_RESTS = (1, 2)
 """States of an SG-ready heat pump in which it is not asked to run: blocked, and normal operation."""
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -7,13 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any
 
-from heron_mqtt.field.vendor.told_content import ToldContent
+from heron_mqtt.field.vendor.told_content import APPARENT_NAMES, ToldContent, tokens
 
 Effects = Mapping[Any, ToldContent]
 """What the messages of one setpoint set: what stands at each topic, member of a JSON object, or register."""
 
 ROUNDED = 5e-3  # of the numbers of all powers: so near to that of a small power is rounded
 TENTH, SMALL = 0.1, 0.02  # of the largest size: where it is looked at how a number rises with it
+LIMITED = 0.7  # of the largest power: so much of the other one may limit a power that is not small
 NOISE = 0.02  # of a step: so little differs by rounding
 
 
@@ -148,6 +149,46 @@ def bent_by_other(
         if is_bent:
             return place, min(alike[0], key=abs) + 0.0, min(alike[1], key=abs) + 0.0
     return None
+
+
+def moved_by_reactive(
+    told: Mapping[float, Mapping[float, Effects]], plain: Mapping[float, Effects], largest: float
+) -> tuple[Any, float, float] | None:
+    """Return a place of the active power where reactive power sets another number; and both, MW and Mvar.
+
+    Only where reactive power has a place of its own, so that this one holds no apparent power; a limit by
+    reactive power may only make it less, where both are large.
+
+    Args:
+        told: What each reactive power sets, by the active power beside it and by itself, MW and Mvar.
+        plain: What each active power sets without the other, by MW.
+        largest: The largest active power, MW.
+    """
+    of_p = sizes_in(plain)
+    of_q = frozenset[Any]().union(*map(sizes_in, told.values())) - of_p
+    few = {p: _nearest(of_sizes, SMALL * largest) for p, of_sizes in told.items() if p}
+    if not any(len({each.get(place) for each in few.values()}) == 1 for place in of_q):
+        return None
+    for (p_mw, of_sizes), place in product(told.items(), sorted(of_p, key=named)):
+        at_0, rest = (each.get(0.0, {}).get(place) for each in (of_sizes, plain))
+        if at_0 is None or rest is None or tokens(at_0.name) & APPARENT_NAMES:
+            continue
+        for q_mvar, effects in of_sizes.items():
+            here = effects.get(place, at_0)
+            if here.shape != at_0.shape:
+                continue
+            is_small = abs(p_mw) <= 2.0 * TENTH * largest and abs(q_mvar) < LIMITED * largest
+            for number, before, zero in zip(here.numbers, at_0.numbers, rest.numbers, strict=False):
+                more = (number - before) * (before - zero or number - before)
+                is_alike = math.isclose(number, before, rel_tol=NOISE)
+                if not is_alike and (p_mw == 0.0 or is_small or more > 0.0):
+                    return place, p_mw, q_mvar
+    return None
+
+
+def _nearest(told: Mapping[float, Effects], size: float) -> Effects:
+    """Return what the size that is nearest to one sets; nothing if there is none."""
+    return told[min(told, key=lambda each: abs(each - size))] if told else {}
 
 
 def _step_at(told: Mapping[float, Effects], place: Any, size: float) -> float:

@@ -227,12 +227,24 @@ def test_power_that_reactive_power_turns_round_or_holds_is_refused() -> None:
     assert NO_REST in refusal(sent(*both, r="w if q != 0 or w != 0 else 437"))
     assert NO_REST in refusal(sent(*both, r="w if q != 0 else 437"))
     assert LEAVES in refusal(sent('b/p | "{w}" | abs(q) < 500', both[1]))
+    for formula in ("w * (10 if q > 0 else 1)", "w + abs(q)", "w if w != 0 else q", "sqrt(w ** 2 + q ** 2)"):
+        assert "is sent as another power with" in refusal(sent(*both, r=formula))
+        assert "is sent as another power with" in refusal(sent(*both, r=formula), CONSUMES)
+    assert "is sent as another power with" in refusal(sent(*both, r="max(w, q)"), INJECTS)
     circle = "clip(w, -sqrt(max(0, 5000 ** 2 - q ** 2)), sqrt(max(0, 5000 ** 2 - q ** 2)))"
     assert refusal(sent(*both, r=circle)) == ""
     factor = "1 if p_mw == 0 else p_mw / sqrt(p_mw ** 2 + q_mvar ** 2)"
     side = "'under' if q_mvar < 0 else 'over'"
     told = sent('b/c | { p = "{w}", pf = "{pf}", ex = "{ex}" }', pf=factor, ex=side)
     assert refusal(told, INJECTS) == ""
+    apparent = "sqrt(w ** 2 + q ** 2)"
+    assert (
+        refusal(
+            sent('b/c | { v = "{r}", pf = "{pf}", ex = "{ex}" }', r=apparent, pf=factor, ex=side), INJECTS
+        )
+        == ""
+    )
+    assert refusal(sent('b/c | { va = "{r}", q = "{q}" }', r=apparent), INJECTS) == ""
     constant = sent('b/c | { p = "{w}", q = "{r}" }', r="500").replace("{r}", "{r5}").replace("s.r]", "s.r5]")
     assert "a stop is 0 Mvar, too" in refusal(
         re.sub(r"\[setpoint\.values\.q\]\n(?:[^\[].*\n)*", "", constant)
