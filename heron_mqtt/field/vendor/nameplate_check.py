@@ -36,7 +36,7 @@ from heron_mqtt.field.vendor.told_sizes import (
     named,
     sizes_in,
 )
-from heron_mqtt.field.vendor.told_switches import swapped
+from heron_mqtt.field.vendor.told_switches import has_switch, swapped
 from heron_mqtt.field.vendor.words import is_off
 from heron_mqtt.messages import Setpoint
 
@@ -114,7 +114,7 @@ class NameplateCheck:
 
     def problems(self) -> list[str]:
         """Return why the mapping is not for the device, for people; empty: it is."""
-        found = [*self._unsendable(), *self._cut(), *self._zero_is_no_rest(), *self._confusions()]
+        found = [*self._unsendable(), *self._cut(), *self._confusions()]
         return list(dict.fromkeys(found))
 
     def _unsendable(self) -> Iterator[str]:
@@ -151,12 +151,19 @@ class NameplateCheck:
                             f"not fit into wrap = {bits}: give min and max, or more bits"
                         )
 
-    def _zero_is_no_rest(self) -> Iterator[str]:
+    def _zero_is_no_rest(
+        self, told: Mapping[PowerSeries, Mapping[float, Effects]], zero: Effects, sizes: frozenset[Any]
+    ) -> Iterator[str]:
         """Yield which value that is sent makes of 0 a small power.
 
         What is the same for 0 and for small powers of both signs is rounded, wherever the device begins to
-        count; so is what has an ``offset``. Nothing else may differ between 0 and the largest power: beside
-        the least current of a charger 0 may send that it is off.
+        count; so is what has an ``offset``. Beside the least current of a charger 0 may send that it is off,
+        if no power that is told as another one sends that, too.
+
+        Args:
+            told: What each size sets.
+            zero: What 0 sets.
+            sizes: Places that hold the size of a power.
         """
         if self._is_known_later:
             return
@@ -177,6 +184,9 @@ class NameplateCheck:
                     continue
                 rises = any(isinstance(other, str) or abs(other) > abs(at_0) for other in others)
                 is_alone = all(self._differing(rest, sent) <= {name} for sent in full)
+                if not any("" in self._differing(rest, sent) for sent in full):
+                    of_it = told[ALONE if quantity == "p_mw" else PowerSeries("q_mvar", "p_mw", 0.0)]
+                    is_alone = is_alone or not has_switch(of_it, zero, sizes)
                 counts = not self._values[name].table.offset
                 is_raised = any(is_flat) and (len(is_flat) == 1 or not all(is_flat))
                 if at_0 and is_raised and rises and is_alone and counts:
@@ -239,6 +249,7 @@ class NameplateCheck:
             sizes_of[series.quantity] |= sizes_in(every)
             ever[series.quantity] += [effects for size, effects in every.items() if size and effects != zero]
         sizes = frozenset[Any]().union(*sizes_of.values())
+        yield from self._zero_is_no_rest(whole, zero, sizes)
         yield from swapped(whole[ALONE], zero, [b for b in self._range_mw if b], sizes)
         yield from self._bent(whole, sizes_of)
         for place, content in zero.items():

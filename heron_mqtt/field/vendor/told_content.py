@@ -37,7 +37,7 @@ WAY_WORDS = _words("""
 FILLING_WORDS = _words("force forced battery bat mode do to begin")
 ON_NAMES = _words("on enable enabled en ena run running start started active relay switch")
 """What a place is called where 1 lets a power flow."""
-OFF_NAMES = _words("off stop stopped pause paused halt hold disable disabled") | BLOCK_WORDS
+OFF_NAMES = _words("off stop stopped pause paused sleep halt hold disable disabled") | BLOCK_WORDS
 """What a place is called where 1 ends a power."""
 VALVE_NAMES = _words("valve damper flap")
 """What a place is called where open lets a power flow: of a contact it ends it."""
@@ -62,6 +62,8 @@ ASIDE_NAMES = _words("""
     bell log logs logging debug verbose trace comment note info soc
 """)
 """What a place is called that neither lets a power flow nor ends it: it shows or tells something."""
+COUNT_NAMES = _words("phase phases psm boost")
+"""What a place is called that says how a power flows, not whether."""
 REACTIVE_NAMES = _words("q var vars kvar mvar reactive")
 """What a place is called that holds a reactive power."""
 APPARENT_NAMES = _words("s va kva mva apparent")

@@ -6,7 +6,14 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from heron_mqtt.field.vendor.told_content import ENDING_WORDS, ON_WORDS, ToldContent, tokens
+from heron_mqtt.field.vendor.told_content import (
+    ASIDE_NAMES,
+    COUNT_NAMES,
+    ENDING_WORDS,
+    ON_WORDS,
+    ToldContent,
+    tokens,
+)
 from heron_mqtt.field.vendor.told_sizes import Effects, named
 
 _SENSE = re.compile(
@@ -43,6 +50,23 @@ def swapped(
                     f"0 is sent as {rest.text!r}, {p:g} MW as {power.text!r} ({named(place)}): expected "
                     "the other way (of a contact that blocks, send true or false, or call it block or pause)"
                 )
+
+
+def has_switch(told: Mapping[float, Effects], zero: Effects, sizes: frozenset[Any]) -> bool:
+    """Whether a place may say that a power is over: it differs between 0 and all powers not told as 0.
+
+    Args:
+        told: What each power sets, by MW or Mvar.
+        zero: What a setpoint of 0 sets.
+        sizes: Places that hold the size of a power: one that is 0 says so.
+    """
+    driving = [effects for effects in told.values() if effects != zero]
+    return any(
+        all(effects.get(place, content) != content for effects in driving)
+        for place, content in zero.items()
+        if (content.is_nought if place in sizes else content.says_off is not False)
+        if not tokens(content.name) & (ASIDE_NAMES | COUNT_NAMES)
+    )
 
 
 def _slots(effects: Effects) -> dict[str, tuple[Any, ToldContent]]:

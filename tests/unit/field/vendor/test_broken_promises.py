@@ -539,3 +539,35 @@ def test_forms_of_honest_devices_are_taken(mapping: str) -> None:
 def test_a_formula_that_is_a_number_for_0_and_a_word_for_a_power_is_looked_at_without_a_traceback() -> None:
     assert refusal(sent('b/c | { p = "{v}" }', v="w if w < 2000 else 'full'")) == ""
     assert refusal(sent('b/c | { p = "{v}" }', v="max(w, 500) if w < 2000 else 'full'"), INJECTS) != ""
+
+
+@pytest.mark.parametrize(
+    ("place", "beside"),
+    [
+        ("led", "w < -1380"),
+        ("phases", "3 if w < -1380 else 1"),
+        ("boost", "w < -3000"),
+        ("mode", "'fast' if w < -3000 else 'eco'"),
+        ("x", "1 if w < -3000 else 0"),
+        ("sleep", "1 if w < -1380 else 0"),
+    ],
+)
+def test_a_least_current_beside_what_does_not_say_that_it_is_off_is_refused(place: str, beside: str) -> None:
+    least = 'b/c | { a = "{a}", %s = "{t}" }'
+    amps = "clip(-w / 230, 6, 16)"
+    assert "0 is sent as small powers are" in refusal(sent(least % place, a=amps, t=beside), CONSUMES)
+
+
+@pytest.mark.parametrize(
+    ("payload", "formulas"),
+    [
+        ('{ a = "{a}", frc = "{t}" }', {"t": "2 if w < -1380 else 1"}),
+        ('{ a = "{a}", mode = "{t}" }', {"t": "'off' if w == 0 else 'fast' if w < -3000 else 'eco'"}),
+        ('{ a = "{a}", on = "{t}", phases = "{n}" }', {"t": "w < 0", "n": "3 if w < -4000 else 1"}),
+        ('{ a = "{z}", phases = "{n}" }', {"z": "-w / 230 / n", "n": "3 if w < -4000 else 1"}),
+    ],
+)
+def test_a_least_current_beside_a_switch_is_taken(payload: str, formulas: dict[str, str]) -> None:
+    amps = {"a": "clip(-w / 230, 6, 16)"} if "{a}" in payload else {}
+    ordered = dict(sorted({**amps, **formulas}.items()))  # a formula uses those above it
+    assert refusal(sent(f"b/c | {payload}", **ordered), CONSUMES) == ""
