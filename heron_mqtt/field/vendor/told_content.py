@@ -20,10 +20,10 @@ def _words(text: str) -> frozenset[str]:
 
 ON_WORDS = _words("""
     on true enable enabled start started starting run running active activate activated yes connect connected
-    resume unblock unblocked unlock unlocked ein
+    resume unblock unblocked unlock unlocked allow allowed permit permitted ein
 """)
 """What devices call power that may flow, in any case."""
-BLOCK_WORDS = _words("block blocked lock locked inhibit inhibited")
+BLOCK_WORDS = _words("block blocked lock locked inhibit inhibited deny denied forbid forbidden")
 """What says of a device that it may not run."""
 ENDING_WORDS = OFF_WORDS | BLOCK_WORDS
 """What ends a power."""
@@ -35,7 +35,10 @@ WAY_WORDS = _words("""
 """)
 """What says which way a power goes, or that the device decides."""
 FILLING_WORDS = _words("force forced battery bat mode do to begin")
-ON_NAMES = _words("on enable enabled en ena run running start started active relay switch")
+ON_NAMES = _words("""
+    on enable enabled en ena run running start started active relay switch charging discharging allow allowed
+    permit permitted
+""")
 """What a place is called where 1 lets a power flow."""
 OFF_NAMES = _words("off stop stopped pause paused sleep halt hold disable disabled") | BLOCK_WORDS
 """What a place is called where 1 ends a power."""
@@ -149,7 +152,10 @@ def says_off(text: str, name: str) -> bool | None:
     names = tokens(name)
     ends, lets = bool(names & OFF_NAMES), bool(names & ON_NAMES)
     plain = text.strip().casefold()
-    truth = False if is_nought(text) else _TRUTHS.get(plain)
+    number = _NUMBER.fullmatch(plain)  # of a register, 1 may be 1.0
+    truth = (
+        False if is_nought(text) else True if number and numbers_in(plain) == (1.0,) else _TRUTHS.get(plain)
+    )
     if truth is not None:
         return truth if ends else (not truth) if lets else None
     if names & VALVE_NAMES and plain in {"open", "closed", "close"}:

@@ -34,6 +34,7 @@ size = { address = 15 }
 sg = { address = 16 }
 led = { address = 17 }
 wd = { address = 18 }
+run_relay = { address = 19 }
 [quantities.p_mw]
 formula = "power"
 unit = "W"
@@ -325,6 +326,10 @@ def test_a_constant_that_says_what_it_is_counts(mapping: str) -> None:
         ('b/enable | "1"', 'b/enable | "0"'),
         ('b/turn_on | ""', 'b/turn_off | ""'),
         ('b/s | { state = "enabled" }', 'b/s | { state = "disabled" }'),
+        ("b/s | { charging = true }", "b/s | { charging = false }"),
+        ("b/s | { allowCharging = true }", "b/s | { allowCharging = false }"),
+        ('b/s | "allow"', 'b/s | "deny"'),
+        ("{ run_relay = 1 }", "{ run_relay = 0 }"),
     ],
 )
 def test_constants_that_say_on_for_0_and_off_for_a_power_are_swapped(on: str, off: str) -> None:
@@ -336,7 +341,15 @@ def test_constants_that_say_on_for_0_and_off_for_a_power_are_swapped(on: str, of
         assert refusal(sent(f"{on} | {far}", f"{off} | {near}"), range_mw) == ""
 
 
+def test_a_switch_of_a_register_by_a_formula_is_not_swapped() -> None:
+    swapped = "expected the other way"
+    assert swapped in refusal(sent('{ run_relay = "{t}" }', t="1 if w >= -500 else 0"), CONSUMES)
+    assert swapped in refusal(sent('{ arg = "{w}", run_relay = "{t}" }', t="1 if w == 0 else 0"))
+    assert refusal(sent('{ arg = "{w}", run_relay = "{t}" }', t="0 if w == 0 else 1")) == ""
+
+
 def test_a_switch_for_each_way_is_not_swapped() -> None:
+    assert refusal(sent('b/c | { p = "{size}", charging = "{t}" }', t="w <= 0")) == ""
     each = sent(
         'b/c | { chg_on = "{a}", dis_on = "{b}", chg = "{chg}", dis = "{dis}" }', a="w <= 0", b="w >= 0"
     )
