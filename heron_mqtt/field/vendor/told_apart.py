@@ -9,7 +9,7 @@ from typing import Any
 
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
 from heron_mqtt.field.vendor.told_content import ASIDE_NAMES, ToldContent, tokens
-from heron_mqtt.field.vendor.told_sizes import Effects, named, not_at_rest, sizes_in
+from heron_mqtt.field.vendor.told_sizes import Effects, named, not_at_rest, sent_twice, sizes_in
 
 SMALLEST: float = 1e-3  # of the device's largest power: below it a wrong sign is noise
 
@@ -82,6 +82,9 @@ def confusions(
         if p_mw < 0.0 and other is not None and not _is_rounded(effects, zero, own_sizes):
             yield f"{p_mw:g} {unit} would send the device the same as {other:g} {unit}"
             break
+    if (twice := sent_twice(driving)) is not None:
+        place, number = twice
+        yield f"{named(place)}: {number:g} may be a power above 0 and one below 0: give it more bits"
     if (stays := _other_sign_stays(driving)) is not None:
         other, p_mw, taken_for = stays
         yield (

@@ -15,6 +15,7 @@ Effects = Mapping[Any, ToldContent]
 ROUNDED = 5e-3  # of the numbers of all powers: so near to that of a small power is rounded
 TENTH, SMALL = 0.1, 0.02  # of the largest size: where it is looked at how a number rises with it
 LIMITED = 0.7  # of the largest power: so much of the other one may limit a power that is not small
+LEVELS = 8  # so many numbers at a place are a size
 NOISE = 0.02  # of a step: so little differs by rounding
 
 
@@ -148,6 +149,32 @@ def bent_by_other(
             is_bent = part == SMALL and len(alike) > 1
         if is_bent:
             return place, min(alike[0], key=abs) + 0.0, min(alike[1], key=abs) + 0.0
+    return None
+
+
+def sent_twice(driving: Mapping[float, Effects]) -> tuple[Any, float] | None:
+    """Return the one place with sizes where both signs send the same numbers, and one of these numbers.
+
+    As where bits are cut off by hand (``w % 65536`` of 40 kW). Numbers of a few levels may be programs.
+
+    Args:
+        driving: What each power sets that is not told as 0, by MW or Mvar.
+    """
+    places = sizes_in(driving)
+    if len(places) != 1:
+        return None
+    (place,) = places
+    sides: dict[Any, tuple[list[float], list[float]]] = {}
+    for power in sorted(driving, key=abs):
+        content = driving[power].get(place)
+        if content is not None and len(content.numbers) == 1:
+            rest = frozenset((where, each) for where, each in driving[power].items() if where != place)
+            sides.setdefault((content.shape, rest), ([], []))[power < 0.0].append(content.numbers[0])
+    for both in sides.values():
+        if all(len(set(side)) >= LEVELS and _turns(side) is False for side in both):
+            low, high = max(map(min, both)), min(map(max, both))
+            if high - low > NOISE * (max(map(max, both)) - min(map(min, both))):
+                return place, (low + high) / 2.0
     return None
 
 

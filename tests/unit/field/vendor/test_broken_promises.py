@@ -373,6 +373,14 @@ def test_a_power_that_wrap_has_no_bits_for_is_refused_unless_it_is_bounded(bits:
     assert refusal(sent('b/c | "{v}"', v=bounded), (-2 * largest, 2 * largest)) == ""
 
 
+@pytest.mark.parametrize("formula", ["w % 65536", "abs(w) + (32768 if w < 0 else 0)"])
+def test_a_number_that_stands_for_powers_of_both_signs_is_refused(formula: str) -> None:
+    mapping = sent('b/c | { p = "{r}" }', r=formula)
+    assert "may be a power above 0 and one below 0" in refusal(mapping, (-0.04, 0.04))
+    assert refusal(mapping, (-0.03, 0.03)) == ""
+    assert refusal(mapping, (0.0, 0.04)) == ""
+
+
 def test_a_power_is_no_boolean_of_packed_bytes() -> None:
     def with_struct(mapping: str, form: str) -> str:
         return mapping.replace("payload = [", f'struct = "{form}"\npayload = [')
