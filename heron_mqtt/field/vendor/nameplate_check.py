@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from heron_mqtt.errors import MessageError
 from heron_mqtt.field.vendor.cleaning_keys import Scalar
-from heron_mqtt.field.vendor.command_places import CommandPlace, CommandPlaces, SentTexts
+from heron_mqtt.field.vendor.command_places import MAX_COMMANDS, CommandPlace, CommandPlaces, SentTexts
 from heron_mqtt.field.vendor.inputs import InputReader
 from heron_mqtt.field.vendor.outgoing import NotExpressible
 from heron_mqtt.field.vendor.payload_filling import MessageContext, text_of, without_device
@@ -114,7 +114,7 @@ class NameplateCheck:
 
     def problems(self) -> list[str]:
         """Return why the mapping is not for the device, for people; empty: it is."""
-        found = [*self._unsendable(), *self._cut(), *self._confusions()]
+        found = [*self._unsendable(), *self._cut(), *self._wandering(), *self._confusions()]
         return list(dict.fromkeys(found))
 
     def _unsendable(self) -> Iterator[str]:
@@ -135,6 +135,27 @@ class NameplateCheck:
             else:
                 if problem:
                     yield f"no power {'below' if bound < 0.0 else 'above'} 0 can be sent: {problem}"
+
+    def _wandering(self) -> Iterator[str]:
+        """Yield which value has the lease, or the number of the setpoint, choose one of a few addresses.
+
+        A running number, or a lease as it is, has many.
+        """
+        if self._is_known_later:
+            return
+        addresses = frozenset[str]().union(*(m.addresses() for m in self._messages))
+        for name, (other, tried) in product(sorted(addresses), MIXED.items()):
+            if other not in self._values[name].made_of:
+                continue
+            several = {*range(1, 40), *range(60, 2400, 60), *tried}  # of minutes, too
+            asked = [{"p_mw": p_mw, other: float(n)} for p_mw in self._range_mw for n in several]
+            with contextlib.suppress(MessageError):
+                sent = [self._values.render(ZERO.model_copy(update=each), self._context) for each in asked]
+                if 2 <= len({values[name].json for values in sent}) <= MAX_COMMANDS:
+                    yield (
+                        f"setpoint.values.{name}: {other} says where a power belongs: a 0 with "
+                        f"another {other} would leave it in force"
+                    )
 
     def _cut(self) -> Iterator[str]:
         """Yield which value has no bits for the largest power, so that it would be cut without a word."""

@@ -30,7 +30,15 @@ from heron_mqtt.field.vendor.register_map import RegisterMap, RegisterWrite
 from heron_mqtt.field.vendor.setpoint_values import QUANTITIES, SetpointValues
 from heron_mqtt.field.vendor.sparkplug_payload import encode, require
 from heron_mqtt.field.vendor.tables import MessageTable
-from heron_mqtt.field.vendor.told_content import ToldContent, numbers_in
+from heron_mqtt.field.vendor.told_content import (
+    ADDRESS_NAMES,
+    COMMAND_NAMES,
+    MODE_NAMES,
+    RUNNING_NAMES,
+    ToldContent,
+    numbers_in,
+    tokens,
+)
 from heron_mqtt.field.vendor.units import Complain
 from heron_mqtt.messages import Setpoint
 
@@ -187,6 +195,16 @@ class SetpointMessage:
             return []
         requests = self._registers.requests(self._table.registers or {}, self._table.function)
         return [tuple(MessagePlace("", f"registers.{name}") for name in names) for names in requests]
+
+    def addresses(self) -> frozenset[str]:
+        """Return the values in its topic, and those in members that say where the rest of it belongs."""
+        said = [self._table.topic or ""]
+        for part in self.command.every():
+            for name, leaf in part.leaves.items():
+                called = tokens(name.rpartition(".")[2])
+                if called & (ADDRESS_NAMES | COMMAND_NAMES) and not called & (RUNNING_NAMES | MODE_NAMES):
+                    said.append(leaf)
+        return self._valued(said)
 
     @property
     def is_of_registers(self) -> bool:

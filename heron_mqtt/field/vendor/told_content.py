@@ -67,6 +67,8 @@ ASIDE_NAMES = _words("""
 """What a place is called that neither lets a power flow nor ends it: it shows or tells something."""
 COUNT_NAMES = _words("phase phases psm boost")
 """What a place is called that says how a power flows, not whether."""
+RUNNING_NAMES = _words("id n nr no num number")
+"""What a member is called that may count the messages."""
 REACTIVE_NAMES = _words("q var vars kvar mvar reactive")
 """What a place is called that holds a reactive power."""
 APPARENT_NAMES = _words("s va kva mva apparent")

@@ -427,6 +427,23 @@ def test_a_power_that_the_lease_or_a_number_turns_round_is_refused(formula: str)
     assert BEND in refusal(sent('b/c | { p = "{v}" }', v=formula))
 
 
+def test_a_place_that_the_lease_or_a_number_chooses_is_refused_unless_it_counts() -> None:
+    for mapping in (
+        sent('b/c | { slot = "{c}", p = "{w}" }', c="1 if lease_s > 5 else 2"),
+        sent('b/c | { slot = "{c}", p = "{w}" }', c="'a' if seq / 2 == floor(seq / 2) else 'b'"),
+        sent('b/slot{c} | "{w}"', c="1 if seq / 2 == floor(seq / 2) else 2"),
+    ):
+        assert "says where a power belongs" in refusal(mapping)
+    for name, formula in (
+        ("slot", "seq % 256"),
+        ("id", "seq % 4"),
+        ("key", "floor(lease_s)"),
+        ("beat", "seq % 2"),
+        ("slot", "ceil(lease_s / 60)"),
+    ):
+        assert refusal(sent(f'b/c | {{ {name} = "{{c}}", p = "{{w}}" }}', c=formula)) == ""
+
+
 def test_a_0_that_is_not_sent_for_a_short_lease_is_refused() -> None:
     on = 'b/on | "1"'
     assert LEAVES in refusal(sent('b/p | "{w}" | lease_s > 5', on))
