@@ -57,7 +57,7 @@ COMMAND_NAMES = _words(
 ADDRESS_NAMES = _words("""
     key name n id idx index no nr num number addr address reg register path slot ch chan channel port dev
     device node param parameter point topic target object obj item field attr attribute prop property what
-    which tag
+    which tag oid obis datapoint
 """)
 """What a member is called that says where the rest of a message belongs."""
 ASIDE_NAMES = _words("""

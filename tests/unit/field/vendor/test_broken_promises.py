@@ -101,6 +101,10 @@ COMMANDS = [
     sent('b/c | { slot = 1, p = "{w}" } | w != 0', "b/c | { slot = 2, p = 0 } | w == 0"),
     sent('b/c | { dev = 1, p = "{w}" } | w > 0', 'b/c | { dev = 2, p = "{w}" } | w <= 0'),
     sent('b/c | { type = "setPower", p = "{w}" } | w != 0', 'b/c | { type = "setLimit", p = 0 } | w == 0'),
+    sent('b/c | { oid = "1.3.1", v = "{w}" } | w != 0', 'b/c | { oid = "1.3.2", v = 0 } | w == 0'),
+    sent(
+        'b/c | { datapoint = "LEVEL", v = "{w}" } | w != 0', 'b/c | { datapoint = "STATE", v = 0 } | w == 0'
+    ),
     sent('{ cmd = 1, arg = "{w}" } | w != 0', "{ cmd = 2, arg = 0 } | w == 0"),
 ]
 
