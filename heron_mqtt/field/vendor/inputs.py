@@ -48,7 +48,7 @@ class MissingValue:
     why: str
 
 
-SAMPLE_NUMBERS = (1.0, 100.0, 0.0, 10_000.0)
+SAMPLE_NUMBERS = (1.0, 100.0, 0.0, 10_000.0, -1.0, -100.0)
 """Numbers that an input of any unit may have."""
 
 

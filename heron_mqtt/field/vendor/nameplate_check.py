@@ -38,13 +38,12 @@ from heron_mqtt.field.vendor.told_sizes import (
 )
 from heron_mqtt.field.vendor.told_switches import has_switch, swapped
 from heron_mqtt.field.vendor.words import is_off
-from heron_mqtt.messages import Setpoint
 
 NEAR_REST = (0.02, 0.05)  # of the largest power
 BESIDE = (0.1, 0.6)  # of the largest active power: so much beside reactive power, and all of it
 MIXED = {"lease_s": (1.0, 2.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0), "seq": (0.0, 1.0, 2.0, 100.0, 65_535.0)}
 """What formulas may use beside a power, and what it is tried with."""
-SAMPLES = 4
+SAMPLES = 6
 """So many times it is tried what the device may say."""
 
 
@@ -179,22 +178,22 @@ class NameplateCheck:
 
         What is the same for 0 and for small powers of both signs is rounded, wherever the device begins to
         count; so is what has an ``offset``. Beside the least current of a charger 0 may send that it is off,
-        if no power that is told as another one sends that, too.
+        if no power that is told as another one sends that, too. What the device says is tried several times.
 
         Args:
             told: What each size sets.
             zero: What 0 sets.
             sizes: Places that hold the size of a power.
         """
-        if self._is_known_later:
-            return
-        for quantity, range_mw in self._ranges.items():
+        samples = range(SAMPLES if self._values.measured_by(self._values.names) else 1)
+        for (quantity, range_mw), nth in product(self._ranges.items(), samples):
+            context = self._context_of(nth)
+            of = partial(self._of, quantity, context=context)
             bounds = [bound for bound in range_mw if bound]
             try:
-                rest, *full = (self._of(quantity, size) for size in (0.0, *bounds))
+                rest, *full = (of(size) for size in (0.0, *bounds))
                 is_flat = [
-                    not any(self._differing(rest, self._of(quantity, part * bound)) for part in NEAR_REST)
-                    for bound in bounds
+                    not any(self._differing(rest, of(part * bound)) for part in NEAR_REST) for bound in bounds
                 ]
             except MessageError:
                 continue
@@ -205,13 +204,21 @@ class NameplateCheck:
                     continue
                 rises = any(isinstance(other, str) or abs(other) > abs(at_0) for other in others)
                 is_alone = all(self._differing(rest, sent) <= {name} for sent in full)
-                if not any("" in self._differing(rest, sent) for sent in full):
+                # with inputs that are not the device's own, no switch has to go with small powers
+                if not (self._is_known_later or any("" in self._differing(rest, sent) for sent in full)):
                     of_it = told[ALONE if quantity == "p_mw" else PowerSeries("q_mvar", "p_mw", 0.0)]
                     is_alone = is_alone or not has_switch(of_it, zero, sizes)
                 counts = not self._values[name].table.offset
                 is_raised = any(is_flat) and (len(is_flat) == 1 or not all(is_flat))
                 if at_0 and is_raised and rises and is_alone and counts:
-                    yield f"setpoint.values.{name}: 0 is sent as small powers are, {at_0:g}: 0 needs its own"
+                    why = f"setpoint.values.{name}: 0 is sent as small powers are, {at_0:g}: 0 needs its own"
+                    yield why + self._shown_inputs(name, context)
+
+    def _shown_inputs(self, name: str, context: MessageContext) -> str:
+        """Return with which inputs a value was looked at, for people; empty: it has none."""
+        used = sorted({one for each in self._values.measured_by([name]).values() for one in each})
+        shown = ", ".join(f"{one} = {context.inputs.get(one)}" for one in used)
+        return shown and f" (with {shown}: give them clamp where they are never so)"
 
     def _differing(self, one: SentSetpoint, other: SentSetpoint) -> set[str]:
         """Return the values by which two setpoints tell the device something else; ``""``: other messages."""
@@ -382,11 +389,8 @@ class NameplateCheck:
             found += requests
         return found
 
-    def _sent(self, setpoint: Setpoint) -> SentSetpoint:
-        return self._writer.sent(setpoint, self._context)
-
-    def _of(self, quantity: str, size: float) -> SentSetpoint:
-        return self._sent(ZERO.model_copy(update={quantity: size}))
+    def _of(self, quantity: str, size: float, context: MessageContext) -> SentSetpoint:
+        return self._writer.sent(ZERO.model_copy(update={quantity: size}), context)
 
 
 def _is_sg_rest(name: str, state: Scalar) -> bool:

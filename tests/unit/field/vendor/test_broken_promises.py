@@ -424,6 +424,29 @@ def test_a_0_that_depends_on_what_else_a_formula_uses_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("formula", "range_mw"),
+    [
+        ("max(w, 500 + 0 * u)", (0.0, 0.005)),
+        ("max(300, w * u / 230)", (0.0, 0.005)),
+        ("clip(w * u / 100, 500, 5000)", (0.0, 0.005)),
+        ("min(w, u)", BOTH),
+        ("max(w, -u)", BOTH),
+    ],
+)
+def test_a_0_that_is_sent_as_small_powers_are_with_some_input_is_refused(
+    formula: str, range_mw: tuple[float, float]
+) -> None:
+    problem = refusal(with_inputs(sent('b/c | { p = "{v}" }', v=formula), u=""), range_mw)
+    assert "0 is sent as small powers are" in problem
+
+
+def test_an_input_that_is_never_negative_is_said_by_clamp() -> None:
+    mapping = sent('b/c | { p = "{v}" }', v="min(w, u)")
+    assert "(with u = -1.0: give them clamp where they are never so)" in refusal(with_inputs(mapping, u=""))
+    assert refusal(with_inputs(mapping, u=", clamp = [0, 5000]")) == ""
+
+
+@pytest.mark.parametrize(
     "formula",
     ["w if lease_s > 2 else -w", "w * (1 if lease_s > 20 else 10)", "w * (1 if seq > 1 else -1)"],
 )
