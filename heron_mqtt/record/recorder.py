@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import logging
 import math
 import time
 import zlib
@@ -34,10 +33,8 @@ from heron_mqtt.record.message_log import MessageLog
 from heron_mqtt.record.run_part import RESUMED, ResumedRecord
 from heron_mqtt.record.schema import AGENT, DEVICE, EVENT, STEP, TRADE, RowTable
 from heron_mqtt.record.sink import RecordSink, Row
-from heron_mqtt.record.writer import RecordLimits, RecordWriter, create_record
+from heron_mqtt.record.writer import RecordLimits, RecordWriter, create_record, log_trouble
 from heron_mqtt.record.writer_process import WriterProcess
-
-log = logging.getLogger("heron_mqtt.record")
 
 FORMAT = "heron-record"
 
@@ -80,7 +77,7 @@ class RunRecorder(Recorder):
         self._begun_s = elapsed() - (0.0 if resumed is None else resumed.elapsed_s(now()))
         self._brokers: list[tuple[MessageBroker, dict[str, int]]] = []  # with its counters at the beginning
         self._is_remote = facts.role != "environment"
-        self._report = report or (lambda text: log.warning("%s", text))
+        self._report = report or log_trouble
         self._is_gone = False
         if resumed is None:
             files = {name: _packed(file) for name, file in facts.inputs.items()}

@@ -47,6 +47,11 @@ Maker = Callable[[], Made | None]
 """Makes a row, in the writer's thread."""
 
 
+def log_trouble(text: str) -> None:
+    """Say in the log what is wrong with a record, where no one else is told."""
+    log.warning("%s", text)
+
+
 @dataclass(frozen=True, slots=True)
 class RecordLimits:
     """What a record may take of the disk.
@@ -165,7 +170,7 @@ class RecordWriter:
         self.losses = Losses()
         self._messages = MessageRows(source)
         self._limits = limits or RecordLimits()
-        self._report = report or (lambda text: log.warning("%s", text))
+        self._report = report or log_trouble
         self._reported: set[str] = set()
         self._max_waiting = max_waiting
         self._queue: deque[Made | Maker | list[Made]] = deque()

@@ -68,19 +68,18 @@ async def look(url: str, env_id: str | None, *, listen_s: float = LISTEN_S) -> J
     found = Environments()
     loop = asyncio.get_running_loop()
     async with Observer(url, env_id, CHANNELS, found.take) as observer:
-        ends_s = loop.time() + listen_s
+        begun_s = loop.time()
         await observer.settle()
-        await asyncio.sleep(max(0.0, ends_s - loop.time()))
+        await asyncio.sleep(max(0.0, begun_s + listen_s - loop.time()))
         while any(map(_may_stand_still, found.values())):
-            if loop.time() - ends_s >= SIGN_OF_LIFE_S - listen_s:
+            if loop.time() - begun_s >= SIGN_OF_LIFE_S:
                 break
             await asyncio.sleep(LOOK_AGAIN_S)
         now_s = loop.time()
-    listened_s = max(listen_s, now_s - ends_s + listen_s)
-    alive = [
-        environment(view, now_s, listen_s, silent_s=listened_s if _may_stand_still(view) else None)
-        for view in map(found.__getitem__, found.alive)
-    ]
+    alive = []
+    for name in found.alive:
+        silent_s = now_s - begun_s if _may_stand_still(found[name]) else None
+        alive.append(environment(found[name], now_s, listen_s, silent_s=silent_s))
     gone = [
         {"env_id": name, "run": view.run.state}
         for name, view in sorted(found.items())

@@ -186,6 +186,8 @@ class NameplateCheck:
             sizes: Places that hold the size of a power.
         """
         samples = range(SAMPLES if self._values.measured_by(self._values.names) else 1)
+        used = frozenset(name for m in self._messages for name in m.sent)
+        named_before = set[str]()
         for (quantity, range_mw), nth in product(self._ranges.items(), samples):
             context = self._context_of(nth)
             of = partial(self._of, quantity, context=context)
@@ -197,20 +199,20 @@ class NameplateCheck:
                 ]
             except MessageError:
                 continue
-            used = frozenset(name for m in self._messages for name in m.sent)
-            for name in sorted(self._values.powers(used, quantity)):
+            for name in sorted(self._values.powers(used, quantity) - named_before):
                 at_0, *others = (sent.values[name].json for sent in (rest, *full))
                 if isinstance(at_0, str) or _is_sg_rest(name, at_0):
                     continue
                 rises = any(isinstance(other, str) or abs(other) > abs(at_0) for other in others)
                 is_alone = all(self._differing(rest, sent) <= {name} for sent in full)
-                # with inputs that are not the device's own, no switch has to go with small powers
+                # the inputs that are tried are not the device's: with them a switch may come late
                 if not (self._is_known_later or any("" in self._differing(rest, sent) for sent in full)):
                     of_it = told[ALONE if quantity == "p_mw" else PowerSeries("q_mvar", "p_mw", 0.0)]
                     is_alone = is_alone or not has_switch(of_it, zero, sizes)
                 counts = not self._values[name].table.offset
                 is_raised = any(is_flat) and (len(is_flat) == 1 or not all(is_flat))
                 if at_0 and is_raised and rises and is_alone and counts:
+                    named_before.add(name)
                     why = f"setpoint.values.{name}: 0 is sent as small powers are, {at_0:g}: 0 needs its own"
                     yield why + self._shown_inputs(name, context)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heron_mqtt.record.reader import RecordFile
+from heron_mqtt.record.verify.beginning import has_steps
 from heron_mqtt.record.verify.finding import Finding
 
 
@@ -23,7 +24,7 @@ def check_rows(record: RecordFile, head: str | None = None) -> Finding:
     found = Finding("no row is missing")
     there = sum(rows for rows, _ in record.heads().values())
     told = record.lost_rows()
-    holes, where = _holes(record) if record.meta.get("role") == "environment" else (0, "")
+    holes, where = _holes(record) if has_steps(record) else (0, "")
     missing = max(told, holes)
     if missing:
         why = f"{told} could not be written, as the end of the record says" if told >= holes else where
